@@ -1,0 +1,53 @@
+"""KV cache capacity and memory errors, by exact arithmetic on the calibration's law."""
+
+from __future__ import annotations
+
+from twin.calibration import Calibration
+from twin.errors import InputError
+from twin.hardware import GIB
+from twin.settings import EngineSetting
+
+#: Memory share at which the capacity law was measured.
+MEASURED_UTILIZATION = 0.9
+
+
+def kv_cache_tokens(setting: EngineSetting, calibration: Calibration) -> int:
+    """Tokens that the KV cache holds under a setting; whole blocks, never negative.
+
+    Slots are padded to `max_lora_rank` whatever an adapter's own rank, so only `max_loras * max_lora_rank` counts.
+    """
+    if setting.servers_per_gpu != 1:
+        raise InputError(
+            f"engine.servers_per_gpu {setting.servers_per_gpu} is not modelled", remedy="use servers_per_gpu=1"
+        )
+    per_token = calibration.model.kv_bytes_per_token
+    tokens = calibration.kv.tokens(setting.max_loras, setting.max_lora_rank, per_token)
+    share = setting.gpu_memory_utilization - MEASURED_UTILIZATION
+    tokens += share * calibration.gpu.memory_bytes / per_token
+    return max(0, int(tokens // setting.block_size)) * setting.block_size
+
+
+def max_model_len(setting: EngineSetting, calibration: Calibration) -> int:
+    """Longest request in tokens under a setting."""
+    return setting.max_model_len or calibration.model.max_model_len
+
+
+def memory_error(setting: EngineSetting, calibration: Calibration) -> str | None:
+    """Why vLLM would refuse to start; None if it starts."""
+    tokens, needed = kv_cache_tokens(setting, calibration), max_model_len(setting, calibration)
+    if tokens == 0:
+        return f"nothing is left for the KV cache beside {setting.max_loras} slots of rank {setting.max_lora_rank}"
+    if tokens < needed:
+        return f"the KV cache holds {tokens} tokens, less than one request of max_model_len {needed}"
+    return None
+
+
+def host_memory_error(adapters: int, setting: EngineSetting, calibration: Calibration) -> str | None:
+    """Why `max_cpu_loras` >= adapters does not fit into host memory; None if it does."""
+    limit = calibration.gpu.host_memory_bytes
+    if limit is None:
+        return None
+    needed = adapters * setting.max_lora_rank * calibration.model.lora_bytes_per_rank
+    if needed <= limit:
+        return None
+    return f"{adapters} adapters of rank {setting.max_lora_rank} need {needed / GIB:.1f} GiB of host memory"

@@ -1,0 +1,105 @@
+"""Engine settings: vLLM's flags as decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twin.errors import InputError
+
+DEFAULT_MAX_LORAS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
+DEFAULT_MAX_LORA_RANKS = (8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EngineSetting:
+    """Flags of one vLLM server; names are vLLM's own.
+
+    Args:
+        gpu_type: name of the `GpuType` it runs on.
+        max_loras: adapter slots on the GPU (A_max of the publications).
+        max_lora_rank: every slot is padded to this rank.
+        max_num_seqs: most requests running at once.
+        max_num_batched_tokens: token budget of a step.
+        block_size: tokens of a KV block.
+        gpu_memory_utilization: share of the GPU's memory that the server may use.
+        servers_per_gpu: servers that share one GPU.
+        max_model_len: longest request in tokens; None = the model's own.
+        max_cpu_loras: adapters cached on the host; None = as many as are assigned.
+    """
+
+    gpu_type: str
+    max_loras: int
+    max_lora_rank: int
+    max_num_seqs: int = 2048
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    gpu_memory_utilization: float = 0.9
+    servers_per_gpu: int = 1
+    max_model_len: int | None = None
+    max_cpu_loras: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in (
+            "max_loras", "max_lora_rank", "max_num_seqs", "max_num_batched_tokens", "block_size", "servers_per_gpu",
+        ):  # fmt: skip
+            value = getattr(self, field)
+            if value != int(value) or value < 1:
+                raise InputError(
+                    f"engine.{field} {value!r} is not a whole number >= 1", remedy=f"give {field} a value vLLM accepts"
+                )
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(
+                f"engine.gpu_memory_utilization {self.gpu_memory_utilization!r} is outside (0, 1]",
+                remedy="vLLM's default is 0.9",
+            )
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise InputError(
+                f"engine.max_num_batched_tokens {self.max_num_batched_tokens} is below "
+                f"max_num_seqs {self.max_num_seqs}",
+                remedy="vLLM refuses this; raise the token budget or lower max_num_seqs",
+            )
+        if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
+            raise InputError(
+                f"engine.max_cpu_loras {self.max_cpu_loras} is below max_loras {self.max_loras}",
+                remedy="vLLM needs every GPU slot backed by a CPU slot",
+            )
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: `slots x rank`, with what differs from the defaults."""
+        extra = "" if self.servers_per_gpu == 1 else f" x{self.servers_per_gpu}"
+        return f"{self.max_loras}x{self.max_lora_rank}{extra}"
+
+    def flags(self) -> dict[str, Any]:
+        """vLLM flag names and values, as written to `placement.json`."""
+        flags: dict[str, Any] = {
+            "max_loras": self.max_loras,
+            "max_lora_rank": self.max_lora_rank,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "block_size": self.block_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "servers_per_gpu": self.servers_per_gpu,
+        }
+        if self.max_model_len is not None:
+            flags["max_model_len"] = self.max_model_len
+        if self.max_cpu_loras is not None:
+            flags["max_cpu_loras"] = self.max_cpu_loras
+        return flags
+
+
+def setting_grid(
+    gpu_types: Sequence[str],
+    max_loras: Sequence[int] = DEFAULT_MAX_LORAS,
+    max_lora_rank: Sequence[int] = DEFAULT_MAX_LORA_RANKS,
+    **flags: Any,
+) -> tuple[EngineSetting, ...]:
+    """All combinations, before the memory check (`twin.memory.fits`)."""
+    return tuple(
+        EngineSetting(gpu_type=g, max_loras=int(m), max_lora_rank=int(r), **flags)
+        for g in gpu_types
+        for m in max_loras
+        for r in max_lora_rank
+    )
