@@ -77,7 +77,7 @@ def _fenwick_before(tree: Any, r: Any) -> Any:
 @nb.njit(cache=True, nogil=True)
 def _evict_and_load(
     walk: Any, place: Any, runs: Any, since: Any, resident: Any, last_step: Any, load_s: Any, step: Any, slots: Any,
-    residents: Any, old: Any,
+    residents: Any, old: Any, slotless: Any,
 ) -> Any:  # fmt: skip
     """Activates the batch's adapters in set order with LRU slots; returns (residents, loads, seconds).
 
@@ -93,7 +93,7 @@ def _evict_and_load(
             n_old += 1
     for p in range(len(walk)):
         a = walk[p]
-        if runs[a] == 0:
+        if runs[a] == 0 or slotless[a]:
             continue
         if not resident[a]:
             if residents >= slots:
@@ -452,7 +452,7 @@ def run_engine(
         loads, load_time = 0, 0.0
         if new_adapter:
             residents, loads, load_time = _evict_and_load(
-                walk, place, runs, since, resident, last_step, load_s, step, max_loras, residents, old
+                walk, place, runs, since, resident, last_step, load_s, step, max_loras, residents, old, slotless
             )
             total_loads += loads
             total_load_s += load_time
