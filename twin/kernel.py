@@ -8,7 +8,8 @@ Nothing in a step looks at every request. All decoding requests advance together
 on admission (buckets by step), block needs are counted by residue class, and waiting requests sit in one list per
 adapter. A step without events costs a few additions.
 
-Rules: vLLM V1 (REFERENCES in docs/twin.md). State changes at one point of a step each.
+Rules: vLLM V1 (docs/twin.md lists them). State changes at one point of a step each. The helpers live in this file
+because numba's on-disk cache watches the file of the compiled function only.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class KernelOutput(NamedTuple):
     first_token_s: NDArray[np.float64]
     finish_s: NDArray[np.float64]
     state: NDArray[np.int8]
-    """0 waiting or never arrived at the server's queue end, 1 running, 2 finished, 3 rejected, 4 refused by client."""
+    """0 waiting (or not yet arrived), 1 running, 2 finished, 3 rejected by the engine, 4 refused by the client."""
     running_bins: NDArray[np.float64]
     waiting_bins: NDArray[np.float64]
     kv_integral: float
@@ -72,6 +73,58 @@ def _fenwick_before(tree: Any, r: Any) -> Any:
         total += tree[i]
         i -= i & (-i)
     return total
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _append(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any) -> None:
+    """Joins the end of a doubly linked list; `head` and `tail` are indexed by queue."""
+    before[node], after[node] = tail[queue], NONE
+    if tail[queue] != NONE:
+        after[tail[queue]] = node
+    else:
+        head[queue] = node
+    tail[queue] = node
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _prepend(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any) -> None:
+    """Joins the front of a doubly linked list."""
+    before[node], after[node] = NONE, head[queue]
+    if head[queue] != NONE:
+        before[head[queue]] = node
+    else:
+        tail[queue] = node
+    head[queue] = node
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _unlink(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any) -> None:
+    """Leaves a doubly linked list."""
+    if before[node] != NONE:
+        after[before[node]] = after[node]
+    else:
+        head[queue] = after[node]
+    if after[node] != NONE:
+        before[after[node]] = before[node]
+    else:
+        tail[queue] = before[node]
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _blocks(tokens: Any, block: Any) -> Any:
+    """KV blocks of a sequence, `ceil(tokens / block)`."""
+    return (tokens + block - 1) // block
+
+
+@nb.njit(cache=True, nogil=True, inline="always")
+def _deactivate(a: Any, active: Any, active_at: Any, n_active: Any) -> Any:
+    """Takes an adapter without running requests out of the active ones; returns how many are left."""
+    n_active -= 1
+    moved = active[n_active]
+    active[active_at[a]] = moved
+    active_at[moved] = active_at[a]
+    active_at[a] = NONE
+    return n_active
 
 
 @nb.njit(cache=True, nogil=True)
@@ -138,16 +191,16 @@ def run_engine(
     state = np.zeros(n_requests, np.int8)
     # Waiting: one doubly linked list in queue order, and one per adapter; `key` orders them.
     key = np.zeros(n_requests, I64)
-    gprev, gnext = np.full(n_requests, NONE, I32), np.full(n_requests, NONE, I32)
-    aprev, anext = np.full(n_requests, NONE, I32), np.full(n_requests, NONE, I32)
-    ghead, gtail = NONE, NONE
+    gprev, gnext = np.empty(n_requests, I32), np.empty(n_requests, I32)
+    aprev, anext = np.empty(n_requests, I32), np.empty(n_requests, I32)
+    ghead, gtail = np.full(1, NONE, I32), np.full(1, NONE, I32)
     ahead, atail = np.full(n_adapters, NONE, I32), np.full(n_adapters, NONE, I32)
     waiting_of = np.zeros(n_adapters, I32)
     tree = np.zeros(n_requests + 1, I32)
     n_waiting, n_waiting_open, n_front, front_key = 0, 0, 0, -1
     # Running: a doubly linked list in vLLM's order.
-    rprev, rnext = np.full(n_requests, NONE, I32), np.full(n_requests, NONE, I32)
-    rhead, rtail, n_running = NONE, NONE, 0
+    rprev, rnext = np.empty(n_requests, I32), np.empty(n_requests, I32)
+    rhead, rtail, n_running = np.full(1, NONE, I32), np.full(1, NONE, I32), 0
     runs = np.zeros(n_adapters, I32)
     active, active_at, n_active = np.empty(n_adapters, I32), np.full(n_adapters, NONE, I32), 0
     n_lora_adapters = 0
@@ -162,7 +215,9 @@ def run_engine(
     for r in range(n_requests):
         need[r] = prompt[r]
         ring = max(ring, output[r] + 2)
-    bucket, bprev, bnext = np.full(ring, NONE, I32), np.full(n_requests, NONE, I32), np.full(n_requests, NONE, I32)
+    # Requests that finish after the same step, in a ring of lists.
+    bucket, bucket_end = np.full(ring, NONE, I32), np.full(ring, NONE, I32)
+    bprev, bnext = np.empty(n_requests, I32), np.empty(n_requests, I32)
     residues = np.zeros(block, I32)
     decodes, kv_tokens, free = 0, 0, total_blocks
     partial = NONE
@@ -199,18 +254,8 @@ def run_engine(
                     continue
             a = adapter[r]
             key[r] = r
-            gprev[r], gnext[r] = gtail, NONE
-            if gtail != NONE:
-                gnext[gtail] = r
-            else:
-                ghead = r
-            gtail = r
-            aprev[r], anext[r] = atail[a], NONE
-            if atail[a] != NONE:
-                anext[atail[a]] = r
-            else:
-                ahead[a] = r
-            atail[a] = r
+            _append(0, r, ghead, gtail, gprev, gnext)
+            _append(a, r, ahead, atail, aprev, anext)
             waiting_of[a] += 1
             n_waiting += 1
             _fenwick_add(tree, r, 1)
@@ -232,11 +277,11 @@ def run_engine(
         blocks_chunk = 0
         if chunk > 0:
             done = computed[partial]
-            blocks_chunk = (done + chunk + block - 1) // block - (done + block - 1) // block
+            blocks_chunk = _blocks(done + chunk, block) - _blocks(done, block)
         if blocks_decode + blocks_chunk <= free:
             free -= blocks_decode + blocks_chunk
         else:
-            r = rhead
+            r = rhead[0]
             while r != NONE:
                 if decoding[r]:
                     have = need[r] + step - 1 - entry_step[r]
@@ -248,59 +293,36 @@ def run_engine(
                 gone = False
                 while free < wanted:
                     # Preemption: the last running request gives up its blocks and is computed again later.
-                    v = rtail
+                    v = rtail[0]
                     a = adapter[v]
                     if decoding[v]:
                         have = need[v] + step - 1 - entry_step[v]
                         made = step - 1 - entry_step[v]
                         residues[(need[v] - entry_step[v] - 1) % block] -= 1
                         slot = (entry_step[v] + output[v] - produced[v]) % ring
-                        if bprev[v] != NONE:
-                            bnext[bprev[v]] = bnext[v]
-                        else:
-                            bucket[slot] = bnext[v]
-                        if bnext[v] != NONE:
-                            bprev[bnext[v]] = bprev[v]
+                        _unlink(slot, v, bucket, bucket_end, bprev, bnext)
                         produced[v] += made
                         decoding[v] = False
                         decodes -= 1
                     else:
                         have = computed[v]
                         partial, chunk = NONE, 0
-                    free += (have + block - 1) // block
+                    free += _blocks(have, block)
                     kv_tokens -= have
                     need[v] = prompt[v] + produced[v]
                     computed[v] = 0
                     state[v] = 0
-                    rtail = rprev[v]
-                    if rtail != NONE:
-                        rnext[rtail] = NONE
-                    else:
-                        rhead = NONE
+                    _unlink(0, v, rhead, rtail, rprev, rnext)
                     n_running -= 1
                     runs[a] -= 1
                     if runs[a] == 0 and not slotless[a]:
                         last_step[a] = step - 1
-                        n_active -= 1
-                        moved = active[n_active]
-                        active[active_at[a]] = moved
-                        active_at[moved] = active_at[a]
-                        active_at[a] = NONE
+                        n_active = _deactivate(a, active, active_at, n_active)
                         n_waiting_open -= waiting_of[a]
                     key[v] = front_key
                     front_key -= 1
-                    gprev[v], gnext[v] = NONE, ghead
-                    if ghead != NONE:
-                        gprev[ghead] = v
-                    else:
-                        gtail = v
-                    ghead = v
-                    aprev[v], anext[v] = NONE, ahead[a]
-                    if ahead[a] != NONE:
-                        aprev[ahead[a]] = v
-                    else:
-                        atail[a] = v
-                    ahead[a] = v
+                    _prepend(0, v, ghead, gtail, gprev, gnext)
+                    _prepend(a, v, ahead, atail, aprev, anext)
                     waiting_of[a] += 1
                     n_waiting += 1
                     n_front += 1
@@ -353,7 +375,7 @@ def run_engine(
                         break
                     r = NONE
                     if not gate_possible or n_active < max_loras:
-                        r = ghead
+                        r = ghead[0]
                     elif n_waiting_open > 0:
                         for i in range(n_active):
                             h = ahead[active[i]]
@@ -371,8 +393,8 @@ def run_engine(
                         break
                     a = adapter[r]
                     tokens = min(need[r] - cached[r], budget)
-                    wanted = (cached[r] + tokens + block - 1) // block
-                    room = (need[r] + block - 1) // block if whole_sequence_must_fit else wanted
+                    wanted = _blocks(cached[r] + tokens, block)
+                    room = _blocks(need[r], block) if whole_sequence_must_fit else wanted
                     if room > free:
                         if n_running == 0 and free == total_blocks:
                             # It can never fit: vLLM would wait for ever.
@@ -383,22 +405,8 @@ def run_engine(
                             skipped = stopped_skips
                             break
                     # Out of the queue.
-                    if gprev[r] != NONE:
-                        gnext[gprev[r]] = gnext[r]
-                    else:
-                        ghead = gnext[r]
-                    if gnext[r] != NONE:
-                        gprev[gnext[r]] = gprev[r]
-                    else:
-                        gtail = gprev[r]
-                    if aprev[r] != NONE:
-                        anext[aprev[r]] = anext[r]
-                    else:
-                        ahead[a] = anext[r]
-                    if anext[r] != NONE:
-                        aprev[anext[r]] = aprev[r]
-                    else:
-                        atail[a] = aprev[r]
+                    _unlink(0, r, ghead, gtail, gprev, gnext)
+                    _unlink(a, r, ahead, atail, aprev, anext)
                     waiting_of[a] -= 1
                     n_waiting -= 1
                     if key[r] >= 0:
@@ -412,12 +420,7 @@ def run_engine(
                     # Into the running list.
                     last = r
                     state[r] = 1
-                    rprev[r], rnext[r] = rtail, NONE
-                    if rtail != NONE:
-                        rnext[rtail] = r
-                    else:
-                        rhead = r
-                    rtail = r
+                    _append(0, r, rhead, rtail, rprev, rnext)
                     n_running += 1
                     runs[a] += 1
                     if runs[a] == 1 and not slotless[a]:
@@ -513,7 +516,7 @@ def run_engine(
         kv_tokens += decodes
         slot = step % ring
         r = bucket[slot]
-        bucket[slot] = NONE
+        bucket[slot] = bucket_end[slot] = NONE
         left = r != NONE
         while r != NONE:
             following = bnext[r]
@@ -539,10 +542,7 @@ def run_engine(
                 decodes += 1
                 residues[(need[r] - step - 1) % block] += 1
                 slot = (step + output[r] - produced[r]) % ring
-                bprev[r], bnext[r] = NONE, bucket[slot]
-                if bucket[slot] != NONE:
-                    bprev[bucket[slot]] = r
-                bucket[slot] = r
+                _prepend(slot, r, bucket, bucket_end, bprev, bnext)
                 continue
             left = True
             finish[r] = t
@@ -550,25 +550,14 @@ def run_engine(
             if client_ports > 0:
                 finish_order[n_finished] = t
             n_finished += 1
-            free += (computed[r] + block - 1) // block
+            free += _blocks(computed[r], block)
             kv_tokens -= computed[r]
-            if rprev[r] != NONE:
-                rnext[rprev[r]] = rnext[r]
-            else:
-                rhead = rnext[r]
-            if rnext[r] != NONE:
-                rprev[rnext[r]] = rprev[r]
-            else:
-                rtail = rprev[r]
+            _unlink(0, r, rhead, rtail, rprev, rnext)
             n_running -= 1
             runs[a] -= 1
             if runs[a] == 0 and not slotless[a]:
                 last_step[a] = step
-                n_active -= 1
-                moved = active[n_active]
-                active[active_at[a]] = moved
-                active_at[moved] = active_at[a]
-                active_at[a] = NONE
+                n_active = _deactivate(a, active, active_at, n_active)
                 n_waiting_open -= waiting_of[a]
         if left:
             scan_state = SCAN

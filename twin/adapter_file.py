@@ -1,0 +1,153 @@
+"""A workload as a CSV file: one row an adapter, or one row a tenant of an adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from twin.errors import InputError
+from twin.table import Table, read_table
+from twin.workload import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Slo, Workload, merge_tenants
+
+REQUIRED = ("adapter_id", "rank", "rate_req_per_s", "prompt_tokens", "output_tokens")
+OPTIONAL = (
+    "arrival_cv",
+    "prompt_cv",
+    "output_cv",
+    "cached_prompt_fraction",
+    "slo_ttft_p99_s",
+    "pinned_gpu",
+    "length_correlation",
+    "tenant",
+)
+
+
+def read_adapters(
+    path: str | Path,
+    default_arrival_cv: float = 1.0,
+    default_prompt_cv: float = PUBLISHED_PROMPT_CV,
+    default_output_cv: float = PUBLISHED_OUTPUT_CV,
+    default_length_correlation: float = 0.0,
+) -> Workload:
+    """Reads `adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens` and optional columns, in any order.
+
+    Optional: `arrival_cv, prompt_cv, output_cv, cached_prompt_fraction, slo_ttft_p99_s, pinned_gpu,
+    length_correlation`; an empty cell stands for the default. With a column `tenant`, several rows may name one
+    adapter: their rates add, lengths mix and the strictest SLO holds. Rank 0 = requests to the base model.
+
+    Args:
+        path: CSV file, UTF-8, plain or gzip-packed.
+        default_arrival_cv: where the file says nothing; 1 = Poisson.
+        default_prompt_cv, default_output_cv: spreads where the file says nothing (the published ones).
+        default_length_correlation: of prompt and output length where the file says nothing.
+
+    Raises:
+        InputError: names file, line, column, value and remedy.
+    """
+    table = read_table(path, REQUIRED, OPTIONAL, what="adapter file")
+    tenants = "tenant" in table
+    if tenants:
+        ids = table.texts("adapter_id")
+        _check_tenants(table, ids)
+    else:
+        ids = table.unique(
+            "adapter_id", remedy="keep one row an adapter, or add a column 'tenant' so that its rows are merged"
+        )
+    ranks = table.numbers("rank", low=0, whole=True, remedy="give a whole number; 0 stands for the base model")
+    rates = table.numbers(
+        "rate_req_per_s", above=0, remedy="give requests per second; leave out adapters without traffic"
+    )
+    prompts = table.numbers("prompt_tokens", low=1, remedy="give the mean prompt length in tokens, >= 1")
+    outputs = table.numbers("output_tokens", low=1, remedy="give the mean output length in tokens, >= 1")
+
+    def optional(column: str, default: float, **limits: float) -> list[float]:
+        if column not in table:
+            return [default] * len(table)
+        values = table.numbers(column, empty=default, **limits)
+        return [float(v) for v in values]
+
+    arrival_cvs = optional("arrival_cv", default_arrival_cv, above=0, high=20)
+    prompt_cvs = optional("prompt_cv", default_prompt_cv, low=0, high=20)
+    output_cvs = optional("output_cv", default_output_cv, low=0, high=20)
+    cached = optional("cached_prompt_fraction", 0.0, low=0, below=1)
+    correlations = optional("length_correlation", default_length_correlation, low=-1, high=1)
+    slos = optional("slo_ttft_p99_s", math.nan, above=0)
+    pins = table.texts("pinned_gpu", required=False) if "pinned_gpu" in table else [""] * len(table)
+    adapters = []
+    for row, adapter_id in enumerate(ids):
+        with _located(lambda row=row: table.where(row)):
+            adapters.append(
+                Adapter(
+                    adapter_id,
+                    int(ranks[row]),
+                    float(rates[row]),
+                    Lengths(float(prompts[row]), prompt_cvs[row]),
+                    Lengths(float(outputs[row]), output_cvs[row]),
+                    arrival_cvs[row],
+                    cached[row],
+                    correlations[row],
+                    None if math.isnan(slos[row]) else Slo(slos[row]),
+                    pins[row] or None,
+                )
+            )
+    if tenants:
+        _check_shared(table, adapters, "rank", lambda a: a.rank)
+        _check_shared(table, adapters, "pinned_gpu", lambda a: a.pinned_gpu)
+    merged = merge_tenants(adapters)
+    return Workload(
+        merged,
+        table.path.stem,
+        _notes(table, len(merged), default_prompt_cv, default_output_cv),
+    )
+
+
+@contextmanager
+def _located(where: Callable[[], str]) -> Iterator[None]:
+    """Adds file and line to errors of the value types, which know neither."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.problem, where=error.where or where(), remedy=error.remedy) from error
+
+
+def _check_tenants(table: Table, ids: list[str]) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for row, key in enumerate(zip(ids, table.texts("tenant"), strict=True)):
+        if key in first:
+            raise InputError(
+                f"tenant {key[1]!r} of adapter {key[0]!r} appears twice, "
+                f"on lines {table.lines[first[key]]} and {table.lines[row]}",
+                where=table.where(row, "tenant"),
+                remedy="keep one row a tenant of an adapter",
+            )
+        first[key] = row
+
+
+def _check_shared(table: Table, adapters: list[Adapter], column: str, value: Callable[[Adapter], object]) -> None:
+    """All tenants of an adapter must agree on this value."""
+    first: dict[str, int] = {}
+    for row, adapter in enumerate(adapters):
+        earlier = first.setdefault(adapter.adapter_id, row)
+        if value(adapters[earlier]) != value(adapter):
+            raise InputError(
+                f"adapter {adapter.adapter_id!r} has {column} {value(adapters[earlier])!r} on line "
+                f"{table.lines[earlier]} and {value(adapter)!r} on line {table.lines[row]}",
+                where=table.where(row, column),
+                remedy=f"give all tenants of an adapter the same {column}, or different adapters different ids",
+            )
+
+
+def _notes(table: Table, adapters: int, prompt_cv: float, output_cv: float) -> tuple[str, ...]:
+    rows = f" from {len(table)} rows of tenants" if "tenant" in table else ""
+    notes = [f"{adapters} adapters{rows}, read from {table.path}."]
+    without = [column for column in ("prompt_cv", "output_cv") if column not in table]
+    if without:
+        assumed = {"prompt_cv": f"prompt CV {prompt_cv:g}", "output_cv": f"output CV {output_cv:g}"}
+        notes.append(
+            f"The file has no {' or '.join(without)}: lengths are spread with {', '.join(assumed[c] for c in without)}."
+        )
+    if "arrival_cv" not in table:
+        notes.append("The file has no arrival_cv: all adapters have the same burstiness.")
+    return tuple(notes)

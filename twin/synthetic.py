@@ -1,0 +1,202 @@
+"""Workloads made from a few numbers: the published shape, and popularity by a power law."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.arguments import number, sequence, whole_number
+from twin.dealing import adapter_names, deal_ranks, lora_ranks, power_law_shares
+from twin.errors import InputError
+from twin.workload import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Workload
+
+#: Request lengths of the Placement publication (ShareGPT): 223 tokens in, 197-200 out, negatively correlated.
+PUBLISHED_PROMPT_MEAN = 223.0
+PUBLISHED_OUTPUT_MEAN = 198.0
+PUBLISHED_LENGTH_CORRELATION = -0.4
+BASE_MODEL_ID = "base-model"
+
+
+def discrete_rates(
+    n_adapters: int,
+    rates: Any,
+    ranks: Any,
+    seed: int = 0,
+    prompt_mean: float = PUBLISHED_PROMPT_MEAN,
+    prompt_cv: float = PUBLISHED_PROMPT_CV,
+    output_mean: float = PUBLISHED_OUTPUT_MEAN,
+    output_cv: float = PUBLISHED_OUTPUT_CV,
+    length_correlation: float = PUBLISHED_LENGTH_CORRELATION,
+    arrival_cv: float = 1.0,
+) -> Workload:
+    """The shape of the publications: adapter i has rate `rates[i mod len(rates)]`, Poisson arrivals.
+
+    Ranks are `ranks[i mod len(ranks)]` over a shuffled order, as the published benchmark does, so that rate and rank
+    are independent. The same seed gives the same workload.
+
+    Args:
+        n_adapters: number of adapters.
+        rates: arrival rates of an adapter, requests per second.
+        ranks: LoRA ranks, dealt evenly.
+        seed: of the shuffle.
+        prompt_mean, output_mean: tokens.
+        prompt_cv, output_cv: standard deviation / mean of the lengths.
+        length_correlation: of prompt and output length of a request.
+        arrival_cv: of the gaps between an adapter's arrivals; 1 = Poisson.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    n = whole_number(n_adapters, "workload.n_adapters", low=1)
+    option = "workload.rates"
+    values = [number(r, option, above=0.0) for r in sequence(rates, option, example="[0.1, 0.05, 0.025]")]
+    kinds = lora_ranks(ranks)
+    rng = np.random.default_rng(whole_number(seed, "workload.seed"))
+    dealt = rng.permutation(np.resize(kinds, n))
+    prompt, output = Lengths(prompt_mean, prompt_cv), Lengths(output_mean, output_cv)
+    correlation = _checked_correlation(length_correlation, prompt, output)
+    adapters = tuple(
+        Adapter(name, int(dealt[i]), values[i % len(values)], prompt, output, arrival_cv, 0.0, correlation)
+        for i, name in enumerate(adapter_names(n))
+    )
+    rate_text = " / ".join(f"{v:g}" for v in values)
+    rank_text = "/".join(map(str, kinds))
+    return Workload(
+        adapters,
+        "published",
+        (f"{n} adapters with rates of {rate_text} req/s in turn and ranks {rank_text}, shuffled with seed {seed}.",),
+    )
+
+
+def power_law(
+    n_adapters: int,
+    total_rate_req_per_s: float,
+    exponent: float,
+    ranks: Any,
+    rank_weights: Any = None,
+    arrival_cv: Any = 1.0,
+    bursty_share: float = 1.0,
+    prompt_mean: float = PUBLISHED_PROMPT_MEAN,
+    prompt_cv: float = PUBLISHED_PROMPT_CV,
+    output_mean: float = PUBLISHED_OUTPUT_MEAN,
+    output_cv: float = PUBLISHED_OUTPUT_CV,
+    length_correlation: float = PUBLISHED_LENGTH_CORRELATION,
+    length_scale_cv: float = 0.0,
+    base_model_share: float = 0.0,
+    cached_prompt_fraction: float = 0.0,
+    seed: int = 0,
+    name: str = "power law",
+) -> Workload:
+    """Popularity by a power law: the k-th most popular adapter has a rate proportional to `k ** -exponent`.
+
+    Rates, ranks, burstiness and length scale are independent of each other. The same seed gives the same workload.
+
+    Args:
+        n_adapters: number of adapters (base-model traffic not counted).
+        total_rate_req_per_s: arrivals of all adapters and the base model together, requests per second.
+        exponent: 0 = all alike; real tenants have 1.3-1.8 in their popular half (ServeGen).
+        ranks, rank_weights: LoRA ranks and their relative frequencies (None = equal).
+        arrival_cv: of the gaps between an adapter's arrivals, 1 = Poisson; or `[low, high]`, drawn log-uniformly.
+        bursty_share: share of adapters that get `arrival_cv`; the others are Poisson.
+        prompt_mean, output_mean: tokens, mean over *requests* (also when adapters differ).
+        prompt_cv, output_cv: standard deviation / mean of an adapter's lengths.
+        length_correlation: of prompt and output length of a request.
+        length_scale_cv: spread of mean lengths between adapters (lognormal, prompt and output separately); 0 = alike.
+        base_model_share: share of the total rate that asks for the base model (one entry of rank 0, Poisson).
+        cached_prompt_fraction: share of a prompt found in the prefix cache.
+        seed: of everything drawn.
+        name: of the workload.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+    n = whole_number(n_adapters, "workload.n_adapters", low=1)
+    total = number(total_rate_req_per_s, "workload.total_rate_req_per_s", above=0.0)
+    power = number(exponent, "workload.exponent", low=0.0, high=10.0)
+    base_share = number(base_model_share, "workload.base_model_share", low=0.0, high=0.99)
+    rng = np.random.default_rng(whole_number(seed, "workload.seed"))
+    prompt, output = Lengths(prompt_mean, prompt_cv), Lengths(output_mean, output_cv)
+    correlation = _checked_correlation(length_correlation, prompt, output)
+
+    shares = power_law_shares(n, power)
+    rates = total * (1.0 - base_share) * shares
+    dealt = deal_ranks(n, ranks, rank_weights, rng)
+    cvs = _arrival_cvs(n, arrival_cv, number(bursty_share, "workload.bursty_share", low=0.0, high=1.0), rng)
+    scale_cv = number(length_scale_cv, "workload.length_scale_cv", low=0.0, high=5.0)
+    prompt_means = _mean_lengths(prompt.mean, scale_cv, shares, rng)
+    output_means = _mean_lengths(output.mean, scale_cv, shares, rng)
+    adapters = [
+        Adapter(
+            adapter_id,
+            int(dealt[i]),
+            float(rates[i]),
+            Lengths(float(prompt_means[i]), prompt.cv),
+            Lengths(float(output_means[i]), output.cv),
+            float(cvs[i]),
+            cached_prompt_fraction,
+            correlation,
+        )
+        for i, adapter_id in enumerate(adapter_names(n))
+    ]
+    notes = [
+        f"{n} adapters share {rates.sum():.4g} req/s by a power law with exponent {power:g}; "
+        f"the most popular tenth makes {shares[: max(1, n // 10)].sum():.0%} of their requests."
+    ]
+    bursty = int(np.count_nonzero(cvs != 1.0))
+    if bursty:
+        changed = cvs[cvs != 1.0]
+        notes.append(
+            f"{bursty} adapters do not arrive as Poisson: their arrival CV is {changed.min():.2g} to "
+            f"{changed.max():.2g}."
+        )
+    if base_share > 0:
+        adapters.append(
+            Adapter(
+                BASE_MODEL_ID, 0, total * base_share, prompt, output, 1.0, cached_prompt_fraction, correlation
+            )  # fmt: skip
+        )
+        notes.append(f"{base_share:.0%} of all requests ask for the base model (rank 0, no adapter slot).")
+    return Workload(tuple(adapters), name, tuple(notes))
+
+
+def _checked_correlation(correlation: float, prompt: Lengths, output: Lengths) -> float:
+    option = "workload.length_correlation"
+    value = number(correlation, option, low=-1.0, high=1.0)
+    if 1.0 + value * prompt.cv * output.cv <= 0:
+        raise InputError(
+            f"correlation {value:g} cannot hold for lengths >= 1 with CVs {prompt.cv:g} and {output.cv:g}: "
+            "E[prompt * output] would be negative",
+            where=f"option {option}",
+            remedy=f"use a value above {-1 / (prompt.cv * output.cv):.3f}",
+        )
+    return value
+
+
+def _arrival_cvs(n: int, arrival_cv: Any, bursty_share: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    option = "workload.arrival_cv"
+    if isinstance(arrival_cv, int | float):
+        low = high = number(arrival_cv, option, above=0.0, high=20.0)
+    else:
+        limits = sequence(arrival_cv, option, example="1.0 or [1.0, 5.0]")
+        if len(limits) != 2 or limits[0] > limits[1]:
+            raise InputError(
+                f"{limits} is not a range of arrival CVs", where=f"option {option}", remedy="give e.g. [1.0, 5.0]"
+            )
+        low, high = (number(v, option, above=0.0, high=20.0) for v in limits)
+    drawn = np.exp(rng.uniform(np.log(low), np.log(high), n)) if low < high else np.full(n, low)
+    cvs = np.ones(n)
+    chosen = rng.permutation(n)[: round(bursty_share * n)]
+    cvs[chosen] = drawn[chosen]
+    return cvs
+
+
+def _mean_lengths(
+    mean_tokens: float, scale_cv: float, shares: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Mean length of each adapter, tokens, (n,): lognormal, >= 1, with a mean over requests of `mean_tokens`."""
+    sigma = np.sqrt(np.log1p(scale_cv**2))
+    scale = np.exp(sigma * rng.standard_normal(len(shares)))
+    # Scaling what exceeds one token keeps both the floor and the mean over requests exactly.
+    return 1.0 + (mean_tokens - 1.0) * scale / (shares @ scale)
