@@ -57,7 +57,7 @@ class KernelOutput(NamedTuple):
     trace: NDArray[np.float64]
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _fenwick_add(tree: Any, r: Any, value: Any) -> None:
     i = r + 1
     while i < len(tree):
@@ -65,7 +65,7 @@ def _fenwick_add(tree: Any, r: Any, value: Any) -> None:
         i += i & (-i)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _fenwick_before(tree: Any, r: Any) -> Any:
     total = 0
     i = r
@@ -75,7 +75,7 @@ def _fenwick_before(tree: Any, r: Any) -> Any:
     return total
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _append(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any) -> None:
     """Joins the end of a doubly linked list; `head` and `tail` are indexed by queue."""
     before[node], after[node] = tail[queue], NONE
@@ -86,7 +86,7 @@ def _append(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any
     tail[queue] = node
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _prepend(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any) -> None:
     """Joins the front of a doubly linked list."""
     before[node], after[node] = NONE, head[queue]
@@ -97,7 +97,7 @@ def _prepend(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: An
     head[queue] = node
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _unlink(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any) -> None:
     """Leaves a doubly linked list."""
     if before[node] != NONE:
@@ -110,13 +110,13 @@ def _unlink(queue: Any, node: Any, head: Any, tail: Any, before: Any, after: Any
         tail[queue] = before[node]
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _blocks(tokens: Any, block: Any) -> Any:
     """KV blocks of a sequence, `ceil(tokens / block)`."""
     return (tokens + block - 1) // block
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def _deactivate(a: Any, active: Any, active_at: Any, n_active: Any) -> Any:
     """Takes an adapter without running requests out of the active ones; returns how many are left."""
     n_active -= 1

@@ -156,9 +156,7 @@ def _by_adapter(values: Floats, who: Ints, n_adapters: int) -> Floats:
     return np.bincount(who, weights=values, minlength=n_adapters)
 
 
-def _moments(
-    lengths: Floats, who: Ints, count: Ints, few: NDArray[np.bool_]
-) -> tuple[Floats, Floats, Floats]:
+def _moments(lengths: Floats, who: Ints, count: Ints, few: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
     """Means (N,), CVs (N,) and deviations of each request from its adapter's mean (R,)."""
     n = len(count)
     total = float(lengths.mean())
