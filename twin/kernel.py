@@ -189,6 +189,11 @@ def run_engine(
     n_requests, n_adapters = len(arrival), len(slotless)
     first, finish = np.full(n_requests, np.nan), np.full(n_requests, np.nan)
     state = np.zeros(n_requests, np.int8)
+    n_lora_adapters = 0
+    for a in range(n_adapters):
+        if not slotless[a]:
+            n_lora_adapters += 1
+    gate_possible = n_lora_adapters > max_loras
     # Waiting: one doubly linked list in queue order, and one per adapter; `key` orders them.
     key = np.zeros(n_requests, I64)
     gprev, gnext = np.empty(n_requests, I32), np.empty(n_requests, I32)
@@ -196,18 +201,14 @@ def run_engine(
     ghead, gtail = np.full(1, NONE, I32), np.full(1, NONE, I32)
     ahead, atail = np.full(n_adapters, NONE, I32), np.full(n_adapters, NONE, I32)
     waiting_of = np.zeros(n_adapters, I32)
-    tree = np.zeros(n_requests + 1, I32)
+    # Arrivals still waiting, to count those ahead of a request; nobody is skipped if every adapter has a slot.
+    tree = np.zeros(n_requests + 1 if gate_possible else 1, I32)
     n_waiting, n_waiting_open, n_front, front_key = 0, 0, 0, -1
     # Running: a doubly linked list in vLLM's order.
     rprev, rnext = np.empty(n_requests, I32), np.empty(n_requests, I32)
     rhead, rtail, n_running = np.full(1, NONE, I32), np.full(1, NONE, I32), 0
     runs = np.zeros(n_adapters, I32)
     active, active_at, n_active = np.empty(n_adapters, I32), np.full(n_adapters, NONE, I32), 0
-    n_lora_adapters = 0
-    for a in range(n_adapters):
-        if not slotless[a]:
-            n_lora_adapters += 1
-    gate_possible = n_lora_adapters > max_loras
     # Decoding requests: computed tokens before step s are entry_tokens + (s - 1 - entry_step).
     produced, need, computed = np.zeros(n_requests, I32), np.zeros(n_requests, I32), np.zeros(n_requests, I32)
     entry_step, decoding = np.zeros(n_requests, I64), np.zeros(n_requests, np.bool_)
@@ -258,7 +259,8 @@ def run_engine(
             _append(a, r, ahead, atail, aprev, anext)
             waiting_of[a] += 1
             n_waiting += 1
-            _fenwick_add(tree, r, 1)
+            if gate_possible:
+                _fenwick_add(tree, r, 1)
             if slotless[a] or runs[a] > 0:
                 n_waiting_open += 1
                 if scan_state == GATED:
@@ -365,12 +367,12 @@ def run_engine(
                         break
                     if budget <= 0:
                         # The budget ends the scan; it starts again in the next step.
-                        if last != NONE and key[last] >= 0:
+                        if gate_possible and last != NONE and key[last] >= 0:
                             skipped = n_front + _fenwick_before(tree, last)
                         break
                     if n_running >= max_num_seqs:
                         scan_state = SEQS_FULL
-                        if last != NONE and key[last] >= 0:
+                        if gate_possible and last != NONE and key[last] >= 0:
                             skipped = n_front + _fenwick_before(tree, last)
                         break
                     r = NONE
@@ -401,7 +403,7 @@ def run_engine(
                             state[r] = 3
                         else:
                             scan_state = KV_FULL
-                            stopped_skips = n_front + _fenwick_before(tree, r) if key[r] >= 0 else 0
+                            stopped_skips = n_front + _fenwick_before(tree, r) if gate_possible and key[r] >= 0 else 0
                             skipped = stopped_skips
                             break
                     # Out of the queue.
@@ -409,10 +411,10 @@ def run_engine(
                     _unlink(a, r, ahead, atail, aprev, anext)
                     waiting_of[a] -= 1
                     n_waiting -= 1
-                    if key[r] >= 0:
-                        _fenwick_add(tree, r, -1)
-                    else:
+                    if key[r] < 0:
                         n_front -= 1
+                    elif gate_possible:
+                        _fenwick_add(tree, r, -1)
                     if slotless[a] or runs[a] > 0:
                         n_waiting_open -= 1
                     if state[r] == 3:
