@@ -25,21 +25,32 @@ class ObjectiveContext:
         total_rate_req_per_s: of all adapters.
         total_output_tokens_per_s: of all adapters.
         price: price of one GPU of each type name.
+        rate_feature: index of the planning feature that is the sum of request rates, req/s.
     """
 
     total_rate_req_per_s: float
     total_output_tokens_per_s: float
     price: dict[str, float]
+    rate_feature: int = 0
 
 
 class Term(Protocol):
     """One term of an objective, always minimised. See `placement.objectives`."""
 
-    name: str
-    scale: float
-    weight: float
-    aggregate: Aggregate
-    unit: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def aggregate(self) -> Aggregate: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
         """Cost of P columns under one setting, natural units, shape (P,); phi (P, F) are summed features."""
@@ -95,6 +106,20 @@ class PlacementProblem:
             groups.setdefault(adapter, []).append(item)
         return [g for g in groups.values() if len(g) > 1]
 
+    @property
+    def pin_of(self) -> NDArray[np.int64]:
+        """Number of the single GPU that each item is pinned to, -1 = none, (N,).
+
+        Items with one number share a GPU, items with different numbers do not. A pin that names a GPU type is a
+        matter of `allowed` instead.
+        """
+        names: dict[str, int] = {}
+        pins = [
+            -1 if a.pinned_gpu is None or a.pinned_gpu in self.gpu_types else names.setdefault(a.pinned_gpu, len(names))
+            for a in self.items
+        ]
+        return np.array(pins, dtype=np.int64)
+
     def convex_cost(self, option: int) -> HingeLoad | None:
         """weight/scale-weighted sum of the SUM terms of one option as a convex load; None if a term has none."""
         from surrogates.planning import add_loads
@@ -127,9 +152,7 @@ class Placement:
         return np.stack([problem.phi[list(g.items)].sum(axis=0) for g in self.gpus])
 
     def columns(self, problem: PlacementProblem) -> list[Column]:
-        return [
-            Column(tuple(problem.items[i] for i in g.items), problem.options[g.option].setting) for g in self.gpus
-        ]
+        return [Column(tuple(problem.items[i] for i in g.items), problem.options[g.option].setting) for g in self.gpus]
 
 
 def evaluate(problem: PlacementProblem, placement: Placement) -> tuple[float, dict[str, float]]:
@@ -173,12 +196,28 @@ def violations(problem: PlacementProblem, placement: Placement, tolerance: float
             for option_index, items in problem.banned
             if option_index == gpu.option and items <= set(gpu.items)
         ]
+    found += _pin_violations(problem, placement)
     found += [f"{problem.items[i].adapter_id!r} is placed {seen[i]} times" for i in np.flatnonzero(seen != 1)]
     used = np.bincount([problem.option_type[g.option] for g in placement.gpus], minlength=len(problem.stock))
     for t in np.flatnonzero(used > problem.stock):
         found.append(f"{used[t]} GPUs of type {problem.gpu_types[t]} used, {problem.stock[t]} exist")
     if problem.max_gpus is not None and len(placement.gpus) > problem.max_gpus:
         found.append(f"{len(placement.gpus)} GPUs used, at most {problem.max_gpus} allowed")
+    return found
+
+
+def _pin_violations(problem: PlacementProblem, placement: Placement) -> list[str]:
+    """Items pinned to one GPU sit together, items pinned to different GPUs apart."""
+    pins = problem.pin_of
+    found, hosts = [], dict[int, int]()
+    for k, gpu in enumerate(placement.gpus):
+        here = sorted({int(pins[i]) for i in gpu.items if pins[i] >= 0})
+        if len(here) > 1:
+            found.append(f"GPU {k}: adapters pinned to {len(here)} different GPUs")
+        for pin in here:
+            if hosts.setdefault(pin, k) != k:
+                name = problem.items[int((pins == pin).argmax())].pinned_gpu
+                found.append(f"GPUs {hosts[pin]} and {k}: adapters pinned to one GPU, {name!r}")
     return found
 
 
@@ -221,8 +260,11 @@ class Capabilities:
 class Solver(Protocol):
     """One protocol for all solvers."""
 
-    name: str
-    capabilities: Capabilities
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None

@@ -14,6 +14,7 @@ from twin.arguments import number
 from twin.errors import InputError
 from twin.request_log import RequestLog, estimate
 from twin.table import Table, read_table
+from twin.wording import counted
 from twin.workload import Adapter, Slo, Workload
 
 LOG_REQUIRED = ("timestamp", "adapter_id", "prompt_tokens", "output_tokens")
@@ -53,7 +54,7 @@ def read_access_log(
     idle = None if idle_rate_req_per_s is None else number(
         idle_rate_req_per_s, "workload.idle_rate_req_per_s", above=0.0
     )  # fmt: skip
-    if registry is None or not str(registry).strip():
+    if not str(registry or "").strip():
         raise InputError(
             "no registry of adapter ranks is given",
             where="option workload.registry",
@@ -77,15 +78,18 @@ def read_access_log(
     rates = np.where(found.count > 0, found.rate_req_per_s, idle or 0.0)
     adapters = _with_promises(found.adapters(ids, [int(r) for r in ranks], rates), known)
     notes = [
-        f"{len(adapters)} adapters estimated from {len(log)} requests over {covered_s:.6g} s in {table.path}.",
+        f"{counted(len(adapters), 'adapter')} estimated from {counted(len(log), 'request')} over {covered_s:.6g} s "
+        f"in {table.path}.",
         *found.notes,
     ]
     if silent:
-        what = "were left out" if idle is None else f"were given {idle:g} req/s"
-        notes.append(f"{silent} adapters of {known.path} have no requests in the log and {what}.")
-    for source in (table, known):
-        if source.ignored:
-            notes.append(f"Columns of {source.path} that were not used: {', '.join(source.ignored)}.")
+        what = "left out" if idle is None else f"given {idle:g} req/s"
+        notes.append(f"{counted(silent, 'adapter')} of {known.path} without requests in the log: {what}.")
+    notes += [
+        f"Columns of {source.path} that were not used: {', '.join(source.ignored)}."
+        for source in (table, known)
+        if source.ignored
+    ]
     return Workload(adapters, table.path.name.split(".")[0], tuple(notes))
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from twin.arguments import number
 from twin.errors import InputError
 from twin.table import Table, read_table
+from twin.wording import counted
 from twin.workload import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Slo, Workload, merge_tenants
 
 REQUIRED = ("adapter_id", "rank", "rate_req_per_s", "prompt_tokens", "output_tokens")
@@ -46,6 +48,12 @@ def read_adapters(
     Raises:
         InputError: names file, line, column, value and remedy.
     """
+    default_arrival_cv = number(default_arrival_cv, "workload.default_arrival_cv", above=0.0, high=20.0)
+    default_prompt_cv = number(default_prompt_cv, "workload.default_prompt_cv", low=0.0, high=20.0)
+    default_output_cv = number(default_output_cv, "workload.default_output_cv", low=0.0, high=20.0)
+    default_length_correlation = number(
+        default_length_correlation, "workload.default_length_correlation", low=-1.0, high=1.0
+    )
     table = read_table(path, REQUIRED, OPTIONAL, what="adapter file")
     tenants = "tenant" in table
     if tenants:
@@ -62,10 +70,18 @@ def read_adapters(
     prompts = table.numbers("prompt_tokens", low=1, remedy="give the mean prompt length in tokens, >= 1")
     outputs = table.numbers("output_tokens", low=1, remedy="give the mean output length in tokens, >= 1")
 
-    def optional(column: str, default: float, **limits: float) -> list[float]:
+    def optional(
+        column: str,
+        default: float,
+        *,
+        low: float = -math.inf,
+        high: float = math.inf,
+        above: float = -math.inf,
+        below: float = math.inf,
+    ) -> list[float]:
         if column not in table:
             return [default] * len(table)
-        values = table.numbers(column, empty=default, **limits)
+        values = table.numbers(column, empty=default, low=low, high=high, above=above, below=below)
         return [float(v) for v in values]
 
     arrival_cvs = optional("arrival_cv", default_arrival_cv, above=0, high=20)
@@ -77,7 +93,7 @@ def read_adapters(
     pins = table.texts("pinned_gpu", required=False) if "pinned_gpu" in table else [""] * len(table)
     adapters = []
     for row, adapter_id in enumerate(ids):
-        with _located(lambda row=row: table.where(row)):
+        with _located(table, row):
             adapters.append(
                 Adapter(
                     adapter_id,
@@ -95,7 +111,7 @@ def read_adapters(
     if tenants:
         _check_shared(table, adapters, "rank", lambda a: a.rank)
         _check_shared(table, adapters, "pinned_gpu", lambda a: a.pinned_gpu)
-    merged = merge_tenants(adapters)
+    merged = merge_tenants(adapters) if tenants else tuple(adapters)
     return Workload(
         merged,
         table.path.stem,
@@ -104,12 +120,12 @@ def read_adapters(
 
 
 @contextmanager
-def _located(where: Callable[[], str]) -> Iterator[None]:
+def _located(table: Table, row: int) -> Iterator[None]:
     """Adds file and line to errors of the value types, which know neither."""
     try:
         yield
     except InputError as error:
-        raise InputError(error.problem, where=error.where or where(), remedy=error.remedy) from error
+        raise InputError(error.problem, where=error.where or table.where(row), remedy=error.remedy) from error
 
 
 def _check_tenants(table: Table, ids: list[str]) -> None:
@@ -141,7 +157,7 @@ def _check_shared(table: Table, adapters: list[Adapter], column: str, value: Cal
 
 def _notes(table: Table, adapters: int, prompt_cv: float, output_cv: float) -> tuple[str, ...]:
     rows = f" from {len(table)} rows of tenants" if "tenant" in table else ""
-    notes = [f"{adapters} adapters{rows}, read from {table.path}."]
+    notes = [f"{counted(adapters, 'adapter')}{rows}, read from {table.path}."]
     without = [column for column in ("prompt_cv", "output_cv") if column not in table]
     if without:
         assumed = {"prompt_cv": f"prompt CV {prompt_cv:g}", "output_cv": f"output CV {output_cv:g}"}

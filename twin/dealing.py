@@ -15,13 +15,13 @@ from twin.errors import InputError
 def power_law_shares(count: int, exponent: float) -> NDArray[np.float64]:
     """Shares of `count` adapters, proportional to popularity rank ** -exponent, most popular first; shape (count,)."""
     weights = np.arange(1, count + 1, dtype=np.float64) ** -exponent
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def apportion(count: int, weights: Sequence[float]) -> NDArray[np.int64]:
     """Splits `count` things in proportion to `weights` (largest remainders), shape (len(weights),)."""
-    exact = count * np.asarray(weights, np.float64) / np.sum(weights)
-    whole = np.floor(exact).astype(np.int64)
+    exact: NDArray[np.float64] = count * np.asarray(weights, np.float64) / np.sum(weights)
+    whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     by_remainder = np.argsort(whole - exact, kind="stable")
     whole[by_remainder[: count - int(whole.sum())]] += 1
     return whole

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
+from twin.wording import counted
 from twin.workload import Adapter, Lengths
 
 Floats = NDArray[np.float64]
@@ -79,7 +80,7 @@ class Estimates:
                 float(self.cached_prompt_fraction[i]),
                 float(self.length_correlation[i]),
             )
-            for i in np.flatnonzero(rates > 0)
+            for i in map(int, np.flatnonzero(rates > 0))
         )
 
 
@@ -116,14 +117,14 @@ def estimate(
         notes.append(
             f"Rates are the {quantile:g} quantile over windows of {window_s:g} s, adapter by adapter: "
             f"{rate.sum():.4g} req/s in total, against {mean_total:.4g} req/s on average"
-            + (f"; {rested} adapters rest most of the time and have their mean rate." if rested else ".")
+            + (f"; {counted(rested, 'adapter')} had a higher mean than that and kept it." if rested else ".")
         )
 
     prompt = np.maximum(log.prompt_tokens, 1.0)
     output = np.maximum(log.output_tokens, 1.0)
-    empty = int(np.count_nonzero((log.prompt_tokens < 1) | (log.output_tokens < 1)))
+    empty = int(np.count_nonzero(log.prompt_tokens < 1) + np.count_nonzero(log.output_tokens < 1))
     if empty:
-        notes.append(f"{empty} requests without prompt or output tokens count as 1 token.")
+        notes.append(f"{counted(empty, 'length')} of 0 tokens (prompt or output) counted as 1 token.")
     prompt_mean, prompt_cv, prompt_deviation = _moments(prompt, who, count, few)
     output_mean, output_cv, output_deviation = _moments(output, who, count, few)
     cached = _by_adapter(np.minimum(log.cached_tokens, prompt), who, n_adapters)
@@ -131,12 +132,14 @@ def estimate(
     fraction = np.divide(cached, prompts, out=np.full(n_adapters, cached.sum() / prompts.sum()), where=count > 0)
     cv, cut = _arrival_cvs(log, n_adapters)
     if cut:
-        notes.append(f"{cut} arrival CVs outside {ARRIVAL_CV_RANGE[0]:g}..{ARRIVAL_CV_RANGE[1]:g} were cut to it.")
+        notes.append(
+            f"{counted(cut, 'arrival CV')} outside {ARRIVAL_CV_RANGE[0]:g}..{ARRIVAL_CV_RANGE[1]:g} cut to that range."
+        )
     sparse = int(np.count_nonzero(few & (count > 0)))
     if sparse:
         notes.append(
-            f"{sparse} adapters with fewer than {FEW_REQUESTS} requests are taken as Poisson with the log's overall "
-            "spread of lengths."
+            f"{counted(sparse, 'adapter')} with fewer than {FEW_REQUESTS} requests taken as Poisson, with the "
+            "overall spread of lengths."
         )
     return Estimates(
         count,
@@ -153,7 +156,7 @@ def estimate(
 
 
 def _by_adapter(values: Floats, who: Ints, n_adapters: int) -> Floats:
-    return np.bincount(who, weights=values, minlength=n_adapters)
+    return np.asarray(np.bincount(who, weights=values, minlength=n_adapters), np.float64)
 
 
 def _moments(lengths: Floats, who: Ints, count: Ints, few: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:

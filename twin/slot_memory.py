@@ -90,6 +90,11 @@ def slot_tensors(shape: ModelShape, max_loras: int, max_lora_rank: int) -> Itera
         yield from (b * m * r * h, b * m * r * shape.vocab, b * m * shape.extra_vocab * h)
 
 
+def slot_bytes_per_rank(shape: ModelShape) -> int:
+    """Bytes that one slot takes per unit of rank, before rounding to segments."""
+    return sum(slot_tensors(shape, 1, 2)) - sum(slot_tensors(shape, 1, 1))
+
+
 @lru_cache(maxsize=4096)
 def reserved_bytes(shape: ModelShape, max_loras: int, max_lora_rank: int) -> int:
     """Bytes that the allocator holds once weights and slots exist, segment rounding included."""

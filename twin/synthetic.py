@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from twin.arguments import number, sequence, whole_number
 from twin.dealing import adapter_names, deal_ranks, lora_ranks, power_law_shares
 from twin.errors import InputError
+from twin.wording import counted, percent
 from twin.workload import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Workload
 
 #: Request lengths of the Placement publication (ShareGPT): 223 tokens in, 197-200 out, negatively correlated.
@@ -55,10 +56,11 @@ def discrete_rates(
     kinds = lora_ranks(ranks)
     rng = np.random.default_rng(whole_number(seed, "workload.seed"))
     dealt = rng.permutation(np.resize(kinds, n))
-    prompt, output = Lengths(prompt_mean, prompt_cv), Lengths(output_mean, output_cv)
+    prompt, output = _lengths("prompt", prompt_mean, prompt_cv), _lengths("output", output_mean, output_cv)
     correlation = _checked_correlation(length_correlation, prompt, output)
+    cv = number(arrival_cv, "workload.arrival_cv", above=0.0, high=20.0)
     adapters = tuple(
-        Adapter(name, int(dealt[i]), values[i % len(values)], prompt, output, arrival_cv, 0.0, correlation)
+        Adapter(name, int(dealt[i]), values[i % len(values)], prompt, output, cv, 0.0, correlation)
         for i, name in enumerate(adapter_names(n))
     )
     rate_text = " / ".join(f"{v:g}" for v in values)
@@ -66,7 +68,10 @@ def discrete_rates(
     return Workload(
         adapters,
         "published",
-        (f"{n} adapters with rates of {rate_text} req/s in turn and ranks {rank_text}, shuffled with seed {seed}.",),
+        (
+            f"{counted(n, 'adapter')} with rates of {rate_text} req/s in turn and ranks {rank_text}, "
+            f"shuffled with seed {seed}.",
+        ),
     )
 
 
@@ -117,7 +122,8 @@ def power_law(
     power = number(exponent, "workload.exponent", low=0.0, high=10.0)
     base_share = number(base_model_share, "workload.base_model_share", low=0.0, high=0.99)
     rng = np.random.default_rng(whole_number(seed, "workload.seed"))
-    prompt, output = Lengths(prompt_mean, prompt_cv), Lengths(output_mean, output_cv)
+    prompt, output = _lengths("prompt", prompt_mean, prompt_cv), _lengths("output", output_mean, output_cv)
+    cached = number(cached_prompt_fraction, "workload.cached_prompt_fraction", low=0.0, high=0.99)
     correlation = _checked_correlation(length_correlation, prompt, output)
 
     shares = power_law_shares(n, power)
@@ -135,30 +141,32 @@ def power_law(
             Lengths(float(prompt_means[i]), prompt.cv),
             Lengths(float(output_means[i]), output.cv),
             float(cvs[i]),
-            cached_prompt_fraction,
+            cached,
             correlation,
         )
         for i, adapter_id in enumerate(adapter_names(n))
     ]
     notes = [
-        f"{n} adapters share {rates.sum():.4g} req/s by a power law with exponent {power:g}; "
-        f"the most popular tenth makes {shares[: max(1, n // 10)].sum():.0%} of their requests."
+        f"{counted(n, 'adapter')} share {rates.sum():.4g} req/s by a power law with exponent {power:g}; "
+        f"the most popular tenth makes {percent(shares[: max(1, n // 10)].sum())} of their requests."
     ]
     bursty = int(np.count_nonzero(cvs != 1.0))
     if bursty:
         changed = cvs[cvs != 1.0]
         notes.append(
-            f"{bursty} adapters do not arrive as Poisson: their arrival CV is {changed.min():.2g} to "
+            f"{counted(bursty, 'adapter')} of {n} do not arrive as Poisson: the arrival CV is {changed.min():.2g} to "
             f"{changed.max():.2g}."
         )
     if base_share > 0:
-        adapters.append(
-            Adapter(
-                BASE_MODEL_ID, 0, total * base_share, prompt, output, 1.0, cached_prompt_fraction, correlation
-            )  # fmt: skip
-        )
-        notes.append(f"{base_share:.0%} of all requests ask for the base model (rank 0, no adapter slot).")
+        adapters.append(Adapter(BASE_MODEL_ID, 0, total * base_share, prompt, output, 1.0, cached, correlation))
+        notes.append(f"{percent(base_share)} of all requests ask for the base model (rank 0, no adapter slot).")
     return Workload(tuple(adapters), name, tuple(notes))
+
+
+def _lengths(side: str, mean_tokens: float, cv: float) -> Lengths:
+    return Lengths(
+        number(mean_tokens, f"workload.{side}_mean", low=1.0), number(cv, f"workload.{side}_cv", low=0.0, high=20.0)
+    )
 
 
 def _checked_correlation(correlation: float, prompt: Lengths, output: Lengths) -> float:
@@ -199,4 +207,4 @@ def _mean_lengths(
     sigma = np.sqrt(np.log1p(scale_cv**2))
     scale = np.exp(sigma * rng.standard_normal(len(shares)))
     # Scaling what exceeds one token keeps both the floor and the mean over requests exactly.
-    return 1.0 + (mean_tokens - 1.0) * scale / (shares @ scale)
+    return np.asarray(1.0 + (mean_tokens - 1.0) * scale / (shares @ scale))

@@ -30,6 +30,7 @@ def cut_lognormal(mean: Floats, sigma: Floats, limit: Floats | float) -> tuple[F
     spread = np.maximum(sigma, 1e-9)
     finite = np.isfinite(bound)
     z = np.where(finite, (np.log(np.where(finite, bound, 1.0) / mean) + spread**2 / 2) / spread, np.inf)
+    z = np.where(sigma > 1e-9, z, np.where(mean > bound, -np.inf, np.inf))
     above = ndtr(-z)
     rest = np.where(finite, bound, 0.0) * above
     first = mean * ndtr(z - spread) + rest

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
-from twin.table import open_text
+from twin.text_file import open_text
 from twin.traces.source import TraceRequests, dealt_workload, find_file, request_limit
 from twin.workload import Workload
 
@@ -70,7 +70,7 @@ def read_mooncake(
     )
     requests, blocks = _read_lines(file)
     sessions = _sessions(blocks)
-    kept = int(len(set(sessions.tolist())))
+    kept = len(set(sessions.tolist()))
     by_session = deal == "session"
     notes = [
         f"Requests of the Mooncake trace {file}, {kept} sessions with a common beginning, "

@@ -14,6 +14,7 @@ from twin.arguments import number, whole_number
 from twin.dealing import adapter_names, deal_ranks, power_law_shares
 from twin.errors import InputError
 from twin.request_log import FEW_REQUESTS, RequestLog, estimate
+from twin.wording import counted, percent
 from twin.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -29,9 +30,9 @@ def find_file(path: str | Path, file_names: Sequence[str], folder: str, *, what:
     Raises:
         InputError: nothing is there.
     """
-    if path is None or not str(path).strip():
+    if not str(path or "").strip():
         raise InputError(f"no {what} is given", where="option workload.path", remedy="name its folder or file")
-    given = Path(path).expanduser()
+    given = Path(str(path)).expanduser()
     if not given.is_dir():
         return given
     for place in (given, given / folder):
@@ -69,8 +70,8 @@ class TraceRequests:
             return self, ""
         lost = 1 - (prompt.sum() + output.sum()) / (self.prompt_tokens.sum() + self.output_tokens.sum())
         note = (
-            f"{long} requests ({long / len(output):.1%}) were longer than {limit:.0f} tokens and were cut to that, "
-            f"which takes away {lost:.1%} of all tokens."
+            f"{counted(long, 'request')} ({percent(long / len(output))}) of more than {limit:.0f} tokens cut to that, "
+            f"which takes away {percent(lost)} of all tokens."
         )
         return TraceRequests(self.time_s, prompt, output), note
 
@@ -126,8 +127,8 @@ def dealt_workload(
     adapters = found.adapters(adapter_names(n), [int(r) for r in dealt_ranks], shares * total)
     described = [
         *notes,
-        f"The trace has no adapters: its {size} requests were dealt to {n} adapters by a power law with exponent "
-        f"{exponent:g} and seed {seed}.",
+        f"The trace has no adapters: its {size} requests were dealt to {counted(n, 'adapter')} by a power law "
+        f"with exponent {exponent:g} and seed {seed}.",
         scaling_note(total, own_total),
         *([cut_note] if cut_note else []),
         *found.notes,

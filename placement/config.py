@@ -1,0 +1,237 @@
+"""The configuration of a run as checked objects; Hydra's containers end here.
+
+`load_run` takes plain containers, checks them, and builds everything that the pipeline needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from placement.instantiate import build, check_targets
+from placement.schema import bounded, did_you_mean, parse
+from twin.errors import InputError
+from twin.hardware import GIB
+
+if TYPE_CHECKING:
+    from placement.constraints import Constraint
+    from placement.export import Exporter
+    from placement.objectives import Objective
+    from placement.problem import Solver
+    from placement.verify import Verifier
+    from surrogates.planning import PlanningModel
+    from twin.calibration import Calibration
+    from twin.hardware import GpuType
+    from twin.settings import EngineSetting
+    from twin.workload import Workload
+
+GROUPS = (
+    "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
+)  # fmt: skip
+DEFAULT_OBJECTIVE = "gpu_count"
+
+
+def conf_dir() -> Path:
+    """Folder of the shipped configuration."""
+    return Path(__file__).resolve().parent.parent / "conf"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """`conf/model`: the base model."""
+
+    name: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareConfig:
+    """`conf/hardware`: one GPU type."""
+
+    name: str
+    price_per_hour: float = bounded(0, default=1.0, above=True)
+    count: int | None = bounded(1, 1_000_000, default=None, unit="GPUs")
+    host_memory_gib: float | None = bounded(0, default=None, above=True, unit="GiB")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """`conf/engine`: values of vLLM's flags to choose from."""
+
+    max_loras: tuple[int, ...] | int = bounded(1, 4096, unit="slots")
+    max_lora_rank: tuple[int, ...] | int = bounded(1, 512)
+    max_num_seqs: int = bounded(1, 65536, default=2048, unit="requests")
+    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
+    block_size: int = bounded(1, 1024, default=16, unit="tokens")
+    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
+    servers_per_gpu: int = bounded(1, 64, default=1)
+    max_model_len: int | None = bounded(1, default=None, unit="tokens")
+    version: str | None = None
+
+    def settings(self, gpu_type: str) -> tuple[EngineSetting, ...]:
+        """All combinations, before the memory check."""
+        from twin.settings import setting_grid
+
+        slots = (self.max_loras,) if isinstance(self.max_loras, int) else self.max_loras
+        ranks = (self.max_lora_rank,) if isinstance(self.max_lora_rank, int) else self.max_lora_rank
+        for values, name in ((slots, "max_loras"), (ranks, "max_lora_rank")):
+            if not values:
+                raise InputError(f"engine.{name} is empty", where=f"engine.{name}", remedy="give at least one value")
+        return setting_grid(
+            (gpu_type,),
+            tuple(dict.fromkeys(slots)),
+            tuple(dict.fromkeys(ranks)),
+            max_num_seqs=self.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            block_size=self.block_size,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            servers_per_gpu=self.servers_per_gpu,
+            max_model_len=self.max_model_len,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Keys outside the groups."""
+
+    seed: int = bounded(0, 99_999, default=0)
+    time_limit_s: float = bounded(0, 86_400, default=60.0, above=True, unit="seconds")
+    allow_modules: tuple[str, ...] = ()
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything that a run needs, checked and built.
+
+    Args:
+        config: the plain configuration, for the provenance.
+        notes: what the output must mention, e.g. an assumed objective.
+    """
+
+    workload: Workload
+    calibration: Calibration
+    gpu: GpuType
+    settings: tuple[EngineSetting, ...]
+    planning: PlanningModel
+    constraint: Constraint
+    objective: Objective
+    solver: Solver
+    verifier: Verifier | None
+    exporter: Exporter | None
+    model: ModelConfig
+    options: Options
+    config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the configuration, independent of key order."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def with_default_objective(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Adds `objective: gpu_count` where none is given, and says so."""
+    if config.get("objective") is not None:
+        return config, ()
+    import yaml
+
+    text = (conf_dir() / "objective" / f"{DEFAULT_OBJECTIVE}.yaml").read_text()
+    note = f"no objective given: {DEFAULT_OBJECTIVE} (choose another with +objective=...)"
+    return {**config, "objective": yaml.safe_load(text)}, (note,)
+
+
+def load_run(config: dict[str, Any]) -> Run:
+    """Checks a configuration and builds its parts.
+
+    Raises:
+        InputError: anything that does not exist, does not fit, or is out of range.
+    """
+    config, notes = with_default_objective(config)
+    known = {*GROUPS, "objective", "seed", "time_limit_s", "allow_modules", "debug"}
+    for key in config:
+        if key not in known:
+            raise InputError(
+                f"unknown option {key!r}{did_you_mean(key, known)}", remedy=f"valid: {', '.join(sorted(known))}"
+            )
+    for group in GROUPS:
+        if not isinstance(config.get(group), Mapping):
+            raise InputError(f"{group} = {config.get(group)!r} is not a group of options", remedy=f"choose {group}=...")
+    options = parse(Options, {k: v for k, v in config.items() if k not in {*GROUPS, "objective"}}, "")
+    check_targets(config, options.allow_modules)
+    model = parse(ModelConfig, config["model"], "model")
+    hardware = parse(HardwareConfig, config["hardware"], "hardware")
+    engine = parse(EngineConfig, config["engine"], "engine")
+    settings = engine.settings(hardware.name)
+
+    def make(group: str, **context: Any) -> Any:
+        return build(config[group], group, options.allow_modules, **context)
+
+    # Cheap parts first: a wrong option should not wait for weights.
+    objective = make("objective")
+    constraint = make("constraint")
+    verifier = make("verify")
+    exporter = make("export", model=model)
+    calibration = _calibration(config["calibration"], model, hardware, engine)
+    workload = make("workload", seed=options.seed)
+    solver = make("solver", seed=options.seed)
+    planning = make(
+        "surrogate",
+        calibration=calibration,
+        calibrations={hardware.name: calibration},
+        rule=constraint.rule,
+        constraint=constraint.rule,
+        ttft_slo_s=constraint.slo.ttft_p99_s,
+    )
+    return Run(
+        workload=workload,
+        calibration=calibration,
+        gpu=calibration.gpu,
+        settings=settings,
+        planning=planning,
+        constraint=constraint,
+        objective=objective,
+        solver=solver,
+        verifier=verifier,
+        exporter=exporter,
+        model=model,
+        options=options,
+        config=config,
+        notes=notes,
+    )
+
+
+def _calibration(
+    node: Mapping[str, Any], model: ModelConfig, hardware: HardwareConfig, engine: EngineConfig
+) -> Calibration:
+    """The calibration, if it was measured with this model, GPU and engine version; prices and stock filled in."""
+    from twin.calibration import calibration_from_dict
+
+    calibration = calibration_from_dict(node, where="calibration")
+    stamp = calibration.stamp
+    for group, asked, have in (
+        ("model", model.name, stamp.model),
+        ("hardware", hardware.name, stamp.gpu_type),
+        ("engine.version", engine.version, stamp.engine_version),
+    ):
+        if asked is not None and asked != have:
+            known = ", ".join(sorted(p.stem for p in (conf_dir() / "calibration").glob("*.yaml")))
+            raise InputError(
+                f"calibration {calibration.name!r} was measured with {have!r}, not with {asked!r}",
+                where=f"calibration, {group}",
+                remedy=f"leave calibration out to follow model and hardware, or choose one of: {known}",
+            )
+    gpu = replace(
+        calibration.gpu,
+        name=hardware.name,
+        price_per_hour=hardware.price_per_hour,
+        count=hardware.count,
+        host_memory_bytes=calibration.gpu.host_memory_bytes
+        if hardware.host_memory_gib is None
+        else int(hardware.host_memory_gib * GIB),
+    )
+    return replace(calibration, gpu=gpu)

@@ -1,0 +1,100 @@
+"""Deployment files: one start script per GPU and the routing table."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from placement.config import ModelConfig
+from placement.files import write_text
+from twin.errors import InputError
+
+
+class Exporter(Protocol):
+    """Writes files made from a `placement.json` document."""
+
+    def write(self, document: dict[str, Any], directory: Path) -> list[Path]: ...
+
+
+def nothing() -> None:
+    """`export=none`."""
+
+
+#: Keys of a setting that are not flags of `vllm serve`.
+_NOT_FLAGS = ("servers_per_gpu",)
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class VllmExport:
+    """`deploy/`: `<gpu_id>.sh` with one `vllm serve` each, and `routes.json` adapter -> servers with shares.
+
+    Args:
+        model: what to serve.
+        adapter_dir: folder with one sub-folder per adapter, seen from the servers.
+        url: address of a server; `{gpu_id}` and `{port}` are filled in.
+        port: of every server.
+    """
+
+    model: ModelConfig
+    adapter_dir: str = "/adapters"
+    url: str = "http://{gpu_id}:{port}"
+    port: int = 8000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise InputError(f"export.port {self.port} is not a port", remedy="give 1..65535")
+        try:
+            self.url.format(gpu_id="gpu0", port=self.port)
+        except (KeyError, IndexError, ValueError) as error:
+            raise InputError(
+                f"export.url {self.url!r} has an unknown field: {error}", remedy="use {gpu_id} and {port}"
+            ) from error
+
+    def write(self, document: dict[str, Any], directory: Path) -> list[Path]:
+        """Writes `deploy/` below `directory` and returns the files."""
+        folder = directory / "deploy"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        routes: dict[str, list[dict[str, Any]]] = {}
+        for gpu in document["gpus"]:
+            script = folder / f"{gpu['gpu_id']}.sh"
+            write_text(script, self.script(gpu), executable=True)
+            files.append(script)
+            address = self.url.format(gpu_id=gpu["gpu_id"], port=self.port)
+            for adapter in gpu["adapters"]:
+                routes.setdefault(adapter["adapter_id"], []).append({"url": address, "weight": adapter["share"]})
+        table = folder / "routes.json"
+        write_text(table, json.dumps({"model": self.model.name, "routes": routes}, indent=1, sort_keys=True) + "\n")
+        return [*files, table]
+
+    def script(self, gpu: dict[str, Any]) -> str:
+        """A POSIX shell script that starts one server; adapters are listed by name and path."""
+        setting = {k: v for k, v in gpu["setting"].items() if k not in _NOT_FLAGS}
+        flags = [f"--{name.replace('_', '-')} {value}" for name, value in setting.items()]
+        modules = [a for a in gpu["adapters"] if a["rank"] > 0]
+        lines = [
+            f"vllm serve {shlex.quote(self.model.weights)}",
+            f"--served-model-name {shlex.quote(self.model.name)}",
+            f"--port {self.port}",
+            "--enable-lora",
+            *flags,
+        ]
+        if modules:
+            lines.append("--lora-modules")
+            lines += [shlex.quote(f"{a['adapter_id']}={self._path(a['adapter_id'])}") for a in modules]
+        head = f"#!/bin/sh\n# {gpu['gpu_id']} ({gpu['gpu_type']}): {len(modules)} adapters\nexec "
+        return head + " \\\n  ".join(lines) + "\n"
+
+    def _path(self, adapter_id: str) -> str:
+        if not _SAFE_ID.fullmatch(adapter_id) or adapter_id in (".", ".."):
+            raise InputError(
+                f"adapter id {adapter_id!r} cannot be the name of a folder",
+                where="export",
+                remedy="use letters, digits, dot, dash and underscore, or export=none",
+            )
+        return f"{self.adapter_dir.rstrip('/')}/{adapter_id}"

@@ -1,0 +1,281 @@
+"""CP-SAT solver: settings and bound from the relaxation, classes on concrete GPUs in integers (OR-Tools)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.dealing import deal
+from placement.objectives import relaxed_terms
+from placement.problem import (
+    Capabilities,
+    Placement,
+    PlacementProblem,
+    SolveReport,
+    evaluate,
+    relative_gap,
+    violations,
+)
+from placement.solvers.greedy import Greedy
+from placement.solvers.local_search import improve
+from placement.solvers.search_state import state_of
+from twin.errors import InputError
+
+if TYPE_CHECKING:
+    from placement.solvers.aggregate import Aggregate, Relaxation
+
+Indices = NDArray[np.int64]
+
+#: Windows around the even split (None = free) and room kept for unlike class members, in the order tried.
+LADDER: tuple[tuple[int | None, float], ...] = ((1, 0.003), (3, 0.003), (3, 0.0), (None, 0.0))
+
+
+@dataclass(slots=True)
+class _Run:
+    """Incumbent, clock and figures of one call."""
+
+    problem: PlacementProblem
+    deadline: float
+    placement: Placement | None = None
+    objective: float = np.inf
+    interrupted: bool = False
+    details: dict[str, float | str] = field(default_factory=lambda: {"assignments": 0.0, "branches": 0.0})
+
+    def left_s(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def offer(self, placement: Placement, origin: str) -> None:
+        """Keeps a placement if it breaks no rule and is the best so far."""
+        if violations(self.problem, placement):
+            return
+        value = evaluate(self.problem, placement)[0]
+        if value < self.objective:
+            self.placement, self.objective = placement, value
+            self.details["construction"] = origin
+
+    def count(self, name: str, amount: float) -> None:
+        self.details[name] = float(self.details[name]) + amount
+
+
+@dataclass(frozen=True, slots=True)
+class CpSat:
+    """Assigns classes to concrete GPUs under conservatively rounded facets.
+
+    1. Bound and engine settings from the aggregate relaxation (`placement.solvers.aggregate`).
+    2. Class counts per GPU: near-even domains first, then wider, then free; warm start as hint; load costs inside.
+    3. Members dealt by name and repaired; local search on the true features. If no assignment is found in time, a
+       greedy deal is returned and `details["construction"]` says so.
+
+    A MAX term is bounded and searched through the SUM term that it offers as its lower bound (`relaxed`); local
+    search then works on the term itself.
+
+    Args:
+        target_gap: stop at this gap.
+        effort: CP-SAT's deterministic time per assignment (about seconds), five times that where any assignment will
+            do; ends the search before the clock does, which keeps results reproducible.
+        workers: CP-SAT threads; more than one makes results depend on timing.
+        seed: of search, repair and local search.
+    """
+
+    target_gap: float = 0.002
+    effort: float = 2.0
+    workers: int = 1
+    seed: int = 0
+    name: str = "cpsat"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(max_terms=True, bound=True, non_convex_terms=False)
+
+    def solve(
+        self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
+    ) -> SolveReport:
+        """See `placement.problem.Solver`.
+
+        Raises:
+            InputError: if a term has neither a convex form nor a convex lower bound.
+        """
+        began = time.perf_counter()
+        _refuse_unsupported(problem)
+        # imported here: a refused problem pays for no solver
+        from placement.refuted import tightened
+        from placement.solvers.aggregate import Aggregate
+
+        run = _Run(problem, began + time_limit_s)
+        if warm_start is not None:
+            run.offer(warm_start, "warm start")
+        proving = replace(problem, terms=relaxed_terms(problem.terms))
+        aggregate: Aggregate | None = None
+        infeasible = False
+        try:
+            aggregate = Aggregate(proving)
+            infeasible = aggregate.prove(run.left_s()).status == "infeasible"
+            run.interrupted |= aggregate.interrupted
+            searches = [] if infeasible else [aggregate]
+            if problem.banned and not infeasible:
+                searches.insert(0, Aggregate(tightened(proving), aggregate.classes))
+                searches[0].lp_value = aggregate.lp_value
+            for search in searches:
+                self._search(run, search, aggregate, warm_start)
+                if run.placement is not None or run.left_s() <= 0 or run.interrupted:
+                    break
+            if run.placement is None and not infeasible and not run.interrupted:
+                # a placement without assignment by CP-SAT is better than none; `construction` says where it is from
+                dealt = Greedy(seed=self.seed, local_search=False).solve(problem, time_limit_s=max(1.0, run.left_s()))
+                if dealt.placement is not None:
+                    run.offer(dealt.placement, "greedy deal")
+                    self._improve(run, dealt.placement)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        return self._report(run, aggregate, began, infeasible and run.placement is None)
+
+    def _search(self, run: _Run, search: Aggregate, proven: Aggregate, warm_start: Placement | None) -> None:
+        """Fleets in order of promise until one is filled well enough."""
+        for fleet in self._fleets(run, search):
+            if fleet.interrupted or run.interrupted:
+                run.interrupted = True
+                return
+            self._fill(run, search, fleet, warm_start)
+            gap = relative_gap(run.objective, proven.bound)
+            if run.interrupted or run.left_s() <= 0 or (gap is not None and gap <= self.target_gap):
+                return
+
+    def _fleets(self, run: _Run, search: Aggregate) -> Iterator[Relaxation]:
+        """Settings to fill: the relaxation's own, then with more room, then with a GPU more, until one is filled."""
+        fewest, cheapest = 0, -np.inf
+        while True:
+            filled = run.placement is not None
+            gpus = 0
+            for spare in (0.0,) if search.rows.cost_is_per_gpu else (0.0, 0.01, 0.03):
+                limit = max(0.1, 0.3 * run.left_s())
+                found = search.settings(limit, spare=spare, fewest=fewest, cheapest=cheapest)
+                if found.status != "feasible":
+                    break
+                gpus = max(gpus, round(float(found.y.sum())))
+                yield found
+            if gpus == 0 or (run.placement is not None and (search.rows.cost_is_per_gpu or not filled)):
+                return
+            if not search.rows.cost_is_per_gpu:
+                yield search.roomiest(gpus, max(0.1, 0.3 * run.left_s()))
+                if run.placement is not None:
+                    return
+            fewest = gpus + 1
+            if search.rows.cost_is_per_gpu and not search.rows.cost_is_count:
+                fewest = 0
+                cheapest = float(search.rows.r @ found.y) + 1e-6 * float(np.abs(search.rows.r).max())
+
+    def _fill(self, run: _Run, search: Aggregate, fleet: Relaxation, warm_start: Placement | None) -> None:
+        """CP-SAT at fixed settings, wider and wider, until members can be dealt."""
+        from placement.solvers.assignment import SearchLimits, assign
+        from placement.solvers.packing import domains
+
+        if fleet.status != "feasible":
+            return
+        for window, reserve in LADDER:
+            if search.classes.exact and (window, reserve) == (3, 0.003):
+                continue
+            reserve = 0.0 if search.classes.exact else reserve
+            options, lower, upper = domains(search.classes, fleet.y, fleet.a, window)
+            limits = SearchLimits(
+                min(run.left_s(), max(0.5, 0.3 * run.left_s())),
+                effort=self.effort * (5.0 if search.rows.cost_is_per_gpu else 1.0),
+                workers=self.workers,
+                seed=self.seed,
+            )
+            if limits.time_limit_s <= 0:
+                return
+            found = assign(
+                search.problem,
+                search.rows,
+                search.classes,
+                options,
+                lower,
+                upper,
+                reserve=reserve,
+                cost_unit=max(abs(fleet.value), 1e-9),
+                hint=self._hint(search, fleet, options, warm_start),
+                limits=limits,
+            )
+            run.count("assignments", 1)
+            run.count("branches", found.branches)
+            run.interrupted |= found.interrupted
+            if found.status == "found":
+                placement = deal(
+                    run.problem,
+                    [m.tolist() for m in search.classes.members],
+                    found.counts,
+                    options.tolist(),
+                    seed=self.seed,
+                    time_limit_s=max(0.2, 0.3 * run.left_s()),
+                )
+                if placement is not None:
+                    run.offer(placement, "assignment")
+                    self._improve(run, placement)
+                    return
+            if run.interrupted:
+                return
+
+    def _hint(self, search: Aggregate, fleet: Relaxation, options: Indices, warm_start: Placement | None) -> Indices:
+        """Counts of the warm start if it uses the same settings, else the rounded even split."""
+        if warm_start is not None and sorted(g.option for g in warm_start.gpus) == options.tolist():
+            gpus = sorted(warm_start.gpus, key=lambda g: g.option)
+            return np.stack(
+                [np.bincount(search.classes.class_of[list(g.items)], minlength=len(search.classes)) for g in gpus]
+            )
+        even = (fleet.a / np.maximum(fleet.y, 1.0)).T[options]
+        # cumulative rounding over the GPUs of a setting keeps each class's total
+        hint = np.zeros(even.shape, dtype=np.int64)
+        for o in np.unique(options):
+            own = options == o
+            hint[own] = np.diff(np.round(np.cumsum(even[own], axis=0)), axis=0, prepend=0).astype(np.int64)
+        return hint
+
+    def _improve(self, run: _Run, placement: Placement) -> None:
+        """Local search on the true features and the true terms."""
+        state = state_of(run.problem, placement)
+        limit = time.perf_counter() + min(2.0, max(0.0, 0.3 * run.left_s()))
+        if improve(state, np.random.default_rng(self.seed), deadline=limit, max_rounds=4):
+            run.offer(state.placement(), "assignment and local search")
+
+    def _report(self, run: _Run, aggregate: Aggregate | None, began: float, infeasible: bool) -> SolveReport:
+        found = run.placement is not None
+        bound = None if aggregate is None else aggregate.bound
+        if found and bound is not None:
+            # a placement may use the tolerance of `violations`, which the bound does not know
+            bound = min(bound, run.objective)
+        gap = relative_gap(run.objective, bound) if found else None
+        if aggregate is not None:
+            run.details |= {"classes": float(len(aggregate.classes)), "bound_from": aggregate.bound_from}
+        solved = infeasible or (gap is not None and gap <= 1e-6)
+        return SolveReport(
+            status="feasible" if found else "infeasible" if infeasible else "no_solution",
+            termination="interrupted"
+            if run.interrupted
+            else "optimal"
+            if solved
+            else "time_limit"
+            if run.left_s() <= 0
+            else "gap",
+            placement=run.placement,
+            objective=run.objective if found else float("nan"),
+            bound=bound,
+            gap=gap,
+            runtime_s=time.perf_counter() - began,
+            solver=self.name,
+            details=run.details,
+        )
+
+
+def _refuse_unsupported(problem: PlacementProblem) -> None:
+    for term in relaxed_terms(problem.terms):
+        if term.aggregate != "sum" or any(term.convex(o, problem.context) is None for o in problem.options):
+            raise InputError(
+                f"solver cpsat cannot optimise the term {term.name!r}: it has no convex form summed over GPUs",
+                where="objective, solver",
+                remedy="use solver=greedy, which takes any term but proves no bound",
+            )

@@ -1,0 +1,220 @@
+"""Greedy placement: deal by falling load, best setting per GPU, repair, then local search on the objective."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from placement.objectives import GpuCount
+from placement.problem import (
+    Capabilities,
+    Placement,
+    PlacementProblem,
+    SolveReport,
+    evaluate,
+    violations,
+)
+from placement.refuted import tightened
+from placement.solvers.local_search import improve, repair
+from placement.solvers.lpt import Tier, deal_lpt, fleet_order, tier_of, tiers_by_mask
+from placement.solvers.search_state import SearchState, state_of
+
+
+@dataclass(slots=True)
+class _Best:
+    """The incumbent, and what has been tried."""
+
+    problem: PlacementProblem
+    placement: Placement | None = None
+    objective: float = np.inf
+    #: fleet size -> objective of its best deal, inf if none was feasible
+    tried: dict[int, float] = field(default_factory=dict)
+    pool: list[tuple[float, Placement]] = field(default_factory=list)
+
+    def offer(self, state: SearchState) -> float:
+        """Objective of a state, inf if infeasible; keeps it if it is the best so far."""
+        if (state.excess > 0).any():
+            return np.inf
+        placement = state.placement()
+        if violations(self.problem, placement):
+            return np.inf
+        value = evaluate(self.problem, placement)[0]
+        self.pool.append((value, placement))
+        if value < self.objective:
+            self.placement, self.objective = placement, value
+        return value
+
+    def starts(self, most: int) -> list[Placement]:
+        """The best placements of different fleet size, best first."""
+        chosen: dict[int, Placement] = {}
+        for _, placement in sorted(self.pool, key=lambda entry: entry[0]):
+            chosen.setdefault(len(placement.gpus), placement)
+        return list(chosen.values())[:most]
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """LPT deal + best setting per GPU + local search, for any terms. Computes no bound and proves nothing.
+
+    For each number of GPUs two deals are tried: everything mixed, and GPUs reserved by rank. The number of GPUs
+    grows from the divisible minimum until a deal is feasible after repair and the objective stops falling.
+
+    Args:
+        seed: of the random order of exchanges.
+        local_search: improve the best deals by moves and swaps; False = the deal alone, a baseline.
+        patience: stop raising the number of GPUs after so many steps without a better objective.
+        starts: local search starts from so many placements, of different fleet size.
+        max_rounds: rounds of local search; with it, not the clock, ending the search, results are reproducible.
+    """
+
+    seed: int = 0
+    local_search: bool = True
+    patience: int = 3
+    max_rounds: int = 12
+    starts: int = 3
+    name: str = "greedy"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(max_terms=True, bound=False, non_convex_terms=True)
+
+    def solve(
+        self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
+    ) -> SolveReport:
+        start = time.perf_counter()
+        deadline = start + time_limit_s
+        best = _Best(problem)
+        if warm_start is not None and not violations(problem, warm_start):
+            best.offer(state_of(problem, warm_start))
+        changes = 0
+        # behind cuts at the refuted columns first, then with the refuted columns alone excluded
+        for search in [tightened(problem), problem] if problem.banned else [problem]:
+            best.tried.clear()
+            changes += self._search(search, best, start, deadline)
+            if best.placement is not None:
+                break
+        timed_out = time.perf_counter() > deadline
+        found = best.placement is not None
+        return SolveReport(
+            status="feasible" if found else "no_solution",
+            termination="time_limit" if timed_out else "gap",
+            placement=best.placement,
+            objective=best.objective if found else float("nan"),
+            bound=None,
+            gap=None,
+            runtime_s=time.perf_counter() - start,
+            solver=self.name,
+            details={"fleet_sizes_tried": float(len(best.tried)), "local_search_changes": float(changes)},
+        )
+
+    def _search(self, problem: PlacementProblem, best: _Best, start: float, deadline: float) -> int:
+        """Deals over fleet sizes, then local search; returns the exchanges made."""
+        tiers = tiers_by_mask(problem)
+        variants = [tiers]
+        if len(tiers) > 1:
+            mixed = tier_of(problem, np.arange(len(problem.items)))
+            if np.isfinite(mixed.load).any():
+                variants.insert(0, [mixed])
+        for gpus in self._sizes(problem, variants, best):
+            best.tried[gpus] = self._attempt(problem, variants, gpus, best, deadline)
+            if time.perf_counter() > deadline:
+                break
+        if best.placement is None or not self.local_search:
+            return 0
+        if any(isinstance(t, GpuCount) for t in problem.terms):
+            limit = min(deadline, time.perf_counter() + 0.3 * (deadline - start))
+            self._save_gpus(problem, variants, best, limit)
+        return self._polish(problem, best, deadline)
+
+    def _sizes(self, problem: PlacementProblem, variants: list[list[Tier]], best: _Best) -> Iterator[int]:
+        """Fleet sizes worth trying: up from the divisible minimum, down if that works, out while it pays."""
+        most = int(min(problem.stock.sum(), len(problem.items)))
+        if problem.max_gpus is not None:
+            most = min(most, problem.max_gpus)
+        divisible = min(sum(float(t.load.sum(axis=0).min()) for t in tiers) for tiers in variants)
+        lowest = max(1, min(most, int(np.ceil(0.999 * divisible)) if np.isfinite(divisible) else 1))
+        # a price list alone cannot get better with more GPUs
+        patience = 0 if all(isinstance(t, GpuCount) for t in problem.terms) else self.patience
+        size, step, worse = lowest, 1, 0
+        top = -1.0
+        while size <= most and worse <= patience:
+            yield size
+            value = best.tried[size]
+            if np.isfinite(value):
+                if patience == 0:
+                    break
+                worse = worse + 1 if top >= 0 and value >= top * (1 - 1e-9) else 0
+                top = value if top < 0 else min(top, value)
+                step = max(1, round(0.06 * size))
+            elif size >= 2 * lowest + 8:
+                step *= 2
+            size += step
+        feasible = [s for s, v in best.tried.items() if np.isfinite(v)]
+        if most not in best.tried and (not feasible or problem.max_gpus is not None):
+            yield most
+        feasible = [s for s, v in best.tried.items() if np.isfinite(v)]
+        if not feasible:
+            return
+        for size in range(min(feasible) - 1, 0, -1):  # one GPU less, as long as that works
+            if size in best.tried:
+                continue
+            yield size
+            if not np.isfinite(best.tried[size]):
+                break
+        centre = min((s for s in best.tried), key=lambda s: best.tried[s])
+        for size in () if patience == 0 else (centre - 2, centre - 1, centre + 1, centre + 2):
+            if 0 < size <= most and size not in best.tried:
+                yield size
+
+    def _attempt(
+        self,
+        problem: PlacementProblem,
+        variants: list[list[Tier]],
+        gpus: int,
+        best: _Best,
+        deadline: float,
+        *,
+        thorough: bool = False,
+    ) -> float:
+        """Best objective over the deals onto a number of GPUs; inf if none is feasible."""
+        lowest = np.inf
+        effort = 8 if thorough else 1
+        for tiers in variants:
+            fleet = fleet_order(problem, tiers, gpus)
+            dealt = deal_lpt(problem, tiers, fleet) if len(fleet) == gpus else None
+            if dealt is None:
+                continue
+            state = SearchState(problem, dealt[1], dealt[0])
+            state.choose_options(any_type=False)
+            if (state.excess > 0).any():
+                rng = np.random.default_rng([self.seed, gpus])
+                limit = min(deadline, time.perf_counter() + max(1.0, 0.2 * (deadline - time.perf_counter())))
+                moves, patience = effort * (60 + 4 * gpus), effort * max(20, gpus)
+                if not repair(state, rng, deadline=limit, max_moves=moves, patience=patience):
+                    continue
+            state.choose_options()
+            lowest = min(lowest, best.offer(state))
+        return lowest
+
+    def _save_gpus(self, problem: PlacementProblem, variants: list[list[Tier]], best: _Best, deadline: float) -> None:
+        """One GPU less than the smallest feasible fleet, with more effort, as long as that works."""
+        while time.perf_counter() < deadline:
+            size = min((s for s, v in best.tried.items() if np.isfinite(v)), default=1) - 1
+            if size < 1:
+                return
+            best.tried[size] = self._attempt(problem, variants, size, best, deadline, thorough=True)
+            if not np.isfinite(best.tried[size]):
+                return
+
+    def _polish(self, problem: PlacementProblem, best: _Best, deadline: float) -> int:
+        """Local search from the best starts; may empty GPUs."""
+        changes = 0
+        for placement in best.starts(self.starts):
+            state = state_of(problem, placement)
+            rng = np.random.default_rng(self.seed)
+            changes += improve(state, rng, deadline=deadline, max_rounds=self.max_rounds)
+            best.offer(state)
+        return changes

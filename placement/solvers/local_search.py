@@ -1,0 +1,181 @@
+"""Moves and swaps of single items between pairs of GPUs: first towards feasibility, then towards the objective.
+
+All exchanges of a pair of GPUs are scored in one NumPy batch. Deterministic for a given generator, unless the
+clock stops it.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations
+
+import numpy as np
+
+from placement.solvers.search_state import Indices, SearchState
+
+#: Items a GPU offers for exchange in one batch; bounds a batch at `2 * SAMPLE + SAMPLE**2` columns.
+SAMPLE = 40
+REPAIR_SAMPLE = 24
+_GAIN = 1e-9
+
+
+def _candidates(state: SearchState, g: int, h: int, rng: np.random.Generator, most: int) -> tuple[Indices, Indices]:
+    """Exchanges (give, take) between g and h that the masks allow, from `most` items of each; -1 = nothing."""
+
+    def sample(items: list[int]) -> Indices:
+        array = np.array([*items, -1], dtype=np.int64)
+        return array if len(items) <= most else array[np.append(rng.permutation(len(items))[:most], -1)]
+
+    a, b = sample(state.members[g]), sample(state.members[h])
+    # pinned items stay where they were dealt
+    a = a[state.item_allowed[a, state.options[h]] & (state.item_pin[a] < 0)]
+    b = b[state.item_allowed[b, state.options[g]] & (state.item_pin[b] < 0)]
+    for items, other in ((a, h), (b, g)):
+        if state.item_has_twin[items].any():
+            hosted = state.item_adapter[state.members[other]]
+            clash = state.item_has_twin[items] & np.isin(state.item_adapter[items], hosted)
+            if items is a:
+                a = a[~clash]
+            else:
+                b = b[~clash]
+    give, take = np.repeat(a, len(b)), np.tile(b, len(a))
+    return give[:-1], take[:-1]  # the last pair is (nothing, nothing)
+
+
+def _bans(state: SearchState, g: int, leave: Indices, enter: Indices) -> np.ndarray:
+    """Refuted columns contained in GPU g after each exchange, (P,)."""
+    content = set(state.members[g])
+    found = np.zeros(len(leave))
+    for ban in state.bans.get(state.options[g], ()):
+        missing = ban - content
+        if len(missing) <= 1:
+            complete = enter == next(iter(missing)) if missing else np.ones(len(enter), dtype=bool)
+            found += complete & ~np.isin(leave, list(ban))
+    return found
+
+
+def best_exchange(
+    state: SearchState, g: int, h: int, rng: np.random.Generator, *, most: int = SAMPLE, excess_only: bool = False
+) -> tuple[float, float, int, int] | None:
+    """(excess change, objective change, give, take) of the best exchange of a pair, or None without a gain.
+
+    Less excess comes first; the objective decides among exchanges that leave the excess as it is.
+
+    Args:
+        most: items sampled from each GPU.
+        excess_only: ignore the objective (its change is given as 0).
+    """
+    give, take = _candidates(state, g, h, rng, most)
+    if not len(give):
+        return None
+    delta = state.item_phi[give] - state.item_phi[take]
+    slots = state.item_slots[give] - state.item_slots[take]
+    growth = (give >= 0).astype(int) - (take >= 0)  # of h
+    phis, used = (state.phi[g] - delta, state.phi[h] + delta), []
+    excess = np.zeros(len(give))
+    for gpu, sign, phi, leave, enter in ((g, -1, phis[0], give, take), (h, 1, phis[1], take, give)):
+        items = state.members[gpu]
+        used.append(len(items) + sign * growth > 0)
+        count = state.item_slots[items].sum() + sign * slots
+        excess += state.score_excess(state.options[gpu], phi, count, used[-1]) + _bans(state, gpu, leave, enter)
+    change = excess - (state.excess[g] + state.excess[h])
+    if excess_only:
+        best = int(change.argmin())
+        return (float(change[best]), 0.0, int(give[best]), int(take[best])) if change[best] < -_GAIN else None
+    # the objective matters only among exchanges of (nearly) the least excess
+    tied = np.flatnonzero(change <= change.min() + _GAIN)
+    if change[tied[0]] > _GAIN:
+        return None
+    costs = np.stack(
+        [state.score_costs(state.options[x], phi[tied], u[tied]) for x, phi, u in zip((g, h), phis, used, strict=True)],
+        axis=1,
+    )
+    objective = state.objective()
+    change_objective = state.totals([g, h], costs) - objective
+    row = int(change_objective.argmin())
+    best = int(tied[row])
+    if change[best] < -_GAIN or change_objective[row] < -_GAIN * max(1.0, abs(objective)):
+        return float(change[best]), float(change_objective[row]), int(give[best]), int(take[best])
+    return None
+
+
+def repair(
+    state: SearchState, rng: np.random.Generator, *, deadline: float, max_moves: int = 2000, patience: int = 300
+) -> bool:
+    """Exchanges items until no GPU is violated; False if it stalls, runs out of moves or of time.
+
+    The most violated GPU exchanges with the best of a few random partners, with all partners once those give nothing.
+
+    Args:
+        deadline: `time.perf_counter()` value at which to give up.
+        patience: stalled = less than 2 % of the excess gone within so many moves.
+    """
+    size = len(state.options)
+    history = [state.total_excess()]
+    stuck: set[int] = set()
+    for _ in range(max_moves):
+        violated = [g for g in np.argsort(-state.excess, kind="stable").tolist() if state.excess[g] > 0]
+        if not violated:
+            return True
+        g = next((v for v in violated if v not in stuck), None)
+        stalled = len(history) > patience and history[-1] > 0.98 * history[-1 - patience]
+        if g is None or stalled or time.perf_counter() > deadline:
+            return False
+        others = [h for h in rng.permutation(size).tolist() if h != g]
+        best, partner = None, -1
+        for position, h in enumerate(others):
+            found = best_exchange(state, g, h, rng, most=REPAIR_SAMPLE, excess_only=True)
+            if found and (best is None or found[0] < best[0]):
+                best, partner = found, h
+            if best is not None and position >= 3:
+                break
+        if best is not None:
+            state.exchange(g, partner, best[2], best[3])
+            stuck.clear()
+        elif not state.choose_options([g]):
+            stuck.add(g)
+        history.append(state.total_excess())
+    return not (state.excess > 0).any()
+
+
+def _pairs(state: SearchState, rng: np.random.Generator, most: int) -> list[tuple[int, int]]:
+    """Pairs of GPUs to look at in one round: all, or for large fleets the worst GPUs with everyone and a sample."""
+    size = len(state.options)
+    pairs = list(combinations(range(size), 2))
+    if len(pairs) <= most:
+        chosen = [pairs[i] for i in rng.permutation(len(pairs)).tolist()]
+    else:
+        worst = int(np.argmax(state.costs.sum(axis=1)))
+        chosen = [(worst, h) for h in range(size) if h != worst]
+        chosen += [pairs[i] for i in rng.choice(len(pairs), most, replace=False).tolist()]
+    if state.is_max.any():  # a MAX term only improves through the GPUs that attain it
+        tops = np.unique(state.costs[:, state.is_max].argmax(axis=0)).tolist()
+        chosen = [(t, h) for t in tops for h in range(size) if h != t] + chosen
+    return chosen
+
+
+def improve(
+    state: SearchState,
+    rng: np.random.Generator,
+    *,
+    deadline: float,
+    max_rounds: int = 20,
+    pairs_per_round: int = 300,
+) -> int:
+    """Descends on (excess, objective) by exchanges and option changes; returns the number of changes made."""
+    changes = 0
+    for _ in range(max_rounds):
+        before = changes
+        for g, h in _pairs(state, rng, pairs_per_round):
+            if time.perf_counter() > deadline:
+                return changes
+            for _ in range(8):
+                found = best_exchange(state, g, h, rng)
+                if found is None:
+                    break
+                state.exchange(g, h, found[2], found[3])
+                changes += 1
+        changes += int(state.choose_options())
+        if changes == before:
+            break
+    return changes

@@ -1,0 +1,297 @@
+"""MILP solver: certified bound, settings with the most headroom, packing, dealing (Pyomo and HiGHS)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from placement.dealing import deal
+from placement.problem import (
+    Capabilities,
+    Placement,
+    PlacementProblem,
+    SolveReport,
+    evaluate,
+    relative_gap,
+    violations,
+)
+from placement.refuted import tightened
+from placement.solvers.aggregate import Aggregate, Relaxation
+from placement.solvers.greedy import Greedy
+from placement.solvers.local_search import improve
+from placement.solvers.packing import pack
+from placement.solvers.search_state import state_of
+from twin.errors import InputError
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One way to pack: window around the even split, reserve for unlike members, rules broken at a price or not."""
+
+    window: int | None
+    reserve: float
+    elastic: bool
+
+
+#: In the order in which they are tried. Strict packings are found at once or not at all; elastic ones leave small
+#: excesses that dealing repairs.
+COUNT_LADDER = (
+    Rung(1, 0.003, False),
+    Rung(3, 0.003, False),
+    Rung(2, 0.0, True),
+    Rung(1, 0.0, False),
+    Rung(None, 0.0, True),
+)
+COST_LADDER = (Rung(2, 0.0, True), Rung(3, 0.003, True), Rung(None, 0.0, True))
+#: Spare demand that the settings are chosen for, in the order tried, if the objective has load costs.
+SPARES = (0.0, 0.01, 0.03)
+#: Price of breaking a rule by one GPU, in average GPU costs.
+EXCESS_COST = 100.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """Incumbent and figures of one call."""
+
+    problem: PlacementProblem
+    deadline: float
+    placement: Placement | None = None
+    objective: float = np.inf
+    packings: int = 0
+    origin: str = ""
+    details: dict[str, float | str] = field(default_factory=dict)
+
+    def left_s(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def offer(self, placement: Placement, origin: str) -> None:
+        """Keeps a placement if it breaks no rule and is the best so far."""
+        if violations(self.problem, placement):
+            return
+        value = evaluate(self.problem, placement)[0]
+        if value < self.objective:
+            self.placement, self.objective, self.origin = placement, value, origin
+
+
+class _Interrupted(Exception):
+    """Ctrl-C arrived while HiGHS was running."""
+
+
+@dataclass(frozen=True, slots=True)
+class MilpSolver:
+    """Proves a bound, then builds a placement down to it.
+
+    1. Linear program over setting counts and classes -> price-list bound (`placement.certify`).
+    2. Whole GPUs per setting: most headroom at the bound's GPU count, or least cost (`placement.solvers.aggregate`).
+    3. Whole class members per GPU near the even split (`placement.solvers.packing`), objective inside.
+    4. Members dealt by name, repaired, improved; one GPU more if nothing fits.
+
+    If no packing is found in time, a greedy deal is returned and `details["construction"]` says so.
+
+    Args:
+        target_gap: stop looking for better placements at this gap.
+        seed: of repair and local search.
+    """
+
+    target_gap: float = 0.002
+    seed: int = 0
+    name: str = "milp"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(max_terms=False, bound=True, non_convex_terms=False)
+
+    def solve(
+        self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
+    ) -> SolveReport:
+        """See `placement.problem.Solver`.
+
+        Raises:
+            InputError: if a term is not a sum of convex loads.
+        """
+        began = time.perf_counter()
+        _refuse_unsupported(problem)
+        run = _Run(problem, began + time_limit_s)
+        if warm_start is not None:
+            run.offer(warm_start, "warm start")
+        aggregate: Aggregate | None = None
+        interrupted = infeasible = False
+        try:
+            aggregate = Aggregate(problem)
+            first = aggregate.prove(run.left_s(), refinements=0)
+            if first.interrupted:
+                raise _Interrupted
+            if first.status == "infeasible":
+                share, infeasible = aggregate.carried_share(run.left_s())
+                run.details["carried_share"] = share
+            else:
+                # the bound first: searching stops where a placement meets it
+                aggregate.refine(0.25 * run.left_s())
+                infeasible = self._search(run, aggregate)
+                if not self._done(run, aggregate):
+                    aggregate.refine(run.left_s(), rounds=2)
+                if aggregate.interrupted:
+                    raise _Interrupted
+            if run.placement is None and not infeasible:
+                self._construct(run)
+        except (KeyboardInterrupt, _Interrupted):
+            interrupted = True
+        return self._report(run, aggregate, began, infeasible and run.placement is None, interrupted)
+
+    def _search(self, run: _Run, aggregate: Aggregate) -> bool:
+        """Settings, packing, dealing; True if the class model has no whole-GPU solution at all."""
+        searches = [aggregate]
+        if run.problem.banned:
+            # first with facets cut behind the refuted columns, then with the refuted columns alone excluded
+            searches.insert(0, Aggregate(tightened(run.problem), aggregate.classes))
+            searches[0].lp_value = aggregate.lp_value
+        for search in searches:
+            for settings in self._settings(run, search):
+                if settings.interrupted:
+                    raise _Interrupted
+                if settings.status == "infeasible" and search is aggregate and aggregate.classes.exact:
+                    return True
+                if settings.status != "feasible":
+                    break
+                self._pack(run, search, settings)
+                if self._done(run, aggregate) or run.left_s() <= 0:
+                    return False
+            if run.placement is not None:
+                break
+        return False
+
+    def _settings(self, run: _Run, search: Aggregate) -> Iterator[Relaxation]:
+        """Settings worth packing, best first. Asks for more only while nothing is packed well enough."""
+        share = 0.3
+        if search.rows.cost_is_per_gpu:
+            fewest, cheapest = 0, -np.inf
+            while run.placement is None:
+                found = search.settings(share * run.left_s(), fewest=fewest, cheapest=cheapest)
+                yield found
+                if search.rows.cost_is_count:
+                    fewest = round(float(found.y.sum())) + 1
+                else:
+                    cheapest = float(search.rows.r @ found.y) + 1e-6 * float(np.abs(search.rows.r).max())
+            return
+        fewest = 0
+        while True:
+            gpus = 0
+            for spare in SPARES:
+                found = search.settings(share * run.left_s(), spare=spare, fewest=fewest)
+                gpus = max(gpus, round(float(found.y.sum())))
+                if found.status != "feasible" and spare > 0:
+                    break
+                yield found
+            if run.placement is None:
+                yield search.roomiest(gpus, share * run.left_s())
+            if run.placement is not None:
+                return
+            fewest = gpus + 1
+
+    def _pack(self, run: _Run, search: Aggregate, settings: Relaxation) -> None:
+        """Packs and deals at fixed settings; the first feasible rung of the ladder counts."""
+        ladder = COUNT_LADDER if search.rows.cost_is_per_gpu else COST_LADDER
+        price = EXCESS_COST * max(settings.value, 1e-9) / max(float(settings.y.sum()), 1.0)
+        for rung in ladder:
+            if search.classes.exact and rung.reserve > 0 and not rung.elastic:
+                continue
+            packing = pack(
+                search.problem,
+                search.rows,
+                search.classes,
+                settings.y,
+                settings.a,
+                window=rung.window,
+                reserve=rung.reserve,
+                time_limit_s=max(0.1, 0.2 * run.left_s()),
+                excess_cost=price if rung.elastic else None,
+                relative_gap=self.target_gap,
+            )
+            run.packings += 1
+            if packing.interrupted and packing.status != "packed":
+                raise _Interrupted
+            if packing.status == "packed":
+                placement = deal(
+                    run.problem,
+                    [m.tolist() for m in search.classes.members],
+                    packing.counts,
+                    packing.options.tolist(),
+                    seed=self.seed,
+                    time_limit_s=max(0.2, 0.3 * run.left_s()),
+                )
+                if placement is not None:
+                    run.offer(placement, "packing")
+                    run.details["window"] = "free" if rung.window is None else float(rung.window)
+                    run.details["headroom"] = settings.headroom
+                    if not search.rows.cost_is_per_gpu:
+                        self._improve(run, placement)
+                    if packing.interrupted:
+                        raise _Interrupted
+                    return
+            if run.left_s() <= 0:
+                return
+
+    def _improve(self, run: _Run, placement: Placement) -> None:
+        """Local search on the true features of the items."""
+        state = state_of(run.problem, placement)
+        limit = time.perf_counter() + min(2.0, max(0.0, 0.3 * run.left_s()))
+        if improve(state, np.random.default_rng(self.seed), deadline=limit, max_rounds=4):
+            run.offer(state.placement(), "packing and local search")
+
+    def _construct(self, run: _Run) -> None:
+        """Greedy deal without a bound of its own, if nothing could be packed."""
+        report = Greedy(seed=self.seed, local_search=False).solve(run.problem, time_limit_s=max(1.0, run.left_s()))
+        if report.placement is not None:
+            run.offer(report.placement, "greedy deal")
+
+    def _done(self, run: _Run, aggregate: Aggregate) -> bool:
+        gap = relative_gap(run.objective, aggregate.bound)
+        return gap is not None and gap <= self.target_gap
+
+    def _report(
+        self, run: _Run, aggregate: Aggregate | None, began: float, infeasible: bool, interrupted: bool
+    ) -> SolveReport:
+        found = run.placement is not None
+        bound = aggregate.bound if aggregate is not None else None
+        if found and bound is not None:
+            # a placement may use the tolerance of `violations`, which the bound does not know
+            bound = min(bound, run.objective)
+        gap = relative_gap(run.objective, bound) if found else None
+        run.details["packings"] = float(run.packings)
+        if aggregate is not None:
+            run.details["classes"] = float(len(aggregate.classes))
+            run.details["bound_from"] = aggregate.bound_from
+            run.details["lp_value"] = aggregate.lp_value
+        if found:
+            run.details["construction"] = run.origin
+        solved = infeasible or (gap is not None and gap <= 1e-6)
+        return SolveReport(
+            status="feasible" if found else "infeasible" if infeasible else "no_solution",
+            termination="interrupted"
+            if interrupted
+            else "optimal"
+            if solved
+            else "time_limit"
+            if run.left_s() <= 0
+            else "gap",
+            placement=run.placement,
+            objective=run.objective if found else float("nan"),
+            bound=bound,
+            gap=gap,
+            runtime_s=time.perf_counter() - began,
+            solver=self.name,
+            details=run.details,
+        )
+
+
+def _refuse_unsupported(problem: PlacementProblem) -> None:
+    for term in problem.terms:
+        convex = all(term.convex(o, problem.context) is not None for o in problem.options)
+        if term.aggregate != "sum" or not convex:
+            raise InputError(
+                f"solver milp cannot optimise the term {term.name!r}: it is not a sum of convex loads over GPUs",
+                where="objective, solver",
+                remedy="use solver=greedy, which takes any term but proves no bound",
+            )

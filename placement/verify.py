@@ -1,0 +1,267 @@
+"""Verification: every GPU of a placement in the twin, with fresh seeds, until the case is clear.
+
+An optimizer picks lucky columns, so a column is judged by seeds that nobody has seen, and by confidence limits, not
+by means: it is *accepted* if every requirement holds at the 99.9 % limit (Student t over seeds), *refuted* if one
+is broken under every seed or at the limit. Open cases get twice the seeds, up to `max_seeds`; what is open then is
+refuted too. The error probability is shared among the looks, so that repeated looks do not spend it twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from placement.constraints import Constraint, Requirement
+from twin.calibration import Calibration
+from twin.column import Column
+from twin.errors import InputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from twin.simulate import SimulationResult
+
+Progress = Callable[[int, int], None]
+Simulate = Callable[[Column, int], "SimulationResult"]
+Decision = Literal["accepted", "refuted", "open"]
+
+#: Verification seeds start here: no training run or example uses them.
+FIRST_SEED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnVerdict:
+    """What the twin says about one GPU.
+
+    Args:
+        accepted: every requirement holds with confidence.
+        reason: the requirement that decided, in words; empty if accepted.
+        seeds: seeds that were simulated.
+        simulated: metrics, means over the seeds (fields of `twin.prediction.Prediction`).
+    """
+
+    accepted: bool
+    reason: str
+    seeds: tuple[int, ...]
+    simulated: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Verdicts of a placement's GPUs, in its order."""
+
+    gpus: tuple[ColumnVerdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(v.accepted for v in self.gpus)
+
+    @property
+    def refuted(self) -> list[int]:
+        """Indices of GPUs that were not accepted."""
+        return [k for k, v in enumerate(self.gpus) if not v.accepted]
+
+
+class Verifier(Protocol):
+    """Judges columns by something better than the planning model."""
+
+    def columns(
+        self,
+        columns: Sequence[Column],
+        calibration: Calibration,
+        constraint: Constraint,
+        *,
+        round_: int,
+        progress: Progress | None = None,
+    ) -> Verification: ...
+
+
+def confidence_limit(values: np.ndarray, alpha: float, *, upper: bool) -> float:
+    """One-sided limit of the mean of `values` (S,) at error probability `alpha`, by Student's t.
+
+    Equal values (all seeds without a late request) have no spread: the limit is their mean.
+    """
+    from scipy.special import stdtrit
+
+    mean = float(values.mean())
+    spread = float(values.std(ddof=1)) if len(values) > 1 else math.inf
+    if spread == 0.0:
+        return mean
+    width = (
+        float(stdtrit(len(values) - 1, 1 - alpha)) * spread / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    )
+    return mean + width if upper else mean - width
+
+
+def decide(requirement: Requirement, alpha: float) -> Decision:
+    """Whether one requirement holds, is broken, or needs more seeds."""
+    values, limit, at_most = requirement.values, requirement.limit, requirement.at_most
+    if not np.isfinite(values).all():
+        return "refuted"
+    worst = confidence_limit(values, alpha, upper=at_most)
+    if worst <= limit if at_most else worst >= limit:
+        return "accepted"
+    best = confidence_limit(values, alpha, upper=not at_most)
+    certainly_broken = best > limit if at_most else best < limit
+    always_broken = (values > limit).all() if at_most else (values < limit).all()
+    return "refuted" if certainly_broken or always_broken else "open"
+
+
+def judge(results: Sequence[SimulationResult], constraint: Constraint, alpha: float) -> tuple[Decision, str]:
+    """Verdict on one column from its results so far, with the figure that decided."""
+    broken = constraint.broken(results)
+    if broken:
+        return "refuted", broken
+    open_reason = ""
+    for requirement in constraint.requirements(results):
+        decision = decide(requirement, alpha)
+        if decision == "accepted":
+            continue
+        reason = (
+            f"{requirement.text} {requirement.values.mean():.4g} "
+            f"(limit {'<=' if requirement.at_most else '>='} {requirement.limit:.4g}, {len(results)} seeds)"
+        )
+        if decision == "refuted":
+            return "refuted", reason
+        open_reason = open_reason or reason
+    return ("open", open_reason) if open_reason else ("accepted", "")
+
+
+def mean_metrics(results: Sequence[SimulationResult]) -> dict[str, float]:
+    """Metrics averaged over seeds; NaN where no seed gives one."""
+    rows = [r.prediction_row() for r in results]
+    means = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        values = values[np.isfinite(values)]
+        means[name] = float(values.mean()) if len(values) else math.nan
+    return means
+
+
+@dataclass(frozen=True, slots=True)
+class TwinVerifier:
+    """Simulates every GPU in the twin.
+
+    Args:
+        min_seeds: seeds of the first look, >= 3.
+        max_seeds: most seeds of a column.
+        confidence: of acceptance, per column.
+        horizon_s: simulated seconds; an hour, because shorter windows are biased, not only noisy.
+        seed: shifts all verification seeds.
+        threads: simulations at a time; null = processors.
+        max_rounds: most rounds of verify, tighten and solve again.
+    """
+
+    min_seeds: int = 3
+    max_seeds: int = 12
+    confidence: float = 0.999
+    horizon_s: float = 3600.0
+    seed: int = 0
+    threads: int | None = None
+    max_rounds: int = 8
+
+    def __post_init__(self) -> None:
+        def wrong(name: str, remedy: str) -> InputError:
+            return InputError(f"verify.{name} {getattr(self, name)!r} makes no sense", remedy=remedy)
+
+        if self.min_seeds < 3:
+            raise wrong("min_seeds", "a spread needs at least 3 seeds")
+        if self.max_seeds < self.min_seeds:
+            raise wrong("max_seeds", f"give at least min_seeds = {self.min_seeds}")
+        if not 0.5 < self.confidence < 1:
+            raise wrong("confidence", "give a probability such as 0.999")
+        if not (math.isfinite(self.horizon_s) and self.horizon_s > 0):
+            raise wrong("horizon_s", "give seconds, e.g. 3600")
+        if not 0 <= self.seed < 100_000:
+            raise wrong("seed", "give a whole number 0..99999")
+        if self.threads is not None and self.threads < 1:
+            raise wrong("threads", "give a whole number >= 1, or null")
+        if not 0 <= self.max_rounds <= 100:
+            raise wrong("max_rounds", "give a whole number 0..100")
+
+    def looks(self) -> list[int]:
+        """Numbers of seeds at which a column is judged: min, twice that, ..., max."""
+        counts = [self.min_seeds]
+        while counts[-1] < self.max_seeds:
+            counts.append(min(2 * counts[-1], self.max_seeds))
+        return counts
+
+    def columns(
+        self,
+        columns: Sequence[Column],
+        calibration: Calibration,
+        constraint: Constraint,
+        *,
+        round_: int,
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Judges columns; every round gets seeds of its own."""
+        from twin.simulate import simulate
+
+        def run(column: Column, seed: int) -> SimulationResult:
+            return simulate(
+                column,
+                calibration,
+                horizon_s=self.horizon_s,
+                seed=seed,
+                default_ttft_slo_s=constraint.slo.ttft_p99_s,
+            )
+
+        first = FIRST_SEED + self.seed * 10_000 + round_ * self.max_seeds
+        return self.judged(columns, constraint, run, first_seed=first, progress=progress)
+
+    def judged(
+        self,
+        columns: Sequence[Column],
+        constraint: Constraint,
+        run: Simulate,
+        *,
+        first_seed: int,
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Sequential looks with any simulation `run(column, seed)`."""
+        looks = self.looks()
+        alpha = (1 - self.confidence) / len(looks)
+        results: list[list[SimulationResult]] = [[] for _ in columns]
+        reasons = [""] * len(columns)
+        undecided, accepted = list(range(len(columns))), set[int]()
+        if not columns:
+            return Verification(())
+        with ThreadPoolExecutor(max_workers=self.threads or os.cpu_count() or 1) as pool:
+            for seeds in looks:
+                jobs = [(k, first_seed + s) for k in undecided for s in range(len(results[k]), seeds)]
+                done = pool.map(lambda job: run(columns[job[0]], job[1]), jobs)
+                for (k, _), result in zip(jobs, done, strict=True):
+                    results[k].append(result)
+                still_open = []
+                for k in undecided:
+                    decision, reasons[k] = judge(results[k], constraint, alpha)
+                    if decision == "accepted":
+                        accepted.add(k)
+                    elif decision == "open":
+                        still_open.append(k)
+                undecided = still_open
+                if progress:
+                    progress(len(columns) - len(undecided), len(columns))
+                if not undecided:
+                    break
+        return Verification(
+            tuple(
+                ColumnVerdict(
+                    accepted=k in accepted,
+                    reason=reasons[k],
+                    seeds=tuple(range(first_seed, first_seed + len(results[k]))),
+                    simulated=mean_metrics(results[k]),
+                )
+                for k in range(len(columns))
+            )
+        )
+
+
+def no_verification() -> None:
+    """`verify=none`."""

@@ -1,0 +1,69 @@
+"""The options of `conf/workload` and the functions that they name agree."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from twin.workload import Workload
+
+FOLDER = Path(__file__).resolve().parents[2] / "conf" / "workload"
+OPTIONS = sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)
+GENERATED = [path for path in OPTIONS if "path: ???" not in path.read_text(encoding="utf-8")]
+
+
+def load(path: Path) -> tuple[Callable[..., Workload], dict[str, Any]]:
+    node = yaml.safe_load(path.read_text(encoding="utf-8").replace("${seed}", "0"))
+    module, _, name = node.pop("_target_").rpartition(".")
+    assert node.pop("_convert_") == "all", "lists arrive as plain lists"
+    return getattr(importlib.import_module(module), name), node
+
+
+def test_all_options_are_there() -> None:
+    names = {path.stem for path in OPTIONS}
+    assert names >= {"default", "published", "power_law", "file", "access_log", "azure", "mooncake", "servegen"}
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)
+def test_an_option_lists_every_argument_so_that_each_can_be_overridden(path: Path) -> None:
+    function, values = load(path)
+    assert set(values) == set(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)
+def test_values_of_readers_are_the_functions_own_defaults(path: Path) -> None:
+    """Whether called from Python or by name, a reader does the same."""
+    function, values = load(path)
+    if path in GENERATED:
+        pytest.skip("workloads made of numbers have examples, not defaults")
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+            assert values[name] == default, name
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.stem)
+def test_generated_workloads_are_made(path: Path) -> None:
+    function, values = load(path)
+    workload = function(**values)
+    assert workload.notes
+    if "total_rate_req_per_s" in values:
+        assert workload.total_rate_req_per_s == pytest.approx(values["total_rate_req_per_s"])
+
+
+def test_the_default_is_mid_sized_skewed_mixed_and_partly_bursty() -> None:
+    function, values = load(FOLDER / "default.yaml")
+    adapters = function(**values).adapters
+    ranked = [a for a in adapters if a.rank > 0]
+    assert 200 <= len(ranked) <= 500
+    assert {a.rank for a in ranked} == {8, 16, 32}
+    assert len(adapters) == len(ranked) + 1, "requests to the base model"
+    rates = sorted((a.rate_req_per_s for a in ranked), reverse=True)
+    assert sum(rates[: len(rates) // 10]) > 0.5 * sum(rates)
+    assert 0.1 < sum(a.arrival_cv > 1.5 for a in ranked) / len(ranked) < 0.4
