@@ -29,7 +29,7 @@ class ItemClasses:
         most_per_gpu: u_k, most members on one GPU, (K,): distinct adapters among the members, because replicas of
             one adapter need different GPUs.
         allowed: members may run under option o, (K, O); the same for all members of a class.
-        pinned: GPU name that all members are pinned to, or None, length K.
+        pinned: name of the single GPU that all members are pinned to, or None, length K.
         phi: mean features, (K, F).
         exact: all members of each class have equal features, so class bounds hold for the items as well.
     """
@@ -119,12 +119,13 @@ def _coordinates(problem: PlacementProblem) -> Array:
 def _kept_apart(problem: PlacementProblem) -> list[Indices]:
     """Items by (allowed options, needs a slot, GPU pinned to, number of replicas)."""
     replicas = np.bincount(problem.item_adapter)
-    groups: dict[tuple[bytes, bool, str | None, int], list[int]] = {}
+    pins = problem.pin_of.tolist()
+    groups: dict[tuple[bytes, bool, int, int], list[int]] = {}
     for i, adapter in enumerate(problem.items):
         key = (
             problem.allowed[i].tobytes(),
             adapter.rank > 0,
-            adapter.pinned_gpu,
+            pins[i],
             int(replicas[problem.item_adapter[i]]),
         )
         groups.setdefault(key, []).append(i)
@@ -136,6 +137,7 @@ def _collect(problem: PlacementProblem, members: list[Indices]) -> ItemClasses:
     class_of = np.zeros(len(problem.items), dtype=np.int64)
     for k, m in enumerate(members):
         class_of[m] = k
+    pins = problem.pin_of
     phi = np.stack([problem.phi[m].mean(axis=0) for m in members])
     spread = np.abs(problem.phi - phi[class_of])
     return ItemClasses(
@@ -144,7 +146,7 @@ def _collect(problem: PlacementProblem, members: list[Indices]) -> ItemClasses:
         size=np.array([len(m) for m in members]),
         most_per_gpu=np.array([len(np.unique(problem.item_adapter[m])) for m in members]),
         allowed=np.stack([problem.allowed[m[0]] for m in members]),
-        pinned=tuple(problem.items[int(m[0])].pinned_gpu for m in members),
+        pinned=tuple(problem.items[int(m[0])].pinned_gpu if pins[m[0]] >= 0 else None for m in members),
         phi=phi,
         exact=bool((spread <= 1e-9 * np.abs(phi[class_of])).all()),
     )

@@ -21,7 +21,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -192,6 +192,10 @@ def _explained(error: BaseException, args: argparse.Namespace) -> InputError:
     lines = [line.rstrip() for line in str(error).strip().splitlines() if line.strip()]
     searched = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))
     text = "\n".join(line for line in lines[:searched] if not line.startswith("See https://hydra.cc"))
+    if isinstance(error, OverrideParseException):
+        return InputError(
+            f"override {error.override!r} cannot be read: {text}", remedy="write group=option or key=value"
+        )
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause) not in text:
         text += f"\n{str(cause).splitlines()[0]}"

@@ -58,10 +58,8 @@ def _replicas(problem: PlacementProblem, limit: int, name: str) -> InfeasibleErr
 
 
 def _pins(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError | None:
-    groups: dict[str, list[int]] = {}
-    for i, adapter in enumerate(problem.items):
-        if adapter.pinned_gpu is not None and adapter.pinned_gpu not in problem.gpu_types:
-            groups.setdefault(adapter.pinned_gpu, []).append(i)
+    pins = problem.pin_of
+    groups = {str(problem.items[np.argmax(pins == p)].pinned_gpu): np.flatnonzero(pins == p).tolist() for p in range(pins.max() + 1)}
     if len(groups) > limit:
         return InfeasibleError(
             f"adapters are pinned to {len(groups)} different GPUs; {name} allows {limit}",

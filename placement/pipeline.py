@@ -173,11 +173,13 @@ def place(run: Run, progress: Progress) -> Result:
         warm = warm_up(run, problem)
         with progress.stage(f"solver {run.solver.name}"):
             solve(run, result, problem, None)
-            bound_result(run, result, result.bound_tightened)
-        with progress.stage("compiling the twin"):
-            warm.join()
+            result.bound = result.bound_tightened
+            if result.termination != "interrupted":
+                bound_result(run, result, result.bound_tightened)
         result.status = "unverified"
         if run.verifier is not None and result.termination != "interrupted":
+            with progress.stage("compiling the twin"):
+                warm.join()
             verify_and_tighten(run, run.verifier, result, progress)
     except KeyboardInterrupt:
         if result.placement is None:
@@ -227,6 +229,8 @@ def solve(run: Run, result: Result, problem: PlacementProblem, warm_start: Place
 
 def refuse(run: Run, result: Result, problem: PlacementProblem, report: SolveReport) -> None:
     """Explains why there is no placement."""
+    if report.termination == "interrupted":
+        raise KeyboardInterrupt
     if report.status == "infeasible":
         result.status = "infeasible"
         from placement.explain import infeasible_error
@@ -242,9 +246,11 @@ def refuse(run: Run, result: Result, problem: PlacementProblem, report: SolveRep
 def bound_result(run: Run, result: Result, proven: float | None) -> None:
     """Bounds of the untightened problem; a solver that proves none gets the one of the price list."""
     limit = run.options.time_limit_s
-    result.bound = prove_bound(result.original, limit) if proven is None else proven
-    result.bound_tightened = result.bound
+    bounds = [prove_bound(result.original, limit) if proven is None else proven]
     result.bound_outer = prove_bound(outer(result.original), limit)
+    # What no placement beats without the margin, none beats with it.
+    bounds.append(result.bound_outer)
+    result.bound = result.bound_tightened = max((b for b in bounds if b is not None), default=None)
 
 
 def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:

@@ -1,4 +1,8 @@
-"""`python -m profiling fit data=<folder> [out=<folder>] [every=1] [date=YYYY-MM-DD] [threads=2]`."""
+"""`python -m profiling fit data=<folder> [out=<folder>] [every=1] [date=YYYY-MM-DD] [threads=2] [fold=i/k]`.
+
+`fold` leaves every k-th run out, so that `python -m benchmarks.twin_fidelity fold=i/k calibrations=<out>` scores the
+calibration on runs that it has not seen.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ import yaml
 from profiling.fit import fit_calibration
 from profiling.models import MEASURED_MODELS
 from profiling.options import read_options, whole_number
-from profiling.runs import read_runs, thin
+from profiling.runs import fold_of, read_runs, thin
 from twin.calibration import calibration_dir
 from twin.errors import InputError, PlacementError
 
 COMMANDS = "fit"
-FIT_DEFAULTS = {"data": "???", "out": "", "every": "1", "date": "", "threads": "2", "model": ""}
+FIT_DEFAULTS = {"data": "???", "out": "", "every": "1", "date": "", "threads": "2", "model": "", "fold": ""}
 
 
 def fit(words: Sequence[str]) -> None:
@@ -26,6 +30,7 @@ def fit(words: Sequence[str]) -> None:
     folder = Path(options["data"])
     out = Path(options["out"]) if options["out"] else calibration_dir()
     runs = thin(read_runs(folder, "twin_validation_real.csv"), whole_number(options, "every"))
+    _, runs = fold_of(runs, options["fold"])
     stamp_date = options["date"] or date.today().isoformat()
     models = [m for m in MEASURED_MODELS if options["model"] in ("", m.calibration)]
     if not models:

@@ -72,8 +72,6 @@ def fit_capacity(folder: Path, model: MeasuredModel) -> CapacityFit:
 def fit_loads(folder: Path, model: MeasuredModel) -> LoadLaw:
     """Mean CPU-to-slot copy of a serving engine, equal and lower rank apart."""
     table = read_table(folder, "calibration_adapter_loading_summary.csv")
-    rows = table[
-        (table["model"] == model.spec.name) & (table["source"] == "cpu_memory") & ~table["during_server_init"]
-    ]
+    rows = table[(table["model"] == model.spec.name) & (table["source"] == "cpu_memory") & ~table["during_server_init"]]
     equal = rows["adapter_rank"] == rows["max_lora_rank"]
     return LoadLaw(round(float(rows[equal]["mean"].mean()), 3), round(float(rows[~equal]["mean"].mean()), 3))

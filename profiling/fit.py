@@ -14,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiling.capacity import CapacityFit, fit_capacity, fit_loads
-from profiling.forcing import force_all, row_of
+from profiling.forcing import ForcedRun, force_all
 from profiling.micro import GRAPH_TOKENS, TERMS, Row, read_micro
 from profiling.models import MeasuredModel
 from profiling.regression import Recipe, regress, relative_errors, summary
-from profiling.replay import Rig, read_rig
+from profiling.replay import read_rig
 from profiling.runs import MeasuredRun
 from twin.calibration import Calibration, Stamp, StepTimeLaw
 
 RECIPE = Recipe()
-#: Seeds of the replays in each round; the first round only has to find the batch.
-ROUNDS = ((0,), (0, 1, 2))
+ROUNDS = 2
 #: Runs per model in the learning curve.
 CURVE = (5, 10, 20, 40)
 
@@ -95,16 +94,19 @@ def fit_calibration(
         kv=capacity.law,
         valid=_valid(mine),
     )
-    say(f"{model.calibration}: KV capacity within {capacity.worst_pct:.2f} %, {len(micro)} micro rows, {len(mine)} runs")
+    say(
+        f"{model.calibration}: KV capacity within {capacity.worst_pct:.2f} %, {len(micro)} micro rows, {len(mine)} runs"
+    )
+    forced: list[ForcedRun] = []
     rows: list[Row] = []
-    for number, seeds in enumerate(ROUNDS):
+    for number in range(ROUNDS):
         coefficients = calibration.step.as_array()[: len(TERMS)]
-        starts = [float(r.target_ms / (r.features @ coefficients)) for r in rows] or None
-        forced = [force_all(mine, calibration, rig, starts=starts, seed=s, threads=threads) for s in seeds]
-        rows = [row_of(replays) for replays in zip(*forced, strict=True)]
+        starts = [float(f.step_ms / (f.features @ coefficients)) for f in forced] or None
+        forced = force_all(mine, calibration, rig, starts=starts, threads=threads)
+        rows = [f.row() for f in forced]
         coefficients = regress([*rows, *micro], RECIPE)
         calibration = replace(calibration, step=law_of(coefficients))
-        worst = max(abs(f.residual) for replays in forced for f in replays)
+        worst = max(abs(f.residual) for f in forced)
         say(f"  round {number + 1}: {dict(summary([*rows, *micro], coefficients))}, forcing within {100 * worst:.1f} %")
     residuals = {
         **summary([*rows, *micro], calibration.step.as_array()[: len(TERMS)]),
@@ -114,9 +116,7 @@ def fit_calibration(
     }
     points = {"runs": len(mine), "micro_rows": len(micro), "kv_rows": capacity.rows}
     stamp = replace(calibration.stamp, points=points, residuals=residuals)
-    return Fit(
-        replace(calibration, stamp=stamp), capacity, (*rows, *micro), residuals, learning_curve(rows, micro)
-    )
+    return Fit(replace(calibration, stamp=stamp), capacity, (*rows, *micro), residuals, learning_curve(rows, micro))
 
 
 def _valid(runs: Sequence[MeasuredRun]) -> dict[str, tuple[float, float]]:

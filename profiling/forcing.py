@@ -22,8 +22,6 @@ from twin.calibration import Calibration
 
 TOLERANCE = 0.003
 MAX_SIMULATIONS = 8
-#: Spread of log scale over seeds that halves a run's weight.
-SCALE_NOISE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +41,9 @@ class ForcedRun:
     step_ms: float
     residual: float
 
-
-def row_of(forced: Sequence[ForcedRun]) -> Row:
-    """The equation that one run gives to the fit, from its replays under several seeds.
-
-    Runs with few slots jump between a small and a large batch, in reality and in the twin; their scale depends on
-    the seed, and the more it does the less such a run says.
-    """
-    scales = np.log([f.scale for f in forced])
-    spread = float(scales.std(ddof=1)) if len(forced) > 1 else 0.0
-    weight = 1.0 / (1.0 + (spread / SCALE_NOISE) ** 2)
-    features = np.mean([f.features for f in forced], axis=0)
-    return Row("run", forced[0].run.group, features, float(np.mean([f.step_ms for f in forced])), weight)
+    def row(self) -> Row:
+        """The equation it gives to the fit."""
+        return Row("run", self.run.group, self.features, self.step_ms)
 
 
 def force(run: MeasuredRun, calibration: Calibration, rig: Rig, *, seed: int = 0, start: float = 1.0) -> ForcedRun:
@@ -99,13 +88,12 @@ def force_all(
     rig: Rig,
     *,
     starts: Sequence[float] | None = None,
-    seed: int = 0,
     threads: int = 2,
 ) -> list[ForcedRun]:
     """Every run, in parallel threads; order and figures do not depend on their number."""
 
     def job(task: tuple[MeasuredRun, float]) -> ForcedRun:
-        return force(task[0], calibration, rig, seed=seed, start=task[1])
+        return force(task[0], calibration, rig, start=task[1])
 
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(job, zip(runs, starts or [1.0] * len(runs), strict=True)))

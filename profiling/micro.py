@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from profiling.runs import read_table
+from profiling.runs import read_table, records
 from twin.calibration import StepTimeLaw
 
 Array = NDArray[np.float64]
@@ -20,6 +20,8 @@ TERMS = tuple(f.name for f in fields(StepTimeLaw) if f.name != "graph_tokens")
 GRAPH_TOKENS = 512.0
 #: Steps of the engine warming up are minutes long; a bin needs a few more to have a median.
 LEAST_STEPS = 5
+#: Experiments whose bins tell batch and adapters apart.
+TRACED = ("lora", "no_lora_base", "find_max_batch")
 #: The micro-benchmarks' "one word" prompts, in tokens.
 WORD_PROMPT_TOKENS = 5
 
@@ -72,13 +74,11 @@ def read_micro(folder: Path, model: str) -> list[Row]:
 
 def _base_rows(table: pd.DataFrame) -> list[Row]:
     rows = []
-    for r in table.itertuples():
+    for r in records(table):
         if r.phase == "output":
             batch = float(r.set_max_num_seqs)
             kv = batch * (WORD_PROMPT_TOKENS + r.req_output_len_set / 2)
-            rows.append(
-                Row("base", "micro", features(batch, 0, kv, 0, waiting=r.mean_waiting), float(r.step_ms_p50))
-            )
+            rows.append(Row("base", "micro", features(batch, 0, kv, 0, waiting=r.mean_waiting), float(r.step_ms_p50)))
         else:
             # Full chunks of the token budget; every request leaves after its first token.
             rows.append(Row("prefill", "micro", features(0, 2048, 2048, 0), float(r.step_ms_p50)))
@@ -93,7 +93,7 @@ def _trace_rows(table: pd.DataFrame) -> list[Row]:
     """Run names are `_cap_slots_rank__in_out_adapters` (LoRA), `_cap__in_out` or `_slots_rank__in_out`."""
     rows = []
     usable = table[(table["n_steps"] >= LEAST_STEPS) & table["tokens_mean"].notna()]
-    for r in usable[usable["experiment"].isin(["lora", "no_lora_base", "find_max_batch"])].itertuples():
+    for r in records(usable[usable["experiment"].isin(TRACED)]):
         numbers = _run_numbers(r.run)
         cap = 256 if r.experiment == "find_max_batch" else numbers[0]
         n_in, n_out = (numbers[3], numbers[4]) if r.experiment == "lora" else (numbers[-2], numbers[-1])
@@ -114,7 +114,7 @@ def _trace_rows(table: pd.DataFrame) -> list[Row]:
 def _overhead_rows(table: pd.DataFrame) -> list[Row]:
     """Runs without a step trace: inter-token latency at the mean batch; distinct adapters by random choice."""
     rows = []
-    for r in table[table["mean_loras_by_batch"].isna() & table["mean_itl_ms"].notna()].itertuples():
+    for r in records(table[table["mean_loras_by_batch"].isna() & table["mean_itl_ms"].notna()]):
         batch = float(r.mean_batch)
         adapters = float(r.n_adapters_used) * (1.0 - (1.0 - 1.0 / r.n_adapters_used) ** batch)
         kv = batch * (WORD_PROMPT_TOKENS + r.req_output_len_set / 2)

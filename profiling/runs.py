@@ -17,6 +17,7 @@ METRICS = (
     "total_throughput_tps", "in_throughput_tps", "out_throughput_tps", "tpot_mean_ms", "itl_mean_ms",
     "ttft_mean_completed_ms", "ttft_p50_completed_ms", "ttft_p99_completed_ms", "running_mean", "waiting_mean",
     "kv_usage_mean", "preemptions_total", "throughput_over_ideal", "completed", "duration_s", "total_output_tokens",
+    "ttft_authors_ms",
 )  # fmt: skip
 
 
@@ -86,8 +87,13 @@ def read_runs(folder: Path, name: str) -> list[MeasuredRun]:
     return [
         _run(row, str(row[group]), pools.loc[row["model"]])
         for row in table.to_dict("records")
-        if not row["port_collision"] == True  # noqa: E712  (the column may hold NaN)
+        if str(row["port_collision"]) != "True"  # the column may hold NaN
     ]
+
+
+def records(table: pd.DataFrame) -> list[Any]:
+    """Rows as named tuples; cells have whatever type the file gave them."""
+    return list(table.itertuples())
 
 
 def _numbers(text: Any) -> tuple[float, ...]:
@@ -116,6 +122,24 @@ def _run(row: Mapping[Any, Any], group: str, pool: Any) -> MeasuredRun:
         starved=None if no_metrics or not math.isfinite(row["throughput_over_ideal"]) else bool(row["starved"]),
         metrics={key: float(row[key]) for key in METRICS},
     )
+
+
+def fold_of(runs: Sequence[MeasuredRun], fold: str) -> tuple[list[MeasuredRun], list[MeasuredRun]]:
+    """Splits for cross-validation: `i/k` gives (runs of fold i, all others); an empty fold is (all, all).
+
+    Settings of one workload are neighbours in the tables, so every fold sees all of them.
+
+    Raises:
+        InputError: not `i/k` with 0 <= i < k.
+    """
+    if not fold:
+        return list(runs), list(runs)
+    first, _, second = fold.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise InputError(f"fold={fold} is not i/k with 0 <= i < k", remedy="use e.g. fold=0/2")
+    i, k = int(first), int(second)
+    inside = [r for n, r in enumerate(runs) if n % k == i]
+    return inside, [r for n, r in enumerate(runs) if n % k != i]
 
 
 def thin(runs: Sequence[MeasuredRun], every: int) -> list[MeasuredRun]:

@@ -136,9 +136,13 @@ def _slot_safety(tables: Tables, rule: Rule, at_boundary: Array) -> dict[str, An
     crowded = (records.counts > records.max_loras)[points.ray]
     if rule != "stable" or crowded.sum() < 20:
         return None
-    near = np.abs(np.log(records.factor / records.theta[rule][records.ray])) < 0.1
-    itl = np.array([np.nanmean(records.metrics["itl_mean_ms"][near & (records.ray == r)]) for r in points.ray])
-    usable = crowded & np.isfinite(itl)
+    itl_ms = records.metrics["itl_mean_ms"]
+    near = np.isfinite(itl_ms) & (np.abs(np.log(records.factor / records.theta[rule][records.ray])) < 0.1)
+    count, total = (
+        np.bincount(records.ray[near], w, minlength=len(records.mixes)) for w in (None, itl_ms[near])
+    )
+    usable = crowded & (count[points.ray] > 0)
+    itl = total[points.ray] / np.maximum(count[points.ray], 1)
     settings = [records.settings[s] for s in points.setting]
     log_slots = np.log2([s.max_loras for s in settings])
     log_rank = np.log2([s.max_lora_rank for s in settings])

@@ -153,13 +153,12 @@ def _evict_and_load(
                 victim = NONE
                 for i in range(n_old):
                     b = old[i]
-                    if resident[b] and last_step[b] < step:
-                        if (
-                            victim == NONE
-                            or last_step[b] < last_step[victim]
-                            or (last_step[b] == last_step[victim] and place[b] < place[victim])
-                        ):
-                            victim = b
+                    if resident[b] and last_step[b] < step and (
+                        victim == NONE
+                        or last_step[b] < last_step[victim]
+                        or (last_step[b] == last_step[victim] and place[b] < place[victim])
+                    ):  # fmt: skip
+                        victim = b
                 if victim == NONE or last_step[victim] == step - 1:
                     ahead = max(ahead, p + 1)
                     while ahead < len(walk):

@@ -149,10 +149,17 @@ def estimate(
         prompt_cv,
         output_mean,
         output_cv,
-        _correlations(prompt_deviation, output_deviation, who, n_adapters, few),
+        possible_correlation(
+            _correlations(prompt_deviation, output_deviation, who, n_adapters, few), prompt_cv, output_cv
+        ),
         np.minimum(fraction, CACHED_FRACTION_MAX),
         tuple(notes),
     )
+
+
+def possible_correlation(correlation: Floats | float, prompt_cv: Floats, output_cv: Floats) -> Floats:
+    """The correlation, brought near enough to 0 for E[prompt * output] > 0, which all lengths have; (N,)."""
+    return np.maximum(correlation, -0.99 / np.maximum(prompt_cv * output_cv, 1e-9))
 
 
 def _by_adapter(values: Floats, who: Ints, n_adapters: int) -> Floats:

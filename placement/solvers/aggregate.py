@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,22 +10,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.certify import Certificate, cleaned, option_prices, price_list_bound, rounded_bound
+from placement.certify import Certificate, cleaned, fleet_limits, option_prices, price_list_bound, rounded_bound
 from placement.classes import ItemClasses, item_classes, split_classes
 from placement.problem import PlacementProblem
 from placement.rows import ColumnRows, column_rows
-from placement.solvers.highs import LinearResult, solve_linear
+from placement.solvers.highs import LinearModel, LinearResult, solve_linear
 from placement.solvers.perspective import PerspectiveModel, perspective_model
 
 Array = NDArray[np.float64]
 
 #: A step in price below this share of the dearest GPU is not a step.
-_STEP = 1e-6
+PRICE_STEP = 1e-6
 #: Refinement of classes for the bound: most classes, and the relative loss that is left alone.
 MOST_FINE_CLASSES = 320
 PRICE_GAP = 1e-3
-#: Gap at which the choice of settings stops.
-_SETTINGS_GAP = 1e-4
+#: Gaps at which the choice of settings stops, by cost and by headroom.
+COST_GAP, HEADROOM_GAP = 1e-4, 0.05
+#: Most GPUs added in one call in search of settings that carry the demand.
+MOST_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,9 @@ class Aggregate:
         self.lp_value = float("nan")
         self.interrupted = False
 
-    def solve(self, model: object, time_limit_s: float, gap: float = _SETTINGS_GAP) -> LinearResult:
+    def solve(self, model: LinearModel, time_limit_s: float, gap: float = COST_GAP) -> LinearResult:
         """Solves a variant of the model and remembers an interruption."""
-        result = solve_linear(model, time_limit_s=time_limit_s, relative_gap=gap)  # type: ignore[arg-type]
+        result = solve_linear(model, time_limit_s=time_limit_s, relative_gap=gap)
         self.interrupted |= result.interrupted
         return result
 
@@ -155,7 +158,9 @@ class Aggregate:
         prices = cleaned(self.problem, free, self.model.certificate(result.row_dual, self.classes))
         return share, share < 1 - 1e-6 and price_list_bound(self.problem, free, prices) > 1e-7
 
-    def settings(self, time_limit_s: float, *, spare: float = 0.0, fewest: int = 0, cheapest: float = -np.inf) -> Relaxation:
+    def settings(
+        self, time_limit_s: float, *, spare: float = 0.0, fewest: int = 0, cheapest: float = -np.inf
+    ) -> Relaxation:
         """Whole GPUs per setting.
 
         If the objective only counts or prices GPUs: the cheapest fleet, and among fleets of that price the one with
@@ -166,54 +171,91 @@ class Aggregate:
             cheapest: price of the fleet at least, objective units (retries).
         """
         began = time.perf_counter()
-        if not self.rows.cost_is_per_gpu:
-            result = self.solve(
-                self.model.for_cost(whole=True, spare=spare, fewest=fewest), time_limit_s, gap=_SETTINGS_GAP
-            )
-            if spare == 0 and fewest == 0:
-                self._tighten(result)
-            return self._relaxation(result, spare, began)
         if self.rows.cost_is_count:
-            price = float(self.rows.r[0])
-            known = self.lp_value / price if np.isfinite(self.lp_value) else 0.0
-            gpus = max(fewest, int(np.ceil(known - 1e-6)), int(np.ceil(cheapest / price - 1e-6)) if cheapest > 0 else 0)
-            headroom = self._headroom(price * gpus, time_limit_s / 2)
-            if headroom.x is None and headroom.status == "infeasible":
-                first = self.solve(self.model.for_cost(whole=True, fewest=fewest), time_limit_s / 4)
-                self._tighten(first)
-                if first.x is None:
-                    return self._relaxation(first, 0.0, began)
-                headroom = self._headroom(price * round(float(first.x[self.model.y].sum())), time_limit_s / 4)
-            if headroom.x is not None:
-                return self._relaxation(headroom, None, began)
-            fallback = self.solve(self.model.for_cost(whole=True, fewest=gpus), time_limit_s / 4)
-            return self._relaxation(fallback, 0.0, began)
-        first = self.solve(self.model.for_cost(whole=True, fewest=fewest, cheapest=cheapest), time_limit_s / 2)
+            return self._most_headroom(began, time_limit_s, fewest)
+        if self.rows.cost_is_per_gpu:
+            return self._cheapest(began, time_limit_s, fewest, cheapest)
+        model = self.model.for_cost(whole=True, spare=spare, fewest=fewest)
+        result = self.solve(model, time_limit_s)
+        if spare == 0 and fewest == 0:
+            self._tighten(result)
+        if result.status == "unknown" and not result.interrupted:
+            result = self._rounded(model, None, time_limit_s)
+        return self._relaxation(result, spare, began)
+
+    def _most_headroom(self, began: float, time_limit_s: float, fewest: int) -> Relaxation:
+        """Fewest GPUs; among settings for that many, the most headroom."""
+        price = float(self.rows.r[0])
+        known = self.lp_value / price if np.isfinite(self.lp_value) else 1.0
+        gpus = max(fewest, math.ceil(known - 1e-6))
+        found: LinearResult | None = None
+        for more in range(MOST_STEPS):
+            model = self.model.for_headroom(price * (gpus + more) * (1 + 1e-9))
+            rounded = self._rounded(model, gpus + more, time_limit_s / 4)
+            found = self.solve(model, time_limit_s / 2, gap=HEADROOM_GAP)
+            if found.status == "infeasible" and fewest == 0 and self.classes.exact:
+                self._claim(price * (gpus + more + 1), "MIP")
+            if rounded.x is not None and (found.x is None or found.value > rounded.value):
+                found = replace(rounded, interrupted=found.interrupted)
+            if found.x is not None or found.interrupted or time.perf_counter() - began > time_limit_s:
+                break
+        assert found is not None
+        return self._relaxation(found, None, began)
+
+    def _cheapest(self, began: float, time_limit_s: float, fewest: int, cheapest: float) -> Relaxation:
+        """Fleet of the lowest price; among fleets of that price, the most headroom."""
+        model = self.model.for_cost(whole=True, fewest=fewest, cheapest=cheapest)
+        first = self.solve(model, time_limit_s / 2)
         if fewest == 0 and cheapest == -np.inf:
             self._tighten(first)
         if first.x is None:
             return self._relaxation(first, 0.0, began)
-        step = _STEP * float(np.abs(self.rows.r).max())
-        headroom = self._headroom(first.value + step, time_limit_s / 2, fewest=fewest)
-        return self._relaxation(first, 0.0, began) if headroom.x is None else self._relaxation(headroom, None, began)
+        budget = first.value + PRICE_STEP * float(np.abs(self.rows.r).max())
+        roomy = self.solve(self.model.for_headroom(budget, fewest=fewest), time_limit_s / 2, gap=HEADROOM_GAP)
+        return self._relaxation(first, 0.0, began) if roomy.x is None else self._relaxation(roomy, None, began)
+
+    def _rounded(self, model: LinearModel, gpus: int | None, time_limit_s: float) -> LinearResult:
+        """The model with y rounded from its LP: whole parts, then one more where the rest is largest.
+
+        Args:
+            gpus: GPUs in all; None = those of the LP, rounded up.
+        """
+        relaxed = self.solve(replace(model, integer=np.zeros_like(model.integer)), time_limit_s / 2)
+        if relaxed.x is None:
+            return relaxed
+        y = relaxed.x[self.model.y]
+        whole = np.floor(y + 1e-6)
+        missing = (math.ceil(y.sum() - 1e-6) if gpus is None else gpus) - int(whole.sum())
+        left = fleet_limits(self.problem)[0] - np.bincount(
+            self.problem.option_type, whole, minlength=len(self.problem.stock)
+        )
+        for o in np.argsort(whole - y, kind="stable").tolist() * 2:
+            if missing > 0 and left[self.problem.option_type[o]] >= 1 and y[o] > 1e-9:
+                whole[o] += 1
+                left[self.problem.option_type[o]] -= 1
+                missing -= 1
+        lower, upper = model.lower.copy(), model.upper.copy()
+        lower[self.model.y] = upper[self.model.y] = whole
+        fixed = replace(model, lower=lower, upper=upper, integer=np.zeros_like(model.integer))
+        result = self.solve(fixed, time_limit_s / 2)
+        # infeasible after rounding says nothing about other roundings
+        return replace(result, status="unknown" if result.status == "infeasible" else result.status, bound=-np.inf)
 
     def roomiest(self, gpus: int, time_limit_s: float) -> Relaxation:
         """The settings with the most headroom on at most so many GPUs, whatever the objective."""
         began = time.perf_counter()
         limited = self.model.for_headroom(np.inf)
         limited.row_upper[self.model.total] = min(limited.row_upper[self.model.total], gpus)
-        return self._relaxation(self.solve(limited, time_limit_s, gap=0.05), None, began)
-
-    def _headroom(self, budget: float, time_limit_s: float, *, fewest: int = 0) -> LinearResult:
-        return self.solve(self.model.for_headroom(budget, fewest=fewest), time_limit_s, gap=0.05)
+        return self._relaxation(self.solve(limited, time_limit_s, gap=HEADROOM_GAP), None, began)
 
     def _tighten(self, result: LinearResult) -> None:
         """A MIP bound of the class model binds the items only if all members of each class are equal."""
-        if not self.classes.exact or not np.isfinite(result.bound):
-            return
-        bound = rounded_bound(self.rows, result.bound - 1e-9 * abs(result.bound))
+        if self.classes.exact and np.isfinite(result.bound):
+            self._claim(rounded_bound(self.rows, result.bound - 1e-9 * abs(result.bound)), "MIP")
+
+    def _claim(self, bound: float, source: str) -> None:
         if self.bound is None or bound > self.bound:
-            self.bound, self.bound_from = bound, "MIP"
+            self.bound, self.bound_from = bound, source
 
     def _relaxation(self, result: LinearResult, spare: float | None, began: float) -> Relaxation:
         """Reads y and a, scaled back to the demand itself; `spare` None = theta was maximised."""

@@ -68,8 +68,9 @@ class CpSat:
 
     1. Bound and engine settings from the aggregate relaxation (`placement.solvers.aggregate`).
     2. Class counts per GPU: near-even domains first, then wider, then free; warm start as hint; load costs inside.
-    3. Members dealt by name and repaired; local search on the true features. If no assignment is found in time, a
-       greedy deal is returned and `details["construction"]` says so.
+    3. Members dealt by name and repaired; local search on the true features.
+    4. If no assignment is found or a gap is left, a greedy deal; it is returned if it is better, and
+       `details["construction"]` says so.
 
     A MAX term is bounded and searched through the SUM term that it offers as its lower bound (`relaxed`); local
     search then works on the term itself.
@@ -124,12 +125,8 @@ class CpSat:
                 self._search(run, search, aggregate, warm_start)
                 if run.placement is not None or run.left_s() <= 0 or run.interrupted:
                     break
-            if run.placement is None and not infeasible and not run.interrupted:
-                # a placement without assignment by CP-SAT is better than none; `construction` says where it is from
-                dealt = Greedy(seed=self.seed, local_search=False).solve(problem, time_limit_s=max(1.0, run.left_s()))
-                if dealt.placement is not None:
-                    run.offer(dealt.placement, "greedy deal")
-                    self._improve(run, dealt.placement)
+            if not infeasible and not run.interrupted:
+                self._greedy(run, aggregate)
         except KeyboardInterrupt:
             run.interrupted = True
         return self._report(run, aggregate, began, infeasible and run.placement is None)
@@ -235,12 +232,23 @@ class CpSat:
             hint[own] = np.diff(np.round(np.cumsum(even[own], axis=0)), axis=0, prepend=0).astype(np.int64)
         return hint
 
-    def _improve(self, run: _Run, placement: Placement) -> None:
+    def _improve(self, run: _Run, placement: Placement, origin: str = "assignment") -> None:
         """Local search on the true features and the true terms."""
         state = state_of(run.problem, placement)
         limit = time.perf_counter() + min(2.0, max(0.0, 0.3 * run.left_s()))
         if improve(state, np.random.default_rng(self.seed), deadline=limit, max_rounds=4):
-            run.offer(state.placement(), "assignment and local search")
+            run.offer(state.placement(), f"{origin} and local search")
+
+    def _greedy(self, run: _Run, proven: Aggregate) -> None:
+        """A greedy deal where no assignment was found, or one that leaves a gap; `construction` says which one won."""
+        gap = relative_gap(run.objective, proven.bound)
+        good = gap is not None and gap <= self.target_gap
+        if run.placement is not None and (good or run.left_s() <= 0):
+            return
+        dealt = Greedy(seed=self.seed, local_search=False).solve(run.problem, time_limit_s=max(1.0, run.left_s()))
+        if dealt.placement is not None:
+            run.offer(dealt.placement, "greedy deal")
+            self._improve(run, dealt.placement, "greedy deal")
 
     def _report(self, run: _Run, aggregate: Aggregate | None, began: float, infeasible: bool) -> SolveReport:
         found = run.placement is not None

@@ -136,8 +136,9 @@ class Greedy:
             most = min(most, problem.max_gpus)
         divisible = min(sum(float(t.load.sum(axis=0).min()) for t in tiers) for tiers in variants)
         lowest = max(1, min(most, int(np.ceil(0.999 * divisible)) if np.isfinite(divisible) else 1))
-        # a price list alone cannot get better with more GPUs
-        patience = 0 if all(isinstance(t, GpuCount) for t in problem.terms) else self.patience
+        # if GPUs of one price are all that counts, more of them cannot be better
+        one_price = len(set(problem.context.price.values())) == 1
+        patience = 0 if one_price and all(isinstance(t, GpuCount) for t in problem.terms) else self.patience
         size, step, worse = lowest, 1, 0
         top = -1.0
         while size <= most and worse <= patience:

@@ -57,7 +57,7 @@ def _bans(state: SearchState, g: int, leave: Indices, enter: Indices) -> np.ndar
 def best_exchange(
     state: SearchState, g: int, h: int, rng: np.random.Generator, *, most: int = SAMPLE, excess_only: bool = False
 ) -> tuple[float, float, int, int] | None:
-    """(excess change, objective change, give, take) of the best exchange of a pair, or None without a gain.
+    """(excess change, merit change, give, take) of the best exchange of a pair, or None without a gain.
 
     Less excess comes first; the objective decides among exchanges that leave the excess as it is.
 
@@ -90,11 +90,11 @@ def best_exchange(
         [state.score_costs(state.options[x], phi[tied], u[tied]) for x, phi, u in zip((g, h), phis, used, strict=True)],
         axis=1,
     )
-    objective = state.objective()
-    change_objective = state.totals([g, h], costs) - objective
+    merit = state.merit()
+    change_objective = state.totals([g, h], costs) - merit
     row = int(change_objective.argmin())
     best = int(tied[row])
-    if change[best] < -_GAIN or change_objective[row] < -_GAIN * max(1.0, abs(objective)):
+    if change[best] < -_GAIN or change_objective[row] < -_GAIN * max(1.0, abs(merit)):
         return float(change[best]), float(change_objective[row]), int(give[best]), int(take[best])
     return None
 

@@ -15,6 +15,8 @@ from placement.problem import Array, GpuAssignment, Placement, PlacementProblem
 
 #: A facet counts as satisfied up to here; stricter than `violations`, which recomputes sums in another order.
 FEASIBLE = 1e-7
+#: Weight of the tie break of MAX terms, relative to the term.
+TIE_BREAK = 1e-3
 
 Indices = NDArray[np.int64]
 
@@ -50,8 +52,12 @@ class SearchState:
         self.phi = np.zeros((len(self.options), problem.phi.shape[1]))
         self.excess = np.zeros(len(self.options))
         self.costs = np.zeros((len(self.options), len(problem.terms)))
+        self.tie_break = 0.0
         for g in range(len(self.options)):
             self.refresh(g)
+        worst = float(self.costs[:, self.is_max].max(initial=0.0))
+        if worst > 0:
+            self.tie_break = TIE_BREAK / (len(self.options) * worst)
 
     # ------------------------------------------------------------------ scoring
     def score_excess(self, option: int, phi: Array, slots: Array, used: NDArray[np.bool_]) -> Array:
@@ -85,20 +91,23 @@ class SearchState:
         self.costs[g] = self.score_costs(self.options[g], self.phi[g : g + 1], used)[0]
 
     def totals(self, gpus: Sequence[int], costs: Array) -> Array:
-        """Objective of P alternatives that give the named GPUs new costs (P, len(gpus), T).
+        """Merit of P alternatives that give the named GPUs new costs (P, len(gpus), T).
 
         SUM terms add over GPUs, MAX terms take the worst.
         """
         others = np.delete(self.costs, gpus, axis=0)
         total = costs[:, :, ~self.is_max].sum(axis=(1, 2)) + others[:, ~self.is_max].sum()
         if self.is_max.any():
-            floor = others[:, self.is_max].max(axis=0, initial=0.0)
-            total = total + np.maximum(costs[:, :, self.is_max].max(axis=1), floor).sum(axis=1)
+            mine, rest = costs[:, :, self.is_max], others[:, self.is_max]
+            total = total + np.maximum(mine.max(axis=1), rest.max(axis=0, initial=0.0)).sum(axis=1)
+            total = total + self.tie_break * ((mine**2).sum(axis=(1, 2)) + (rest**2).sum())
         return np.asarray(total)
 
-    def objective(self) -> float:
-        sums, worst = self.costs[:, ~self.is_max].sum(), self.costs[:, self.is_max].max(axis=0, initial=0.0).sum()
-        return float(sums + worst)
+    def merit(self) -> float:
+        """The objective; with MAX terms plus a small sum of squares, so that search also lowers all but the last of
+        several worst GPUs."""
+        sums, worst = self.costs[:, ~self.is_max].sum(), self.costs[:, self.is_max]
+        return float(sums + worst.max(axis=0, initial=0.0).sum() + self.tie_break * (worst**2).sum())
 
     def total_excess(self) -> float:
         return float(self.excess.sum())
@@ -150,10 +159,10 @@ class SearchState:
             order = np.lexsort((totals, np.round(excess[row, candidates] + bans, 12)))
             best = int(candidates[order[0]])
             if best != self.options[g]:
-                before = (self.excess[g], self.objective())
+                before = (self.excess[g], self.merit())
                 old, self.options[g] = self.options[g], best
                 self.refresh(g)
-                if (self.excess[g], self.objective()) < before:
+                if (self.excess[g], self.merit()) < before:
                     changed = True
                 else:
                     self.options[g] = old

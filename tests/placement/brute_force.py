@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 
-from placement.problem import GpuAssignment, Placement, PlacementProblem, evaluate, violations
+import numpy as np
+
+from placement.problem import GpuAssignment, Placement, PlacementProblem, violations
 
 
 def partitions(items: list[int]) -> Iterator[list[list[int]]]:
@@ -22,26 +25,30 @@ def partitions(items: list[int]) -> Iterator[list[list[int]]]:
 
 def optimum(problem: PlacementProblem) -> float | None:
     """Least objective over all placements that break no rule; None if there is none."""
+    weights = np.array([t.weight / t.scale for t in problem.terms])
+    is_max = np.array([t.aggregate == "max" for t in problem.terms])
+
+    @cache
+    def fitting(block: tuple[int, ...]) -> list[tuple[int, np.ndarray]]:
+        """Options that a block fits, with the weighted cost of each term."""
+        phi = problem.phi[list(block)].sum(axis=0)[None]
+        return [
+            (o, weights * [t.cost(model, phi, problem.context)[0] for t in problem.terms])
+            for o, model in enumerate(problem.options)
+            if problem.allowed[list(block), o].all() and model.violation(phi)[0] <= 0
+        ]
+
     best: float | None = None
     most = len(problem.items) if problem.max_gpus is None else problem.max_gpus
     for partition in partitions(list(range(len(problem.items)))):
         if len(partition) > most:
             continue
-        fitting = []
-        for block in partition:
-            phi = problem.phi[block].sum(axis=0)[None]
-            fitting.append(
-                [
-                    o
-                    for o, model in enumerate(problem.options)
-                    if problem.allowed[block, o].all() and model.violation(phi)[0] <= 0
-                ]
-            )
-        for choice in product(*fitting):
-            placement = Placement(
-                tuple(GpuAssignment(o, tuple(b)) for o, b in zip(choice, partition, strict=True))
-            )
-            value = evaluate(problem, placement)[0]
-            if (best is None or value < best) and not violations(problem, placement):
-                best = value
+        blocks = [tuple(b) for b in partition]
+        for choice in product(*map(fitting, blocks)):
+            costs = np.array([c for _, c in choice])
+            value = float(np.where(is_max, costs.max(axis=0), costs.sum(axis=0)).sum())
+            if best is None or value < best:
+                placement = Placement(tuple(GpuAssignment(o, b) for (o, _), b in zip(choice, blocks, strict=True)))
+                if not violations(problem, placement):
+                    best = value
     return best

@@ -84,12 +84,12 @@ def tiny(name: str, terms: str) -> PlacementProblem:
 
 
 def alike() -> tuple[PlacementProblem, int]:
-    """200 equal adapters of 1 req/s, one setting of 32 slots.
+    """208 equal adapters of 1 req/s, one setting of 32 slots.
 
     Limit 20 / (1 + 32 * 8 / 4000) = 18.8 req/s; the first facet reads n / 18.8 - 1 + 0.02 <= 0, so 18 adapters a GPU
-    and ceil(200 / 18) = 12 GPUs.
+    and ceil(208 / 18) = 12 (divisible: 208 / 18.4 = 11.3) GPUs.
     """
-    return problem([adapter(f"a{i}", 1.0) for i in range(200)], options=[option(32, 8)]), 12
+    return problem([adapter(f"a{i}", 1.0) for i in range(208)], options=[option(32, 8)]), 12
 
 
 def cold() -> tuple[PlacementProblem, int]:

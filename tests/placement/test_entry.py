@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from placement.__main__ import main, normalised
+from placement.problem import SolveReport
+from placement.verify import ColumnVerdict, Verification
 from tests.placement.conftest import HEADER
+from twin.column import Column
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +105,7 @@ BAD = {
     "unknown key in a group": (["workload.pth=x"], "valid in workload"),
     "added unknown key": (["+foo=1"], "unknown option 'foo'"),
     "unknown argument of a part": (["+constraint.foo=1"], "slo"),
-    "broken override": (["seed=[1"], "seed"),
+    "broken override": (["seed=[1"], "'seed=[1'"),
     "negative seed": (["seed=-1"], "at least 0"),
     "zero time limit": (["time_limit_s=0"], "above 0"),
     "text for a number": (["constraint.late_share=x"], "constraint.late_share"),
@@ -135,18 +139,14 @@ def test_bad_input_is_one_screen_and_exit_code_2(
 ) -> None:
     arguments, expected = BAD[case]
     replaced = {a.partition("=")[0].lstrip("+") for a in arguments}
-    kept = [] if case == "unknown subcommand" else [o for o in small if o.partition("=")[0] not in replaced]
-    code = main([*arguments, *([] if code_needs_no_rest(case) else ["verify=none"] * ("verify" not in replaced)), *kept])
+    rest = [o for o in ("verify=none", *small) if o.partition("=")[0] not in replaced]
+    code = main([*arguments, *(rest if case != "unknown subcommand" else [])])
     captured = capsys.readouterr()
     assert code == 2
     assert expected in captured.err
     assert "Traceback" not in captured.err + captured.out
     assert len(captured.err.splitlines()) <= 40
     assert not documents(tmp_path)
-
-
-def code_needs_no_rest(case: str) -> bool:
-    return case == "unknown subcommand"
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,7 @@ def test_debug_shows_the_traceback_of_an_input_error(small: list[str], capsys: p
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_interrupt_saves_the_incumbent(
-    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupt_saves_the_incumbent(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -211,6 +209,65 @@ def test_interrupt_saves_the_incumbent(
     assert data["termination"] == "interrupted"
     assert data["status"] == "unverified"
     assert data["gpus"]
+
+
+def test_interrupt_before_the_first_placement(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = SolveReport("no_solution", "interrupted", None, math.nan, None, None, 0.1, "greedy")
+    monkeypatch.setattr("placement.solvers.greedy.Greedy.solve", lambda *_, **__: report)
+    assert main(["solver=greedy", *small]) == 130
+    assert not documents(tmp_path)
+
+
+def test_nothing_found_is_not_called_infeasible(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = SolveReport("no_solution", "time_limit", None, math.nan, None, None, 0.1, "greedy")
+    monkeypatch.setattr("placement.solvers.greedy.Greedy.solve", lambda *_, **__: report)
+    assert main(["solver=greedy", *small]) == 4
+    assert documents(tmp_path)[0]["status"] == "no_solution"
+    assert "raise time_limit_s" in capsys.readouterr().err
+
+
+def test_failed_verification_is_exit_code_4_and_tightening_is_bounded(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twin that accepts nothing ends after the allowed rounds, with the last placement saved."""
+    rounds: list[int] = []
+
+    def refuse(self: object, columns: list[Column], *_: object, round_: int, **__: object) -> Verification:
+        rounds.append(round_)
+        metrics = {"e2e_mean_s": 1.0, "itl_mean_ms": 10.0}
+        return Verification(tuple(ColumnVerdict(False, "never healthy", (1, 2, 3), metrics) for _ in columns))
+
+    monkeypatch.setattr("placement.verify.TwinVerifier.columns", refuse)
+    assert main(["objective=latency", "solver=greedy", "verify.max_rounds=2", *small]) == 4
+    (data,) = documents(tmp_path)
+    assert 1 <= len(rounds) <= 3
+    assert rounds == list(range(len(rounds)))
+    assert data["status"] == "unverified"
+    assert data["gpus"]
+    assert any("did not accept" in w for w in data["warnings"])  # type: ignore[attr-defined]
+
+
+def test_placement_that_passes_after_tightening_keeps_the_first_bound(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first round is refuted, the second accepted: verified, and the gap is measured against the first bound."""
+
+    def second_time(self: object, columns: list[Column], *_: object, round_: int, **__: object) -> Verification:
+        metrics = {"e2e_mean_s": 1.0, "itl_mean_ms": 10.0}
+        return Verification(tuple(ColumnVerdict(round_ > 0, "", (1, 2, 3), metrics) for _ in columns))
+
+    monkeypatch.setattr("placement.verify.TwinVerifier.columns", second_time)
+    assert main(["objective=gpu_count", "solver=greedy", *small]) == 0
+    (data,) = documents(tmp_path)
+    assert data["status"] == "verified"
+    assert data["verification"]["rounds"] == 2  # type: ignore[index]
+    assert data["bound"] <= data["bound_tightened"] <= data["objective"]  # type: ignore[operator]
+    gap = (data["objective"] - data["bound"]) / data["objective"]  # type: ignore[operator]
+    assert data["gap"] == pytest.approx(gap)
 
 
 def test_cfg_shows_configuration_without_running(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def fake_simulate(column: Column, seed: int) -> Any:
         "itl_mean_ms": itl_ms,
         "out_throughput_tps": output_tps * min(1.0, 1 / max(use, 1e-9)),
         "requests_in_system": output_tps * itl_ms / 1000,
-        "tpot_mean_ms": float("nan"),
+        "tpot_mean_ms": itl_ms if use > 0.1 else float("nan"),
     }
     late = np.full(n, 50 if use > 0.9 else 0)
     return SimpleNamespace(row=row, counts=np.full(n, 100), late_counts=late)
@@ -64,8 +64,14 @@ def records(
     tmp_path_factory: pytest.TempPathFactory, calibration: Calibration, settings: tuple[EngineSetting, ...]
 ) -> Records:
     folder: Path = tmp_path_factory.mktemp("dataset")
-    make_dataset(folder, DatasetSpec(rays=120, columns=20, pooled_seeds=1), settings, calibration, fake_simulate)
+    make_dataset(folder, DatasetSpec(rays=60, columns=10, pooled_seeds=1), settings, calibration, fake_simulate)
     return read_records(folder)
+
+
+@pytest.fixture(scope="session")
+def column_phi(records: Records) -> np.ndarray:
+    """Summed features of the simulated columns, (C, F)."""
+    return records.column_features()
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +79,8 @@ def artifact(records: Records, calibration: Calibration) -> Artifact:
     pytest.importorskip("torch", reason="training needs the extra `train`")
     from surrogates.train import TrainingOptions, train
 
-    options = TrainingOptions(
-        gauges=2, facets=4, hinges=3, perceptrons=2, gauge_steps=400, load_steps=300, perceptron_steps=200
+    options = TrainingOptions(  # fmt: skip
+        gauges=2, facets=3, hinges=2, perceptrons=2, hidden=6, perceptron_hidden=16, gauge_steps=200, load_steps=150,
+        perceptron_steps=120, batch_size=256,
     )
     return train(records, calibration, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surrogates.features import FEATURE_NAMES, INDEX, SLOT_FEATURES, AdapterArrays, adapter_features, features_of_arrays
@@ -24,12 +24,14 @@ adapters = st.builds(
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(adapters, min_size=1, max_size=8), st.lists(adapters, min_size=1, max_size=8))
 def test_features_of_a_union_are_the_sum_of_features(first: list[Adapter], second: list[Adapter]) -> None:
     total = adapter_features(first).sum(axis=0) + adapter_features(second).sum(axis=0)
     np.testing.assert_allclose(adapter_features(first + second).sum(axis=0), total, rtol=1e-12)
 
 
+@settings(max_examples=25)
 @given(st.lists(adapters, min_size=2, max_size=8), st.randoms(use_true_random=False))
 def test_each_adapter_has_its_own_features_in_any_order(mix: list[Adapter], random: object) -> None:
     order = list(range(len(mix)))
@@ -37,6 +39,7 @@ def test_each_adapter_has_its_own_features_in_any_order(mix: list[Adapter], rand
     np.testing.assert_array_equal(adapter_features([mix[k] for k in order]), adapter_features(mix)[order])
 
 
+@settings(max_examples=25)
 @given(st.lists(adapters, min_size=1, max_size=5))
 def test_arrays_and_adapters_convert_into_each_other(mix: list[Adapter]) -> None:
     arrays = AdapterArrays.from_adapters(mix)

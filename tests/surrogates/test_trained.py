@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as limit
 from hypothesis import strategies as st
 
 from surrogates.artifact import META_FILE, WEIGHTS_FILE, Artifact, read_artifact
@@ -37,10 +38,6 @@ def planning(request: pytest.FixtureRequest, artifact: Artifact, calibration: Ca
     return NeuralPlanningModel(artifact, calibration, request.param)
 
 
-def phi_of(records: Records, index: int) -> np.ndarray:
-    return records.column_features()[index % len(records.ray)]
-
-
 def test_training_learns_the_boundary(artifact: Artifact) -> None:
     for rule in ("stable", "published"):
         assert artifact.meta["scores"][rule]["convex"]["theta_error_median_pct"] < 15
@@ -65,32 +62,33 @@ def test_training_refuses_records_of_another_calibration(records: Records, calib
         train(records, replace(calibration, load=replace(calibration.load, equal_rank_ms=1.0)), TrainingOptions())
 
 
+@limit(max_examples=30)
 @given(columns, unseen_slots, st.floats(0, 1))
 def test_gauge_and_loads_are_convex_in_load_for_settings_never_seen(
-    planning: NeuralPlanningModel, records: Records, pair: list[int], slots: int, share: float
+    planning: NeuralPlanningModel, column_phi: np.ndarray, pair: list[int], slots: int, share: float
 ) -> None:
     option = planning.option(EngineSetting(GPU, slots, 16))
-    one, two = (phi_of(records, k) for k in pair)
+    one, two = (column_phi[k % len(column_phi)] for k in pair)
     between = (share * one + (1 - share) * two)[None]
     for function in (option.feasible.violation, option.requests_in_system, option.requests_decoding):
         ends = share * function(one[None]) + (1 - share) * function(two[None])
         assert function(between)[0] <= ends[0] + 1e-9 * (1 + abs(ends[0]))
 
 
+@limit(max_examples=30)
 @given(st.integers(0, 10_000), unseen_slots)
 def test_loads_are_positive_and_an_empty_gpu_has_none(
-    planning: NeuralPlanningModel, records: Records, index: int, slots: int
+    planning: NeuralPlanningModel, column_phi: np.ndarray, index: int, slots: int
 ) -> None:
     option = planning.option(EngineSetting(GPU, slots, 8))
-    phi = np.stack([phi_of(records, index), np.zeros(len(FEATURE_NAMES))])
+    phi = np.stack([column_phi[index % len(column_phi)], np.zeros(len(FEATURE_NAMES))])
     for load in (option.requests_in_system, option.requests_decoding):
         assert load(phi)[0] > 0
         assert load(phi)[1] == 0
 
 
-def test_margin_lies_between_feasible_and_outer(planning: NeuralPlanningModel, records: Records) -> None:
-    setting = EngineSetting(GPU, 32, 16)
-    phi = records.column_features()
+def test_margin_lies_between_feasible_and_outer(planning: NeuralPlanningModel, column_phi: np.ndarray) -> None:
+    setting, phi = EngineSetting(GPU, 32, 16), column_phi
     any_count, within = planning.option(setting), planning.option(setting, within_slots=True)
     np.testing.assert_allclose(
         any_count.feasible.violation(phi) - any_count.outer.violation(phi), planning.margin(setting)
@@ -99,7 +97,7 @@ def test_margin_lies_between_feasible_and_outer(planning: NeuralPlanningModel, r
     assert within.max_adapters == 32
 
 
-def test_hull_keeps_columns_inside_what_was_trained(planning: NeuralPlanningModel, records: Records) -> None:
+def test_hull_keeps_columns_inside_what_was_trained(planning: NeuralPlanningModel) -> None:
     setting = EngineSetting(GPU, 32, 16)
     usual = Adapter("a", 16, 0.05, Lengths(223, 1.1), Lengths(197, 1.06))
     for within in (False, True):
@@ -209,10 +207,11 @@ def test_light_columns_are_called_healthy_and_heavy_ones_starved(artifact: Artif
     assert mean[0] < 0 < mean[1]
 
 
+@limit(max_examples=30)
 @given(st.integers(0, 10_000))
-def test_metric_scales_are_invertible(records: Records, index: int) -> None:
+def test_metric_scales_are_invertible(records: Records, column_phi: np.ndarray, index: int) -> None:
     column = index % len(records.ray)
-    phi = records.column_features()[[column]]
+    phi = column_phi[[column]]
     metrics = {name: records.metrics[name][[column]] for name in METRIC_SCALES}
     again = from_targets(to_targets(metrics, phi), phi)
     for name, scale in METRIC_SCALES.items():

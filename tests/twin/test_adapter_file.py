@@ -150,6 +150,15 @@ def test_a_wrong_optional_value_is_named_with_line_and_column(file: Path, column
     assert f"line 3, column {column!r}" in error.where
 
 
+def test_a_correlation_that_the_spreads_cannot_have_is_refused(file: Path) -> None:
+    error = refused(
+        file, f"{HEADER},prompt_cv,output_cv,length_correlation\na,8,1,10,10,2,1,-0.4\nb,8,1,10,10,2,1,-0.6\n"
+    )
+    assert "length_correlation -0.6" in error.problem
+    assert "line 3" in error.where
+    assert "above -0.500" in error.remedy
+
+
 def test_line_numbers_count_lines_and_not_rows(file: Path) -> None:
     """A quoted cell may span lines, and blank lines count."""
     error = refused(file, f'{HEADER}\n"two\nlines",8,1,10,10\n\nb,8,x,10,10\n')

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from twin.arguments import number, whole_number
 from twin.dealing import apportion, deal_ranks, power_law_shares
-from twin.request_log import ARRIVAL_CV_RANGE
+from twin.request_log import ARRIVAL_CV_RANGE, possible_correlation
 from twin.traces.servegen_files import Clients, lengths_file, read_lengths, read_windows
 from twin.traces.source import find_file, request_limit, scaling_note, target_rate
 from twin.wording import counted, percent
@@ -93,6 +93,7 @@ def read_servegen(
     split_cvs = np.sqrt(1.0 + share * (cvs[client] ** 2 - 1.0))
     label = file.name.split("_clients_windows")[0]
     ids = _adapter_ids(label, clients.ids, client)
+    correlations = possible_correlation(correlation, lengths.prompt_cv, lengths.output_cv)
     adapters = tuple(
         Adapter(
             ids[i],
@@ -102,7 +103,7 @@ def read_servegen(
             Lengths(float(lengths.output_mean[c]), float(lengths.output_cv[c])),
             float(split_cvs[i]),
             0.0,
-            _possible_correlation(correlation, float(lengths.prompt_cv[c]), float(lengths.output_cv[c])),
+            float(correlations[c]),
         )
         for i, c in enumerate(client)
     )
@@ -156,11 +157,6 @@ def _adapter_ids(label: str, ids: list[str], client: Ints) -> list[str]:
         seen[c] += 1
         names.append(f"{label}-client-{ids[c]}" + (f"-{seen[c]}" if total[c] > 1 else ""))
     return names
-
-
-def _possible_correlation(correlation: float, prompt_cv: float, output_cv: float) -> float:
-    """Lengths of such spreads cannot have E[prompt * output] <= 0."""
-    return max(correlation, -0.99 / max(prompt_cv * output_cv, 1e-9)) if correlation < 0 else correlation
 
 
 def _mapping_note(file: Path, clients: int, adapters: int, kept_share: float) -> str:

@@ -1,0 +1,207 @@
+"""Every solver and every objective on the same problems, against simple baselines.
+
+    python -m benchmarks.solvers [suite=quick|full] [time_limit_s=10] [surrogate=neural|analytic] [seeds=3]
+
+Instances: the publications' shape (three rates dealt in turn) and power laws. `value`, `bound` and `gap` belong to the
+planning model; `verified` and `starved_gpus` come from the twin, rule `stable`, requests of all seeds pooled. The
+solvers run once: no verification loop, no tightening. `seeds=0` leaves the twin out.
+
+Not measured: solver memory, several GPU types, the effect of tightening, spread over repeated runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.arguments import key_values
+from benchmarks.baselines import BASELINES, place, smallest
+from placement.build import build_problem
+from placement.objectives import GpuCount, MeanE2E, Objective
+from placement.pipeline import certified_minimum
+from placement.problem import Placement, PlacementProblem, Solver, evaluate, violations
+from placement.solvers.cpsat import CpSat
+from placement.solvers.greedy import Greedy
+from placement.solvers.greedy_published import GreedyPublished
+from placement.solvers.milp import MilpSolver
+from surrogates.analytic import AnalyticSurrogate
+from surrogates.neural_planning import load_planning_model
+from surrogates.planning import PlanningModel
+from twin.calibration import Calibration, load_calibration
+from twin.errors import InputError, PlacementError
+from twin.memory import memory_error
+from twin.settings import setting_grid
+from twin.simulate import simulate_many
+from twin.synthetic import discrete_rates, power_law
+from twin.verdict import stable
+from twin.workload import Workload
+
+CALIBRATION = "llama-3.1-8b-h100-64gb"
+MAX_LORAS, MAX_RANKS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384), (8, 16, 32)
+SOLVERS: tuple[Solver, ...] = (Greedy(), GreedyPublished(), CpSat(), MilpSolver())
+OBJECTIVES = {
+    "gpu_count": Objective((GpuCount(),)),
+    "latency": Objective((MeanE2E(),)),
+    "weighted": Objective((GpuCount(), MeanE2E(scale=2.0))),
+}
+HORIZON_S = 3600.0
+
+
+def workloads(suite: str) -> dict[str, Workload]:
+    """Instances of a suite.
+
+    Raises:
+        InputError: unknown suite.
+    """
+
+    def skewed(n: int) -> Workload:
+        return power_law(n, n / 10, 0.9, [8, 16, 32], arrival_cv=[1.0, 3.0], length_scale_cv=0.3, seed=1)
+
+    quick = {
+        "published-192": discrete_rates(192, [0.1, 0.05, 0.025], [8, 16, 32]),
+        "power-law-300": skewed(300),
+    }
+    if suite == "quick":
+        return quick
+    if suite == "full":
+        return quick | {
+            "published-384": discrete_rates(384, [0.4, 0.1, 0.0125], [8, 16, 32]),
+            "power-law-1000": skewed(1000),
+            "power-law-5000": skewed(5000),
+        }
+    raise InputError(f"suite {suite!r} is unknown", remedy="use suite=quick or suite=full")
+
+
+def planning_model(name: str, calibration: Calibration) -> PlanningModel:
+    """The neural planning model, or by name the closed form."""
+    if name == "neural":
+        return load_planning_model(calibration)
+    if name == "analytic":
+        return AnalyticSurrogate({calibration.stamp.gpu_type: calibration})
+    raise InputError(f"surrogate {name!r} is unknown", remedy="use surrogate=neural or surrogate=analytic")
+
+
+def problem_of(workload: Workload, planning: PlanningModel, calibration: Calibration) -> PlacementProblem:
+    """GPU-count problem over all settings that start and that the model knows."""
+    settings = []
+    for setting in setting_grid((calibration.stamp.gpu_type,), MAX_LORAS, MAX_RANKS):
+        try:
+            if memory_error(setting, calibration) is None:
+                planning.option(setting)
+                settings.append(setting)
+        except InputError:
+            continue
+    gpu = replace(calibration.gpu, name=calibration.stamp.gpu_type)
+    return build_problem(workload, planning, settings, (gpu,), (GpuCount(),))
+
+
+def in_twin(
+    problem: PlacementProblem, placement: Placement | None, calibration: Calibration, seeds: int
+) -> dict[str, Any]:
+    """Whether every GPU is healthy in the twin, and how many are not; None without seeds or placement."""
+    if placement is None or seeds == 0:
+        return {"verified": None, "starved_gpus": None}
+    columns = placement.columns(problem)
+    results = simulate_many(columns, calibration, seeds=range(500_000, 500_000 + seeds), horizon_s=HORIZON_S, threads=2)
+    starved = sum(not stable(of_column).healthy for of_column in results)
+    return {"verified": starved == 0, "starved_gpus": starved}
+
+
+def solver_row(
+    problem: PlacementProblem, solver: Solver, time_limit_s: float, calibration: Calibration, seeds: int
+) -> dict[str, Any] | None:
+    """Figures of one solver, or None if it does not support the objective."""
+    try:
+        report = solver.solve(problem, time_limit_s=time_limit_s)
+    except InputError:
+        return None
+    if report.placement is not None and violations(problem, report.placement):
+        raise AssertionError(f"{solver.name}: {violations(problem, report.placement)[0]}")
+    return {
+        "solver": solver.name,
+        "value": _number(report.objective),
+        "bound": _number(report.bound),
+        "gap": _number(report.gap),
+        "runtime_s": round(report.runtime_s, 2),
+        "gpus": len(report.placement.gpus) if report.placement else None,
+        **in_twin(problem, report.placement, calibration, seeds),
+    }
+
+
+def baseline_row(
+    problem: PlacementProblem, name: str, minimum: int, calibration: Calibration, seeds: int
+) -> dict[str, Any]:
+    """A baseline on the fleet of the objective, or on the fewest GPUs that the planning model accepts for it."""
+    began = time.perf_counter()
+    if problem.max_gpus is not None:
+        placement: Placement | None = place(problem, BASELINES[name], problem.max_gpus)
+    else:
+        placement = smallest(problem, BASELINES[name], minimum, 2 * minimum + 10)
+    feasible = placement is not None and not violations(problem, placement)
+    return {
+        "solver": name,
+        "value": _number(evaluate(problem, placement)[0]) if placement is not None and feasible else None,
+        "bound": None,
+        "gap": None,
+        "runtime_s": round(time.perf_counter() - began, 2),
+        "gpus": len(placement.gpus) if placement is not None else None,
+        **in_twin(problem, placement, calibration, seeds),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 6)
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """One line of the table."""
+    text = {k: "-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
+    gap = "-" if row["gap"] is None else f"{100 * row['gap']:.2f} %"
+    print(
+        f"{text['name']:16}{text['objective']:11}{text['solver']:18}{text['value']:>9}{text['bound']:>9}{gap:>9}"
+        f"{text['runtime_s']:>9}{text['gpus']:>6}{text['starved_gpus']:>9}",
+        flush=True,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = key_values(arguments, {"suite": "quick", "time_limit_s": 10.0, "surrogate": "neural", "seeds": 3})
+    calibration = load_calibration(CALIBRATION)
+    planning = planning_model(options["surrogate"], calibration)
+    seeds, limit = options["seeds"], options["time_limit_s"]
+    rows: dict[str, list[dict[str, Any]]] = {"instances": [], "baselines": []}
+    print(
+        f"{'instance':16}{'objective':11}{'solver':18}{'value':>9}{'bound':>9}{'gap':>9}{'seconds':>9}{'GPUs':>6}"
+        f"{'starved':>9}"
+    )
+    for name, workload in workloads(options["suite"]).items():
+        counted = problem_of(workload, planning, calibration)
+        minimum = certified_minimum(counted, limit)
+        if minimum is None:
+            raise InputError(f"no GPU count could be certified for {name}", remedy="raise time_limit_s")
+        for label, objective in OBJECTIVES.items():
+            problem = replace(counted, terms=objective.terms, max_gpus=objective.fleet_size(minimum, None))
+            head = {"name": name, "n": len(workload.adapters), "objective": label}
+            for solver in SOLVERS:
+                row = solver_row(problem, solver, limit, calibration, seeds)
+                if row is not None:
+                    rows["instances"].append(head | row)
+                    show(rows["instances"][-1])
+            for baseline in BASELINES:
+                rows["baselines"].append(head | baseline_row(problem, baseline, minimum, calibration, seeds))
+                show(rows["baselines"][-1])
+    print(json.dumps({"surrogate": options["surrogate"], "time_limit_s": limit, **rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except PlacementError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

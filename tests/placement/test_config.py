@@ -1,0 +1,200 @@
+"""Configuration: every option composes and can be built, and bad values are refused with their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from placement.config import EngineConfig, HardwareConfig, conf_dir, config_hash, load_run, with_default_objective
+from placement.instantiate import build, check_targets, locate
+from placement.schema import bounded, parse
+from twin.errors import InputError
+
+CONF = conf_dir()
+#: Groups of other programs.
+OTHERS = {"commands"}
+OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name not in OTHERS)
+#: Workloads read from measured traces, with their folder in the measured data.
+TRACES = {"azure": "azure_llm_2023", "mooncake": "mooncake", "servegen": "servegen"}
+
+
+def composed(overrides: list[str]) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return {str(k): v for k, v in config.items()}
+
+
+def overrides_for(group: str, option: str, tmp_path: Path) -> list[str]:
+    """The option with what it needs to be built: files for a workload, a surrogate without weights."""
+    chosen = [f"{'+' if group == 'objective' else ''}{group}={option}"]
+    if group != "surrogate":
+        chosen.append("surrogate=analytic")
+    if group == "calibration" and option.startswith("qwen"):
+        chosen.append("model=qwen2.5-7b")
+    if (group, option) == ("workload", "file"):
+        (tmp_path / "a.csv").write_text("adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens\na,8,1,200,200\n")
+        chosen.append(f"workload.path={tmp_path}/a.csv")
+    if (group, option) == ("workload", "access_log"):
+        (tmp_path / "log.csv").write_text(
+            "timestamp,adapter_id,prompt_tokens,output_tokens\n"
+            + "".join(f"{t},a,100,50\n" for t in range(0, 3600, 60))
+        )
+        (tmp_path / "registry.csv").write_text("adapter_id,rank\na,8\n")
+        chosen += [f"workload.path={tmp_path}/log.csv", f"workload.registry={tmp_path}/registry.csv"]
+    return chosen
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_builds(
+    group: str, option: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    overrides = overrides_for(group, option, tmp_path)
+    if group == "workload" and option in TRACES:
+        folder = request.getfixturevalue("measured_data") / "traces" / TRACES[option]
+        overrides.append(f"workload.path={folder}")
+    config = composed(overrides)
+    try:
+        run = load_run(config)
+    except InputError as error:
+        # Weights are trained and may be absent; the message says how to get them.
+        if (group, option) == ("surrogate", "neural") and "no trained surrogate" in error.problem:
+            pytest.skip("weights are not shipped with this checkout")
+        raise
+    assert run.workload.adapters
+    assert run.settings
+    assert run.objective.terms
+
+
+def test_every_group_has_a_checked_default() -> None:
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    named = {next(iter(d)) for d in defaults if isinstance(d, dict)}
+    folders = {p.name for p in CONF.iterdir() if p.is_dir() and not p.name.startswith("_")} - OTHERS
+    assert named == folders - {"objective"}
+
+
+def test_calibration_follows_model_and_hardware() -> None:
+    assert composed(["model=qwen2.5-7b"])["calibration"]["name"] == "qwen2.5-7b-h100-64gb"
+
+
+def test_default_objective_is_said() -> None:
+    config, notes = with_default_objective({})
+    assert list(config["objective"]["terms"]) == ["gpu_count"]
+    assert "gpu_count" in notes[0]
+    assert with_default_objective({"objective": {"terms": {}}}) == ({"objective": {"terms": {}}}, ())
+
+
+def test_hash_ignores_key_order_and_sees_values() -> None:
+    assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash({"b": {"d": 3, "c": 2}, "a": 1})
+    assert config_hash({"a": 1}) != config_hash({"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("count", 0), ("count", 1.5), ("price_per_hour", 0), ("price_per_hour", float("nan")), ("host_memory_gib", -1)],
+)
+def test_hardware_out_of_range(key: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"hardware\.{key}"):
+        parse(HardwareConfig, {"name": "h100-64gb", key: value}, "hardware")
+
+
+def test_engine_lists_are_ranges_of_each_element() -> None:
+    good = parse(EngineConfig, {"max_loras": [8, 16], "max_lora_rank": 8}, "engine")
+    assert [(s.max_loras, s.max_lora_rank) for s in good.settings("x")] == [(8, 8), (16, 8)]
+    with pytest.raises(InputError, match=r"engine\.max_loras = 0"):
+        parse(EngineConfig, {"max_loras": [8, 0], "max_lora_rank": 8}, "engine")
+    with pytest.raises(InputError, match=r"engine\.max_loras is missing"):
+        parse(EngineConfig, {"max_lora_rank": 8}, "engine")
+
+
+@dataclass(frozen=True)
+class Example:
+    share: float = bounded(0, 1, default=0.5, above=True)
+    names: tuple[str, ...] = ()
+    flag: bool = False
+    limit: int | None = None
+
+
+def test_parse_converts_plain_data_and_keeps_types() -> None:
+    parsed = parse(Example, {"share": 1, "names": ["a"], "limit": 3.0}, "x")
+    assert parsed == Example(1.0, ("a",), False, 3)
+    assert isinstance(parsed.share, float)
+    assert isinstance(parsed.limit, int)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"share": 0},
+        {"share": True},
+        {"share": "1"},
+        {"names": "a"},
+        {"names": [1]},
+        {"flag": 1},
+        {"limit": 1.5},
+        {"shre": 1},
+    ],
+)
+def test_parse_refuses(data: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        parse(Example, data, "x")
+
+
+def test_unknown_option_suggests_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'share'"):
+        parse(Example, {"shre": 1}, "x")
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "placementx.evil", "subprocess.run", "twin_evil.x", "", "os"]
+)
+def test_foreign_targets_are_refused_before_import(target: str) -> None:
+    with pytest.raises(InputError, match="may not be instantiated"):
+        check_targets({"a": [{"b": {"_target_": target}}]})
+
+
+@pytest.mark.parametrize(
+    "target", ["placement.files.os.remove", "placement.config.hashlib.sha256", "twin.calibration.yaml.load"]
+)
+def test_targets_reached_through_a_project_module_are_refused(target: str) -> None:
+    with pytest.raises(InputError, match="defined in"):
+        locate(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["placement.nowhere.f", "placement.files.nothing", "placement", "twin.workload.DEFAULT_TTFT_P99_S"]
+)
+def test_targets_that_are_no_callable(target: str) -> None:
+    with pytest.raises(InputError, match="does not exist or is not callable"):
+        locate(target)
+
+
+def test_allowed_module_is_instantiated() -> None:
+    node = {"_target_": "fractions.Fraction", "numerator": 3}
+    with pytest.raises(InputError):
+        build(node, "x")
+    assert build(node, "x", ["fractions"]) == 3
+
+
+def test_context_fills_what_the_node_leaves_open() -> None:
+    node = {"_target_": "twin.workload.Slo"}
+    assert build(node, "slo", ttft_p99_s=2.0, unknown=1).ttft_p99_s == 2.0
+    assert build({**node, "ttft_p99_s": 3.0}, "slo", ttft_p99_s=2.0).ttft_p99_s == 3.0
+
+
+def test_nested_nodes_are_built_and_errors_name_their_place() -> None:
+    node = {"_target_": "placement.constraints.Stable", "slo": {"_target_": "twin.workload.Slo", "ttft_p99_s": -1.0}}
+    with pytest.raises(InputError) as caught:
+        build(node, "constraint")
+    assert caught.value.where == "constraint.slo"
+    with pytest.raises(InputError, match=r"constraint\.late_share = 'x' is not a number"):
+        build({"_target_": "placement.constraints.Stable", "late_share": "x"}, "constraint")
+    with pytest.raises(InputError, match="unknown option 'late'"):
+        build({"_target_": "placement.constraints.Stable", "late": 1}, "constraint")
