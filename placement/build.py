@@ -55,7 +55,9 @@ def build_problem(
             remedy=f"the GPU types are: {', '.join(names)}",
         )
     if max_gpus is not None and max_gpus < 1:
-        raise InputError(f"max_gpus {max_gpus!r} is not at least 1", where="max_gpus", remedy="leave it out for no limit")
+        raise InputError(
+            f"max_gpus {max_gpus!r} is not at least 1", where="max_gpus", remedy="leave it out for no limit"
+        )
     options = tuple(planning_model.option(s) for s in settings)
     allowed = np.array(
         [

@@ -111,9 +111,7 @@ def fleet_limits(problem: PlacementProblem) -> tuple[Indices, int]:
 
 def option_prices(rows: ColumnRows, certificate: Certificate, allowed: NDArray[np.bool_]) -> Array:
     """p_io: worth of item i on a GPU of option o, objective units, (N, O); inf where not allowed."""
-    slopes = (
-        np.einsum("oe,oed->od", certificate.lam, rows.W) + rows.q + np.einsum("oj,ojd->od", certificate.mu, rows.H)
-    )
+    slopes = np.einsum("oe,oed->od", certificate.lam, rows.W) + rows.q + np.einsum("oj,ojd->od", certificate.mu, rows.H)
     prices = rows.psi @ slopes.T + certificate.nu[certificate.class_of]
     return np.asarray(np.where(allowed, prices, np.inf))
 
@@ -147,10 +145,7 @@ def class_caps(problem: PlacementProblem, class_of: Indices) -> Indices:
 def _openings(rows: ColumnRows, certificate: Certificate, caps: Indices) -> Array:
     """s_o without the stock multipliers, (O,)."""
     return np.asarray(
-        rows.r
-        + (rows.b * certificate.lam).sum(axis=1)
-        + (rows.h * certificate.mu).sum(axis=1)
-        - caps @ certificate.nu
+        rows.r + (rows.b * certificate.lam).sum(axis=1) + (rows.h * certificate.mu).sum(axis=1) - caps @ certificate.nu
     )
 
 
@@ -160,9 +155,7 @@ def cleaned(problem: PlacementProblem, rows: ColumnRows, certificate: Certificat
     lam = np.clip(certificate.lam, 0.0, rows.v)
     nu = np.maximum(certificate.nu, 0.0)
     sigma = np.maximum(certificate.sigma, 0.0)
-    clean = replace(
-        certificate, mu=mu, lam=lam, nu=nu, sigma=sigma, sigma_total=max(certificate.sigma_total, 0.0)
-    )
+    clean = replace(certificate, mu=mu, lam=lam, nu=nu, sigma=sigma, sigma_total=max(certificate.sigma_total, 0.0))
     opening = _openings(rows, clean, class_caps(problem, certificate.class_of))
     free = rows.r + sigma[problem.option_type] + clean.sigma_total
     spent = rows.r - opening

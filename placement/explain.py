@@ -59,7 +59,10 @@ def _replicas(problem: PlacementProblem, limit: int, name: str) -> InfeasibleErr
 
 def _pins(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError | None:
     pins = problem.pin_of
-    groups = {str(problem.items[np.argmax(pins == p)].pinned_gpu): np.flatnonzero(pins == p).tolist() for p in range(pins.max() + 1)}
+    groups = {
+        str(problem.items[np.argmax(pins == p)].pinned_gpu): np.flatnonzero(pins == p).tolist()
+        for p in range(pins.max() + 1)
+    }
     if len(groups) > limit:
         return InfeasibleError(
             f"adapters are pinned to {len(groups)} different GPUs; {name} allows {limit}",
@@ -87,7 +90,9 @@ def _too_few_gpus(problem: PlacementProblem, limit: int, name: str) -> Infeasibl
     price = dict.fromkeys(problem.context.price, 1.0)
     counted = replace(problem, terms=(GpuCount(),), context=replace(problem.context, price=price), banned=())
     share = Aggregate(counted).carried_share(_TIME_LIMIT_S)[0]
-    carries = f"carry at most {100 * share:.3g} % of the traffic" if math.isfinite(share) else "cannot carry the traffic"
+    carries = (
+        f"carry at most {100 * share:.3g} % of the traffic" if math.isfinite(share) else "cannot carry the traffic"
+    )
     unlimited = replace(counted, max_gpus=None, stock=np.full_like(problem.stock, max(len(problem.items), 1)))
     aggregate = Aggregate(unlimited)
     aggregate.prove(_TIME_LIMIT_S)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -213,9 +213,10 @@ def _named(term: Term, name: str) -> Term:
     """The term under the name of its config key, so that two terms of one kind can stand side by side."""
     if getattr(term, "name", None) == name:
         return term
-    if is_dataclass(term) and not isinstance(term, type):
-        return cast(Term, replace(term, name=name))
-    term.name = name  # type: ignore[misc]  # a plain object of the user's
+    own: Any = term
+    if is_dataclass(own):
+        return cast(Term, replace(own, name=name))  # type: ignore[type-var]
+    own.name = name
     return term
 
 

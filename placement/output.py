@@ -15,7 +15,7 @@ from typing import Any
 
 from placement.config import Run, config_hash
 from placement.files import write_text
-from placement.pipeline import Result, Status, predicted_metrics
+from placement.result import Result, Status, predicted_metrics
 
 SCHEMA_VERSION = 1
 PACKAGES = ("adapter-placement", "numpy", "numba", "scipy", "highspy", "pyomo", "ortools", "hydra-core")

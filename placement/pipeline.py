@@ -6,22 +6,20 @@ planning model with its margin, before any tightening.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
+from placement.bounds import certified_minimum, outer, prove_bound
 from placement.build import build_problem
 from placement.config import Run
 from placement.margin import WithMargin
-from placement.objectives import GpuCount, relaxed_terms
 from placement.problem import (
-    GpuAssignment,
     Placement,
     PlacementProblem,
     SolveReport,
@@ -29,16 +27,13 @@ from placement.problem import (
     relative_gap,
     violations,
 )
-from placement.solvers.aggregate import Aggregate
+from placement.result import Result, simulated_objective
 from placement.tightening import tighten
-from placement.verify import Verification, Verifier
-from surrogates.planning import affine_load
+from placement.verify import Verifier
 from twin.column import Column
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.memory import memory_error
 from twin.settings import EngineSetting
-
-Status = Literal["verified", "unverified", "infeasible", "no_solution"]
 
 
 class Progress(Protocol):
@@ -51,49 +46,6 @@ class Advance(Protocol):
     """Called with (done, total)."""
 
     def __call__(self, done: int, total: int) -> None: ...
-
-
-@dataclass(slots=True)
-class Result:
-    """Everything that is reported about a run.
-
-    Args:
-        problem: the last one solved, tightened by verification.
-        original: the one before tightening; bounds and the objective belong to it.
-        bound: lower bound for every placement under the planning model with its margin; None = none claimed.
-        bound_outer: the same without the margin.
-        bound_tightened: the same with what verification taught; equals `bound` if it taught nothing.
-        gap: (objective - bound) / |objective|.
-        rounds: times the solver ran.
-        history: per round, GPUs, objective and number of refuted GPUs.
-    """
-
-    status: Status
-    termination: str
-    solver: str
-    problem: PlacementProblem
-    original: PlacementProblem
-    placement: Placement | None = None
-    objective: float = math.nan
-    terms: dict[str, float] = field(default_factory=dict)
-    bound: float | None = None
-    bound_outer: float | None = None
-    bound_tightened: float | None = None
-    gap: float | None = None
-    simulated_objective: float | None = None
-    simulated_terms: dict[str, float] = field(default_factory=dict)
-    verification: Verification | None = None
-    solver_s: float = 0.0
-    runtime_s: float = 0.0
-    rounds: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    details: dict[str, float | str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    certified_minimum: int | None = None
-
-    @property
-    def gpus(self) -> tuple[GpuAssignment, ...]:
-        return self.placement.gpus if self.placement is not None else ()
 
 
 def fitting_settings(run: Run) -> tuple[tuple[EngineSetting, ...], list[str]]:
@@ -124,32 +76,6 @@ def fitting_settings(run: Run) -> tuple[tuple[EngineSetting, ...], list[str]]:
         return tuple(known), []
     labels = ", ".join(s.label for s, _ in unknown[:4]) + (", ..." if len(unknown) > 4 else "")
     return tuple(known), [f"{len(unknown)} settings left out ({labels}): {unknown[0][1].problem}"]
-
-
-def prove_bound(problem: PlacementProblem, time_limit_s: float) -> float | None:
-    """Lower bound for every placement under the problem's facets, from the price list; None if there is none."""
-    terms = relaxed_terms(problem.terms)
-    relaxed = replace(problem, terms=terms)
-    if any(t.aggregate != "sum" or t.convex(o, problem.context) is None for t in terms for o in problem.options):
-        return None
-    aggregate = Aggregate(relaxed)
-    aggregate.prove(time_limit_s)
-    return aggregate.bound
-
-
-def certified_minimum(problem: PlacementProblem, time_limit_s: float) -> int | None:
-    """Fewest GPUs that any placement needs under the planning model; None if that could not be proven."""
-    price = dict.fromkeys(problem.context.price, 1.0)
-    counted = replace(
-        problem, terms=(GpuCount(),), context=replace(problem.context, price=price), max_gpus=None, banned=()
-    )
-    bound = prove_bound(counted, time_limit_s)
-    return None if bound is None else max(1, math.ceil(bound - 1e-6))
-
-
-def outer(problem: PlacementProblem) -> PlacementProblem:
-    """The optimistic side: facets without the margin."""
-    return replace(problem, options=tuple(replace(o, feasible=o.outer) for o in problem.options), banned=())
 
 
 def place(run: Run, progress: Progress) -> Result:
@@ -320,63 +246,6 @@ def widened(run: Run, result: Result, problem: PlacementProblem) -> PlacementPro
     result.original = replace(result.original, max_gpus=size)
     bound_result(run, result, None)
     return replace(problem, max_gpus=size)
-
-
-def simulated_objective(result: Result, verification: Verification) -> tuple[float | None, dict[str, float]]:
-    """The objective with the twin's loads in place of the planning model's.
-
-    Little's law makes loads of the simulated means: requests in system = rate x E2E, requests decoding = output
-    tokens/s x ITL. So a term needs no second definition, and GPUs are weighted by their traffic.
-    """
-    assert result.placement is not None
-    problem, placement = result.problem, result.placement
-    phi = placement.features(problem)
-    values: dict[str, float] = {}
-    total = 0.0
-    for term in problem.terms:
-        costs = []
-        for k, column in enumerate(placement.columns(problem)):
-            metrics = verification.gpus[k].simulated
-            tokens_per_s = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in column.adapters)
-            flat = np.zeros(phi.shape[1])
-            option = replace(
-                problem.options[placement.gpus[k].option],
-                requests_in_system=affine_load(flat, column.rate_req_per_s * metrics["e2e_mean_s"]),
-                requests_decoding=affine_load(flat, tokens_per_s * metrics["itl_mean_ms"] / 1000),
-            )
-            costs.append(float(term.cost(option, phi[k : k + 1], problem.context)[0]))
-        values[term.name] = sum(costs) if term.aggregate == "sum" else max(costs)
-        total += term.weight * values[term.name] / term.scale
-    return (total if math.isfinite(total) else None), values
-
-
-def predicted_metrics(problem: PlacementProblem, gpu: GpuAssignment) -> dict[str, float]:
-    """What the planning model says about one GPU, in the names of `twin.prediction.Prediction` where they exist."""
-    option = problem.options[gpu.option]
-    items = [problem.items[i] for i in gpu.items]
-    phi = problem.phi[list(gpu.items)].sum(axis=0)[None]
-    rate = math.fsum(a.rate_req_per_s for a in items)
-    out_tps = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in items)
-    in_tps = math.fsum(a.rate_req_per_s * a.prompt_tokens.mean for a in items)
-    in_system, decoding = float(option.requests_in_system(phi)[0]), float(option.requests_decoding(phi)[0])
-    return {
-        "rate_req_per_s": rate,
-        "load": load(option.feasible.G @ phi[0], option.feasible.g),
-        "in_throughput_tps": in_tps,
-        "out_throughput_tps": out_tps,
-        "throughput_tps": in_tps + out_tps,
-        "e2e_mean_s": in_system / rate,
-        "itl_mean_ms": 1000 * decoding / out_tps,
-        "ttft_mean_s": max(0.0, in_system - decoding) / rate,
-        "requests_in_system": in_system,
-        "running": decoding,
-    }
-
-
-def load(used: np.ndarray, limits: np.ndarray) -> float:
-    """Share of the allowed load that is used, by the tightest facet `used <= -limits`; NaN without facets."""
-    usable = limits < 0
-    return float((used[usable] / -limits[usable]).max()) if usable.any() else math.nan
 
 
 def calibration_warnings(run: Run, columns: Sequence[Column]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.planning import OptionModel, PlanningModel
+from surrogates.planning import OptionModel, PlanningModel, Polyhedron
 from twin.errors import InfeasibleError
 from twin.workload import Adapter
 
@@ -46,6 +46,18 @@ def compatible(adapter: Adapter, option: OptionModel) -> bool:
     return adapter.rank <= option.setting.max_lora_rank
 
 
+def load_violation(option: OptionModel, phi: Array) -> Array:
+    """Largest violation of the rules that splitting can mend, (P,).
+
+    Rows without a constant ("at most so many tokens a request") speak of the mix on a GPU, not of how much load it
+    carries: an adapter that breaks one alone may be fine among others, and half of it breaks it just as well.
+    """
+    limits = option.hull.g < 0
+    return np.maximum(
+        option.feasible.violation(phi), Polyhedron(option.hull.G[limits], option.hull.g[limits]).violation(phi)
+    )
+
+
 def split_hot(
     adapters: Sequence[Adapter],
     planning_model: PlanningModel,
@@ -67,7 +79,7 @@ def split_hot(
         InfeasibleError: an adapter cannot be served, not even split.
     """
     phi = planning_model.features(adapters)
-    alone = np.stack([option.violation(phi) for option in options], axis=1)
+    alone = np.stack([load_violation(option, phi) for option in options], axis=1)
     fits = ((alone <= 0) & allowed).any(axis=1)
     shares = np.ones(len(adapters), dtype=int)
     for n in np.flatnonzero(~fits).tolist():
@@ -102,7 +114,7 @@ def _fewest(
     if not usable:
         return None
     phi = planning_model.features([adapter.scaled(1 / m) for m in range(1, most + 1)])
-    feasible = (np.stack([o.violation(phi) for o in usable]) <= 0).any(axis=0)
+    feasible = (np.stack([load_violation(o, phi) for o in usable]) <= 0).any(axis=0)
     return int(np.argmax(feasible)) + 1 if feasible.any() else None
 
 
@@ -146,7 +158,7 @@ def _unservable(
         )
     usable = [o for o, ok in zip(options, allowed.tolist(), strict=True) if ok]
     phi = planning_model.features([adapter.scaled(1 / most)])
-    best = min(usable, key=lambda o: float(o.violation(phi)[0]))
+    best = min(usable, key=lambda o: float(load_violation(o, phi)[0]))
     facet, hull = float(best.feasible.violation(phi)[0]), float(best.hull.violation(phi)[0])
     rule = "feasibility (throughput, latency or memory)" if facet >= hull else "trained range or slot safety"
     served = _largest_rate(adapter, planning_model, usable)
@@ -167,5 +179,5 @@ def _largest_rate(adapter: Adapter, planning_model: PlanningModel, options: Sequ
     """Largest rate at which the adapter alone is feasible on one GPU, req/s; 0 if none in reach."""
     factors = np.geomspace(1e-6, 1.0, 121)
     phi = planning_model.features([adapter.scaled(float(f)) for f in factors])
-    feasible = (np.stack([o.violation(phi) for o in options]) <= 0).any(axis=0)
+    feasible = (np.stack([load_violation(o, phi) for o in options]) <= 0).any(axis=0)
     return float(factors[np.flatnonzero(feasible)[-1]]) * adapter.rate_req_per_s if feasible.any() else 0.0

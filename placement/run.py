@@ -29,10 +29,11 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
     run = load_run(config)
     # Only now: a wrong option does not pay for solvers and the compiled twin.
     from placement.output import document, failure, to_json, write_outputs
-    from placement.pipeline import Status, place
+    from placement.pipeline import place
     from placement.report.progress import progress
     from placement.report.table import print_report
     from placement.report.words import objective_text
+    from placement.result import Status
 
     try:
         result = place(run, progress(quiet))

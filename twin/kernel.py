@@ -226,8 +226,8 @@ def run_engine(
     resident, last_step = np.zeros(n_adapters, np.bool_), np.full(n_adapters, NONE, I64)
     since, old = np.zeros(n_adapters, I64), np.empty(n_adapters, I32)
     place, residents = np.empty(n_adapters, I32), 0
-    for p in range(n_adapters):
-        place[walk[p]] = p
+    for position in range(n_adapters):
+        place[walk[position]] = position
     # Figures.
     running_bins, waiting_bins = np.zeros(bins), np.zeros(bins)
     histogram, features = np.zeros(ITL_BINS), np.zeros(FEATURES)
@@ -453,7 +453,8 @@ def run_engine(
             continue
 
         # 4. Adapter slots, then the clock.
-        loads, load_time = 0, 0.0
+        loads: Any = 0
+        load_time = 0.0
         if new_adapter:
             residents, loads, load_time = _evict_and_load(
                 walk, place, runs, since, resident, last_step, load_s, step, max_loras, residents, old, slotless

@@ -108,6 +108,12 @@ class Adapter:
             raise wrong(f"cached prompt fraction {self.cached_prompt_fraction!r} is outside [0, 1)", "use e.g. 0.3")
         if not -1 <= self.length_correlation <= 1:
             raise wrong(f"length correlation {self.length_correlation!r} is outside -1..1", "use e.g. -0.4 or 0")
+        if self.in_out_moment <= 0:
+            raise wrong(
+                f"length correlation {self.length_correlation!r} is impossible with spreads (CV) "
+                f"{self.prompt_tokens.cv:g} and {self.output_tokens.cv:g}",
+                "lengths are positive: use a correlation nearer to 0",
+            )
 
     @property
     def in_out_moment(self) -> float:

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.certify import Certificate, cleaned, fleet_limits, option_prices, price_list_bound, rounded_bound
+from placement.certify import Certificate, cleaned, option_prices, price_list_bound, rounded_bound
 from placement.classes import ItemClasses, item_classes, split_classes
 from placement.problem import PlacementProblem
 from placement.rows import ColumnRows, column_rows
 from placement.solvers.highs import LinearModel, LinearResult, solve_linear
 from placement.solvers.perspective import PerspectiveModel, perspective_model
+from placement.solvers.rounding import round_settings
 
 Array = NDArray[np.float64]
 
@@ -215,31 +216,9 @@ class Aggregate:
         return self._relaxation(first, 0.0, began) if roomy.x is None else self._relaxation(roomy, None, began)
 
     def _rounded(self, model: LinearModel, gpus: int | None, time_limit_s: float) -> LinearResult:
-        """The model with y rounded from its LP: whole parts, then one more where the rest is largest.
-
-        Args:
-            gpus: GPUs in all; None = those of the LP, rounded up.
-        """
-        relaxed = self.solve(replace(model, integer=np.zeros_like(model.integer)), time_limit_s / 2)
-        if relaxed.x is None:
-            return relaxed
-        y = relaxed.x[self.model.y]
-        whole = np.floor(y + 1e-6)
-        missing = (math.ceil(y.sum() - 1e-6) if gpus is None else gpus) - int(whole.sum())
-        left = fleet_limits(self.problem)[0] - np.bincount(
-            self.problem.option_type, whole, minlength=len(self.problem.stock)
-        )
-        for o in np.argsort(whole - y, kind="stable").tolist() * 2:
-            if missing > 0 and left[self.problem.option_type[o]] >= 1 and y[o] > 1e-9:
-                whole[o] += 1
-                left[self.problem.option_type[o]] -= 1
-                missing -= 1
-        lower, upper = model.lower.copy(), model.upper.copy()
-        lower[self.model.y] = upper[self.model.y] = whole
-        fixed = replace(model, lower=lower, upper=upper, integer=np.zeros_like(model.integer))
-        result = self.solve(fixed, time_limit_s / 2)
-        # infeasible after rounding says nothing about other roundings
-        return replace(result, status="unknown" if result.status == "infeasible" else result.status, bound=-np.inf)
+        result = round_settings(self.problem, self.model, model, gpus, time_limit_s)
+        self.interrupted |= result.interrupted
+        return result
 
     def roomiest(self, gpus: int, time_limit_s: float) -> Relaxation:
         """The settings with the most headroom on at most so many GPUs, whatever the objective."""

@@ -101,7 +101,7 @@ class _QuietHighs(highspy.Highs):
 
     def enableCallbacks(self) -> None:
         self.setOptionValue("output_flag", False)
-        super().enableCallbacks()
+        super().enableCallbacks()  # type: ignore[no-untyped-call]
 
 
 def solve_linear(
@@ -121,7 +121,7 @@ def solve_linear(
     began = time.perf_counter()
     if time_limit_s <= 0:
         return LinearResult("unknown", None, None, float("nan"), -np.inf, False, 0.0)
-    highs = _QuietHighs()
+    highs = _QuietHighs()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {
         "threads": THREADS,
         "random_seed": seed,

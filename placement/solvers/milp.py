@@ -26,6 +26,7 @@ from placement.solvers.packing import pack
 from placement.solvers.search_state import state_of
 from twin.errors import InputError
 
+
 @dataclass(frozen=True, slots=True)
 class Rung:
     """One way to pack: window around the even split, reserve for unlike members, rules broken at a price or not."""
@@ -47,6 +48,8 @@ COUNT_LADDER = (
 COST_LADDER = (Rung(2, 0.0, True), Rung(3, 0.003, True), Rung(None, 0.0, True))
 #: Spare demand that the settings are chosen for, in the order tried, if the objective has load costs.
 SPARES = (0.0, 0.01, 0.03)
+#: Share of the time limit that is kept for a greedy deal as long as nothing is packed.
+RESERVED = 0.35
 #: Price of breaking a rule by one GPU, in average GPU costs.
 EXCESS_COST = 100.0
 
@@ -57,6 +60,7 @@ class _Run:
 
     problem: PlacementProblem
     deadline: float
+    time_limit_s: float
     placement: Placement | None = None
     objective: float = np.inf
     packings: int = 0
@@ -65,6 +69,10 @@ class _Run:
 
     def left_s(self) -> float:
         return self.deadline - time.perf_counter()
+
+    def late(self) -> bool:
+        """Time to stop: up, or so little left that a greedy deal needs it."""
+        return self.left_s() <= (RESERVED * self.time_limit_s if self.placement is None else 0.0)
 
     def offer(self, placement: Placement, origin: str) -> None:
         """Keeps a placement if it breaks no rule and is the best so far."""
@@ -113,7 +121,7 @@ class MilpSolver:
         """
         began = time.perf_counter()
         _refuse_unsupported(problem)
-        run = _Run(problem, began + time_limit_s)
+        run = _Run(problem, began + time_limit_s, time_limit_s)
         if warm_start is not None:
             run.offer(warm_start, "warm start")
         aggregate: Aggregate | None = None
@@ -156,7 +164,7 @@ class MilpSolver:
                 if settings.status != "feasible":
                     break
                 self._pack(run, search, settings)
-                if self._done(run, aggregate) or run.left_s() <= 0:
+                if self._done(run, aggregate) or run.late():
                     return False
             if run.placement is not None:
                 break
@@ -230,7 +238,7 @@ class MilpSolver:
                     if packing.interrupted:
                         raise _Interrupted
                     return
-            if run.left_s() <= 0:
+            if run.late():
                 return
 
     def _improve(self, run: _Run, placement: Placement) -> None:

@@ -14,6 +14,7 @@ Rows and hinges that the domains of x decide anyway are left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,8 @@ from placement.solvers.highs import RowBuilder, solve_linear
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+#: Adds a column (cost, upper bound, integer) and returns its position.
+NewColumn = Callable[[float, float, bool], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,10 @@ def pack(
     psi = classes.mean(rows.psi)
     G, K = lower.shape
     builder = RowBuilder()
-    cost, low, high, whole = [0.0] * (G * K), lower.ravel().tolist(), upper.ravel().tolist(), [True] * (G * K)
+    cost: list[float] = [0.0] * (G * K)
+    low: list[float] = lower.astype(float).ravel().tolist()
+    high: list[float] = upper.astype(float).ravel().tolist()
+    whole = [True] * (G * K)
 
     def new_column(objective: float, most: float, integer: bool) -> int:
         cost.append(objective)
@@ -128,7 +134,7 @@ def pack(
     _pinned_rows(builder, classes, G, new_column)
     _refuted_rows(builder, problem, classes, options, lower, upper, new_column)
 
-    model = builder.model(np.array(cost), np.array(low, dtype=float), np.array(high, dtype=float), np.array(whole))
+    model = builder.model(np.array(cost), np.array(low), np.array(high), np.array(whole))
     enough = 1e-6 if excess_cost is not None and rows.cost_is_per_gpu else None
     result = solve_linear(model, time_limit_s=time_limit_s, relative_gap=relative_gap, stop_at_value=enough)
     if result.x is None:
@@ -143,7 +149,7 @@ def pack(
     return Packing("packed", counts, options, result.interrupted, result.runtime_s)
 
 
-def _pinned_rows(builder: RowBuilder, classes: ItemClasses, G: int, new_column) -> None:  # type: ignore[no-untyped-def]
+def _pinned_rows(builder: RowBuilder, classes: ItemClasses, G: int, new_column: NewColumn) -> None:
     """Classes pinned to one GPU name share one GPU; different names mean different GPUs."""
     K = len(classes)
     names = sorted({p for p in classes.pinned if p is not None})
@@ -152,19 +158,19 @@ def _pinned_rows(builder: RowBuilder, classes: ItemClasses, G: int, new_column) 
         builder.add(hosts[name], np.ones(G), 1.0, 1.0)
     for g in range(G if names else 0):
         builder.add([hosts[name][g] for name in names], np.ones(len(names)), -np.inf, 1.0)
-    for k, name in enumerate(classes.pinned):
-        for g in range(G if name is not None else 0):
-            builder.add([g * K + k, hosts[str(name)][g]], [1.0, -float(classes.size[k])], -np.inf, 0.0)
+    for k, pin in enumerate(classes.pinned):
+        for g in range(G if pin is not None else 0):
+            builder.add([g * K + k, hosts[str(pin)][g]], [1.0, -float(classes.size[k])], -np.inf, 0.0)
 
 
-def _refuted_rows(  # type: ignore[no-untyped-def]
+def _refuted_rows(
     builder: RowBuilder,
     problem: PlacementProblem,
     classes: ItemClasses,
     options: Indices,
     lower: Indices,
     upper: Indices,
-    new_column,
+    new_column: NewColumn,
 ) -> None:
     """No GPU of the option holds at least as many members of every class as a refuted column: some class has fewer."""
     K = len(classes)

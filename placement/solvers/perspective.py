@@ -148,32 +148,35 @@ def pyomo_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasse
 
     m.demand = pyo.Constraint(
         range(K),
-        rule=lambda m, k: linear([1.0] * len(placed[k]) + [-size[k]], [*(m.a[k, o] for o in placed[k]), m.theta])
-        == size[k],
+        rule=lambda m, k: (
+            linear([1.0] * len(placed[k]) + [-size[k]], [*(m.a[k, o] for o in placed[k]), m.theta]) == size[k]
+        ),
     )
     m.features = pyo.Constraint(
         range(O),
         range(D),
-        rule=lambda m, o, f: linear(
-            [*psi[on_option[o], f].tolist(), -1.0], [*(m.a[k, o] for k in on_option[o]), phi[o][f]]
-        )
-        == 0.0,
+        rule=lambda m, o, f: (
+            linear([*psi[on_option[o], f].tolist(), -1.0], [*(m.a[k, o] for k in on_option[o]), phi[o][f]]) == 0.0
+        ),
     )
     m.rule = pyo.Constraint(
         rules, rule=lambda m, o, j: linear([*rows.H[o, j].tolist(), float(rows.h[o, j])], [*phi[o], y[o]]) <= 0.0
     )
     m.epigraph = pyo.Constraint(
         hinges,
-        rule=lambda m, o, e: linear([*rows.W[o, e].tolist(), float(rows.b[o, e]), -1.0], [*phi[o], y[o], m.z[o, e]])
-        <= 0.0,
+        rule=lambda m, o, e: (
+            linear([*rows.W[o, e].tolist(), float(rows.b[o, e]), -1.0], [*phi[o], y[o], m.z[o, e]]) <= 0.0
+        ),
     )
     m.cap = pyo.Constraint(pairs, rule=lambda m, k, o: linear([1.0, -cap[k]], [m.a[k, o], y[o]]) <= 0.0)
     m.stock = pyo.Constraint(
         range(len(stock)),
-        rule=lambda m, t: linear(
-            [1.0] * int((problem.option_type == t).sum()), [y[o] for o in np.flatnonzero(problem.option_type == t)]
-        )
-        <= float(stock[t]),
+        rule=lambda m, t: (
+            linear(
+                [1.0] * int((problem.option_type == t).sum()), [y[o] for o in np.flatnonzero(problem.option_type == t)]
+            )
+            <= float(stock[t])
+        ),
     )
     m.total = pyo.Constraint(expr=linear([1.0] * O, y) <= float(total))
     m.fewest = pyo.Constraint(expr=linear([1.0] * O, y) >= 0.0)

@@ -41,7 +41,9 @@ SETTINGS = setting_grid(["big", "small"], (8, 32), (8, 16))
 
 
 def test_masks_stock_prices_and_totals(model: AnalyticSurrogate) -> None:
-    mixed = Workload((*workload(6).adapters, *(replace(a, adapter_id=f"b{a.adapter_id}", rank=16) for a in workload(6).adapters)))
+    mixed = Workload(
+        (*workload(6).adapters, *(replace(a, adapter_id=f"b{a.adapter_id}", rank=16) for a in workload(6).adapters))
+    )
     p = build_problem(mixed, model, SETTINGS, (BIG, SMALL), TERMS, max_gpus=4)
     assert p.gpu_types == ("big", "small")
     assert p.stock.tolist() == [UNLIMITED, 3]

@@ -109,8 +109,8 @@ def test_prices_of_individuals_add_up_to_the_bound() -> None:
 
 
 def test_refining_classes_never_lowers_the_bound() -> None:
-    p = problem(power_law(200), terms=LATENCY, max_gpus=6)
-    aggregate = Aggregate(p, item_classes(p, max_classes=6))
+    p = problem(power_law(200), terms=WEIGHTED, max_gpus=8)
+    aggregate = Aggregate(p, item_classes(p, max_classes=3))
     aggregate.prove(10.0, refinements=0)
     coarse = aggregate.bound
     aggregate.refine(10.0, rounds=3)

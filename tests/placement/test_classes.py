@@ -50,7 +50,7 @@ def test_replicas_of_one_adapter_are_limited_to_one_per_gpu() -> None:
 
 
 def test_pins_are_kept_apart_and_gpu_type_names_are_no_pins() -> None:
-    assert {p for p in item_classes(tiny("pins", "gpu_count")).pinned} == {None, "left", "right"}
+    assert set(item_classes(tiny("pins", "gpu_count")).pinned) == {None, "left", "right"}
     p = problem(power_law(4))
     to_type = replace(p, items=tuple(replace(a, pinned_gpu="gpu") for a in p.items))
     assert set(item_classes(to_type).pinned) == {None}

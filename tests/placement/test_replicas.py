@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from surrogates.planning import OptionModel
 from tests.placement import synthetic
 from tests.placement.synthetic import adapter, option
 from twin.errors import InfeasibleError
+from twin.settings import EngineSetting
 from twin.workload import Adapter
 
 #: 20 / (1 + 32 * 8 / 4000) = 18.8 req/s, of which 98 % are allowed.
@@ -24,10 +26,10 @@ class Model:
 
     feature_names = ("rate", "slots", "output", "count")
 
-    def features(self, adapters: list[Adapter]) -> np.ndarray:
+    def features(self, adapters: Sequence[Adapter]) -> np.ndarray:
         return synthetic.features(adapters)
 
-    def option(self, setting: object) -> OptionModel:
+    def option(self, setting: EngineSetting) -> OptionModel:
         raise NotImplementedError
 
 
@@ -36,7 +38,7 @@ def split(*adapters: Adapter, most: int = 64) -> Items:
     return split_hot(adapters, Model(), OPTIONS, allowed, most_replicas=most)
 
 
-@pytest.mark.parametrize(("rate", "replicas"), [(5.0, 1), (ROOM, 1), (ROOM * 1.001, 2), (3 * ROOM - 0.01, 3)])
+@pytest.mark.parametrize(("rate", "replicas"), [(5.0, 1), (ROOM * 0.999, 1), (ROOM * 1.001, 2), (3 * ROOM - 0.01, 3)])
 def test_fewest_replicas(rate: float, replicas: int) -> None:
     items = split(adapter("hot", rate), adapter("cold", 0.1))
     assert len(items.adapters) == replicas + 1
@@ -65,7 +67,7 @@ def test_the_split_limit_is_named_with_the_rate_that_would_do() -> None:
 
 
 def test_a_rank_without_a_setting_is_named() -> None:
-    with pytest.raises(InfeasibleError, match="'wide' of rank 64 .* largest max_lora_rank is 32") as error:
+    with pytest.raises(InfeasibleError, match=r"'wide' of rank 64 .* largest max_lora_rank is 32") as error:
         split(adapter("wide", 1.0, 64))
     assert "max_lora_rank >= 64" in error.value.remedy
 
