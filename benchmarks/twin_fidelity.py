@@ -62,8 +62,9 @@ def print_table(title: str, groups: Mapping[str, Mapping[str, float]]) -> None:
     """SMAPE in percent, labels in percent right."""
     print(f"\n{title}\n{'':26}{'runs':>5}" + "".join(f"{key:>11}" for key in SHOWN) + f"{'label %':>9}{'F1':>7}")
     for name, row in groups.items():
-        values = "".join(f"{row.get(f'{key}_smape', float('nan')):11.2f}" for key in SHOWN)
-        label = f"{100 * row['starved_accuracy']:9.1f}{row['starved_f1']:7.3f}"
+        values = "".join(f"{row[f'{key}_smape']:11.2f}" if f"{key}_smape" in row else f"{'-':>11}" for key in SHOWN)
+        score = f"{row['starved_f1']:7.3f}" if "starved_f1" in row else f"{'-':>7}"
+        label = f"{100 * row['starved_accuracy']:9.1f}{score}"
         print(f"{name:26}{int(row['runs']):5d}{values}{label}")
 
 
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     where = Path(options["calibrations"]) if options["calibrations"] else calibration_dir()
     calibrations = {m.spec.name: load_calibration(where / f"{m.calibration}.yaml") for m in MEASURED_MODELS}
     result = {name: run_table(folder, name, calibrations, options) for name in TABLES}
-    print(json.dumps(result))
+    print(json.dumps(result, allow_nan=False))
     return 0
 
 

@@ -15,7 +15,7 @@ from placement.problem import PlacementProblem
 from surrogates.planning import OptionModel, Polyhedron
 
 #: How far behind a refuted column its facet is moved, as a share of the facet's constant.
-STEP = 0.01
+STEP = 0.03
 #: Columns further inside than this were not refuted because of a facet; only the column itself is excluded.
 NEAR = 0.25
 

@@ -102,7 +102,10 @@ def scores(rows: Sequence[Comparison]) -> dict[str, float]:
         result[f"{key}_smape"] = round(smape([r.predicted[key] for r in rows], [r.measured[key] for r in rows]), 3)
     right = [r.starved == r.starved_measured for r in rows]
     result["starved_accuracy"] = round(float(np.mean(right)), 4)
-    result["starved_f1"] = round(f1([r.starved for r in rows], [r.starved_measured for r in rows]), 4)
+    facts = [r.starved_measured for r in rows]
+    if any(facts):
+        # Among runs that are all healthy F1 is 0 or 1 whatever the twin says.
+        result["starved_f1"] = round(f1([r.starved for r in rows], facts), 4)
     return result
 
 

@@ -73,11 +73,12 @@ def run_train(options: dict[str, Any]) -> None:
             f"training needs the package {error.name!r}", remedy="pip install 'adapter-placement[train]'"
         ) from error
     from surrogates.artifact import weights_folder
-    from surrogates.records import read_records
+    from surrogates.records import join_records, read_records
     from twin.calibration import load_calibration
 
     calibration = load_calibration(options["calibration"])
-    records = read_records(Path(options["data"]))
+    folders = options["data"] if isinstance(options["data"], list) else [options["data"]]
+    records = join_records([read_records(Path(folder)) for folder in folders])
     out = Path(options["out"]) if options["out"] else weights_folder(calibration.name)
     artifact = train(records, calibration, TrainingOptions(**options["training"]), on_step=print)
     artifact.write(out)

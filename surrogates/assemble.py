@@ -92,7 +92,7 @@ def _adapter_ranges(tables: Tables) -> dict[str, list[float]]:
     rows = np.concatenate(
         [records.mixes[r].scaled(float(records.theta["stable"][r])).matrix()[records.mixes[r].rank > 0] for r in rays]
     )
-    names = [f for f in type(records.mixes[0]).__dataclass_fields__]
+    names = list(type(records.mixes[0]).__dataclass_fields__)
     return {n: [float(low), float(high)] for n, low, high in zip(names, rows.min(0), rows.max(0), strict=True)}
 
 
@@ -138,9 +138,7 @@ def _slot_safety(tables: Tables, rule: Rule, at_boundary: Array) -> dict[str, An
         return None
     itl_ms = records.metrics["itl_mean_ms"]
     near = np.isfinite(itl_ms) & (np.abs(np.log(records.factor / records.theta[rule][records.ray])) < 0.1)
-    count, total = (
-        np.bincount(records.ray[near], w, minlength=len(records.mixes)) for w in (None, itl_ms[near])
-    )
+    count, total = (np.bincount(records.ray[near], w, minlength=len(records.mixes)) for w in (None, itl_ms[near]))
     usable = crowded & (count[points.ray] > 0)
     itl = total[points.ray] / np.maximum(count[points.ray], 1)
     settings = [records.settings[s] for s in points.setting]
@@ -191,7 +189,8 @@ def _planning_scores(
     index = RULES.index(rule)
 
     def judge(setting: int, phi: Array) -> Array:
-        return surrogate.distance_of_features(phi, [records.settings[setting]] * len(phi)).mean(axis=0)[:, index]
+        distances = surrogate.distance_of_features(phi, [records.settings[setting]] * len(phi))
+        return np.asarray(distances.mean(axis=0)[:, index])
 
     scores["mlp"] = boundary_scores(ray_crossings(records, rule, held.ray, judge), crowded)
     use = tables.healthy[rule] & tables.held_out[records.ray]

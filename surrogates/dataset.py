@@ -185,5 +185,5 @@ def _make_shard(
     target = shard_path(folder, shard)
     temporary = target.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     temporary.replace(target)

@@ -40,6 +40,8 @@ class Hypernetwork(nn.Module):
 class MaxAffine(nn.Module):
     """Gauge `max_j (W_j . phi + b_j)` of normalised features, with weights from the setting's context.
 
+    The hypernetwork gives the facets and one positive factor per feature that all facets share: what a setting
+    changes most is how much of each kind of load a GPU can take.
     A soft maximum with a temperature trains all facets; annealing it ends at the hard maximum that solvers use.
     """
 
@@ -47,12 +49,13 @@ class MaxAffine(nn.Module):
         super().__init__()
         start = torch.cat([torch.rand(facets, features) * 2 / features, -0.5 * torch.ones(facets, 1)], dim=1)
         self.features = features
-        self.hyper = Hypernetwork(contexts, hidden, start.flatten())
+        self.hyper = Hypernetwork(contexts, hidden, torch.cat([start.flatten(), torch.zeros(features)]))
 
     def facets(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """W (S, J, F) and b (S, J) for contexts (S, C)."""
-        out = self.hyper(context).unflatten(1, (-1, self.features + 1))
-        return out[..., :-1], out[..., -1]
+        out = self.hyper(context)
+        rows = out[:, : -self.features].unflatten(1, (-1, self.features + 1))
+        return rows[..., :-1] * torch.exp(out[:, None, -self.features :]), rows[..., -1]
 
     def forward(self, phi: Tensor, context: Tensor, setting: Tensor, temperature: float = 0.0) -> Tensor:
         """Gauge of columns phi (B, F) under settings `setting` (B,) of contexts (S, C): shape (B,)."""
@@ -81,7 +84,8 @@ class HingeSum(nn.Module):
         rows = out[:, :split].unflatten(1, (self.hinges, self.features + 1))
         v, q = functional.softplus(out[:, split:]).split([self.hinges, self.features], dim=1)
         z = torch.einsum("bhf,bf->bh", rows[..., :-1], phi) - functional.softplus(rows[..., -1])
-        return self.unit * ((v * torch.relu(z)).sum(dim=1) + (q * phi).sum(dim=1))
+        load: Tensor = self.unit * ((v * torch.relu(z)).sum(dim=1) + (q * phi).sum(dim=1))
+        return load
 
     def block(self) -> dict[str, Array]:
         return {**self.hyper.block(), "unit": np.array([self.unit])}

@@ -32,9 +32,7 @@ def gauge_facets(artifact: Artifact, rule: Rule, setting: EngineSetting, calibra
     scaling, block = artifact.scaling, artifact.block(f"{rule}.gauge")
     context = scaling.context(setting_context(setting, calibration))
     scale = scaling.feature_scale(setting.max_loras)
-    nets = [
-        facets_of(member(block, e), context, len(FEATURE_NAMES)) for e in range(len(block["hidden_weight"]))
-    ]
+    nets = [facets_of(member(block, e), context, len(FEATURE_NAMES)) for e in range(len(block["hidden_weight"]))]
     return Polyhedron(np.concatenate([W / scale for W, _ in nets]), np.concatenate([b for _, b in nets]))
 
 
@@ -139,15 +137,13 @@ class NeuralPlanningModel:
                 remedy="choose the surrogate of that GPU's calibration",
             )
         context = setting_context(setting, self.calibration)
-        for name, value, (low, high) in zip(
-            CONTEXT_NAMES, context, self.artifact.meta["context_ranges"], strict=True
-        ):
+        for name, value, (low, high) in zip(CONTEXT_NAMES, context, self.artifact.meta["context_ranges"], strict=True):
             if not low - _CONTEXT_SLACK <= value <= high + _CONTEXT_SLACK:
                 raise InputError(
                     f"setting {setting.label}: {name} {value:.4g} is outside {low:.4g}..{high:.4g}, where the "
                     "surrogate was trained",
                     where=f"max_loras={setting.max_loras}, max_lora_rank={setting.max_lora_rank}",
-                    remedy="leave the setting out, or train with it: python -m surrogates dataset settings.max_loras=...",
+                    remedy="leave the setting out, or train with it: python -m surrogates dataset settings=...",
                 )
 
     def _hull(self, setting: EngineSetting, within_slots: bool) -> Polyhedron:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,4 +109,38 @@ def read_records(folder: Path) -> Records:
         ray=joined["column_ray"],
         factor=joined["column_theta"],
         metrics=dict(zip(METRICS, joined["column_metrics"].T, strict=True)),
+    )
+
+
+def join_records(parts: Sequence[Records]) -> Records:
+    """Data sets of several seeds as one; more rays are the surest way to a better boundary.
+
+    Raises:
+        InputError: they differ in calibration, settings or horizon, or one seed appears twice.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if (part.calibration_sha256, part.settings, part.spec["horizon_s"]) != (
+            first.calibration_sha256, first.settings, first.spec["horizon_s"],
+        ):  # fmt: skip
+            raise InputError(
+                "data sets of different calibrations, settings or horizons cannot be joined",
+                remedy="make them with the same options and different spec.seed",
+            )
+    seeds = [part.spec["seed"] for part in parts]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"data sets with the same seed: {seeds}", remedy="give each a spec.seed of its own")
+    starts = np.cumsum([0, *(len(part.mixes) for part in parts)])
+    sizes = ("rays", "columns")
+    return Records(
+        calibration=first.calibration,
+        calibration_sha256=first.calibration_sha256,
+        spec=first.spec | {k: sum(p.spec[k] for p in parts) for k in sizes} | ({"seed": seeds} if parts[1:] else {}),
+        settings=first.settings,
+        mixes=tuple(mix for part in parts for mix in part.mixes),
+        setting=np.concatenate([part.setting for part in parts]),
+        theta={rule: np.concatenate([part.theta[rule] for part in parts]) for rule in RULES},
+        ray=np.concatenate([part.ray + start for part, start in zip(parts, starts, strict=False)]),
+        factor=np.concatenate([part.factor for part in parts]),
+        metrics={name: np.concatenate([part.metrics[name] for part in parts]) for name in METRICS},
     )

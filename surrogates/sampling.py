@@ -97,7 +97,7 @@ def _rates(rng: np.random.Generator, count: int, kind: str) -> Array:
     if shape == "power_law":
         return np.clip(_skewed(rng, count), MIN_RATE, MAX_RATE)
     if shape == "discrete":
-        return rng.choice(_log_uniform(rng, MIN_RATE, 3.2, int(rng.integers(2, 5))), count)
+        return np.asarray(rng.choice(_log_uniform(rng, MIN_RATE, 3.2, int(rng.integers(2, 5))), count))
     low, high = np.sort(_log_uniform(rng, MIN_RATE, MAX_RATE, 2))
     return _log_uniform(rng, float(low), float(high), count)
 

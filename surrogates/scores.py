@@ -24,9 +24,7 @@ def smape(a: Array, b: Array) -> float:
     return float(100 * np.mean(np.divide(np.abs(a - b), total, out=np.zeros_like(total), where=total > 0)))
 
 
-def ray_crossings(
-    records: Records, rule: Rule, rays: NDArray[np.int64], gauge: Callable[[int, Array], Array]
-) -> Array:
+def ray_crossings(records: Records, rule: Rule, rays: NDArray[np.int64], gauge: Callable[[int, Array], Array]) -> Array:
     """log(predicted theta / theta*) of each ray, (R,), clipped to the grid; positive = promises too much.
 
     Args:

@@ -15,6 +15,7 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
@@ -32,6 +33,9 @@ from twin.calibration import Calibration
 Array = NDArray[np.float64]
 Blocks = dict[str, dict[str, Array]]
 
+#: Weight of healthy columns in the fit of the metrics: placements are made of them.
+HEALTHY_WEIGHT = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
@@ -41,13 +45,13 @@ class TrainingOptions:
     held_out_share: float = 0.25
     facets: int = 8
     hinges: int = 6
-    gauges: int = 3
+    gauges: int = 2
     perceptrons: int = 5
-    hidden: int = 24
-    perceptron_hidden: int = 64
+    hidden: int = 32
+    perceptron_hidden: int = 96
     gauge_steps: int = 3000
     load_steps: int = 3000
-    perceptron_steps: int = 4000
+    perceptron_steps: int = 6000
     batch_size: int = 1024
     monotone_weight: float = 1.0
     coverage: float = 0.95
@@ -63,10 +67,10 @@ class _Fit(lightning.LightningModule):
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         return self._loss(batch, self.global_step / self._steps)
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[dict[str, object]]]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self._rate, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._steps, eta_min=self._rate / 50)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _fit(
@@ -105,19 +109,17 @@ def _tensor(array: NDArray[np.generic]) -> Tensor:
 
 
 def _fit_gauge(tables: Tables, points: RayPoints, options: TrainingOptions, seed: int) -> dict[str, Array]:
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(points.ray), size=len(points.ray))  # a bootstrap sample of rays for each net
-    scale = tables.scaling.feature_scale(tables.slots[points.setting[chosen]][:, None])
-    phi = points.phi[chosen] / scale[:, None, :]
+    scale = tables.scaling.feature_scale(tables.slots[points.setting][:, None])
+    phi = points.phi / scale[:, None, :]
     rays, steps, features = phi.shape
     context = _tensor(tables.scaling.context(tables.contexts))
     target = np.broadcast_to(LOG_FACTORS, (rays, steps))
     tensors = [
         _tensor(phi.reshape(-1, features)),
-        _tensor(np.repeat(points.setting[chosen], steps)),
+        _tensor(np.repeat(points.setting, steps)),
         _tensor(target.reshape(-1)),
         _tensor(np.exp(-((target / WEIGHT_WIDTH) ** 2)).reshape(-1)),
-        _tensor(np.repeat(points.adapter_phi[chosen] / scale, steps, axis=0)),
+        _tensor(np.repeat(points.adapter_phi / scale, steps, axis=0)),
     ]
 
     def loss(net: nn.Module, batch: list[Tensor], progress: float) -> Tensor:
@@ -159,8 +161,10 @@ def _fit_load(tables: Tables, rule: Rule, target: Array, options: TrainingOption
     return net.block()
 
 
-def _fit_perceptrons(inputs: Array, targets: Array, options: TrainingOptions, seed: int) -> dict[str, Array]:
-    """Ensemble on standardised inputs and targets; missing targets carry no loss."""
+def _fit_perceptrons(
+    inputs: Array, targets: Array, weights: Array, options: TrainingOptions, seed: int
+) -> dict[str, Array]:
+    """Ensemble on standardised inputs and targets with weights (P,); missing targets carry no loss."""
     ends = {
         "in_mean": inputs.mean(axis=0),
         "in_std": np.maximum(inputs.std(axis=0), 1e-6),
@@ -169,7 +173,7 @@ def _fit_perceptrons(inputs: Array, targets: Array, options: TrainingOptions, se
     }
     known = np.isfinite(targets)
     scaled = np.where(known, (targets - ends["out_mean"]) / ends["out_std"], 0.0)
-    tensors = [_tensor((inputs - ends["in_mean"]) / ends["in_std"]), _tensor(scaled), _tensor(known.astype(float))]
+    tensors = [_tensor((inputs - ends["in_mean"]) / ends["in_std"]), _tensor(scaled), _tensor(known * weights[:, None])]
 
     def loss(net: nn.Module, batch: list[Tensor], progress: float) -> Tensor:
         x, y, weight = batch
@@ -244,11 +248,14 @@ def _train(
             blocks[f"{rule}.{name}"] = _fit_load(tables, rule, target, options, seed + 50 + j)
     on_step("distance to the boundaries")
     phi, distance, setting = _distance_table(tables)
-    blocks["distance"] = _fit_perceptrons(_inputs(tables, phi, setting), distance, options, options.seed + 300)
+    blocks["distance"] = _fit_perceptrons(
+        _inputs(tables, phi, setting), distance, np.ones(len(phi)), options, options.seed + 300
+    )
     on_step("metrics")
     use = ~tables.held_out[records.ray]
     targets = to_targets({k: v[use] for k, v in records.metrics.items()}, tables.phi[use])
     inputs = _inputs(tables, tables.phi[use], tables.setting[use])
-    blocks["metrics"] = _fit_perceptrons(inputs, targets, options, options.seed + 400)
+    weights = np.where(tables.healthy["stable"][use], HEALTHY_WEIGHT, 1.0)
+    blocks["metrics"] = _fit_perceptrons(inputs, targets, weights, options, options.seed + 400)
     on_step("margins and scores")
     return assemble(tables, calibration, blocks, coverage=options.coverage, options=asdict(options))

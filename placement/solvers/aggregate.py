@@ -27,6 +27,8 @@ MOST_FINE_CLASSES = 320
 PRICE_GAP = 1e-3
 #: Gaps at which the choice of settings stops, by cost and by headroom.
 COST_GAP, HEADROOM_GAP = 1e-4, 0.05
+#: Classes and gap with which settings are chosen by cost among unlike class members.
+COARSE_CLASSES, COARSE_GAP = 20, 0.01
 #: Most GPUs added in one call in search of settings that carry the demand.
 MOST_STEPS = 4
 
@@ -143,6 +145,11 @@ class Aggregate:
         chosen = order[(np.cumsum(parts[order] - 1) <= room) & (loss[order] > 0) & (parts[order] > 1)]
         return split_classes(self.problem, classes, best, chosen)
 
+    @property
+    def unproven(self) -> float:
+        """What finer classes may still add to the bound, objective units."""
+        return 0.0 if self._finest is None or self.bound is None else max(0.0, self._finest[1] - self.bound)
+
     def carried_share(self, time_limit_s: float) -> tuple[float, bool]:
         """Share of the workload that the allowed GPUs carry if it were divisible, and whether < 1 is proven.
 
@@ -177,12 +184,36 @@ class Aggregate:
         if self.rows.cost_is_per_gpu:
             return self._cheapest(began, time_limit_s, fewest, cheapest)
         model = self.model.for_cost(whole=True, spare=spare, fewest=fewest)
-        result = self.solve(model, time_limit_s)
-        if spare == 0 and fewest == 0:
-            self._tighten(result)
+        result: LinearResult | None = None
+        if not self.classes.exact and len(self.classes) > COARSE_CLASSES:
+            result = self._coarse_settings(time_limit_s / 2, spare, fewest)
+        if result is None or (result.x is None and not result.interrupted):
+            result = self.solve(model, time_limit_s)
+            if spare == 0 and fewest == 0:
+                self._tighten(result)
         if result.status == "unknown" and not result.interrupted:
             result = self._rounded(model, None, time_limit_s)
         return self._relaxation(result, spare, began)
+
+    def _coarse_settings(self, time_limit_s: float, spare: float, fewest: int) -> LinearResult:
+        """Settings from the MIP of a few coarse classes, then the fine classes on them by an LP.
+
+        Which settings to open hardly depends on the fineness of the classes, and the MIP is the slow part: on the
+        default workload 16 to 48 classes choose the settings of 80, up to ten times faster. Status `unknown` if
+        the chosen settings do not carry the fine classes; never a bound.
+        """
+        coarse = item_classes(self.problem, max_classes=COARSE_CLASSES)
+        model = perspective_model(self.problem, self.rows, coarse)
+        chosen = self.solve(
+            model.for_cost(whole=True, spare=spare, fewest=fewest), time_limit_s / 2, gap=COARSE_GAP
+        )
+        if chosen.x is None:
+            return replace(chosen, status="unknown", bound=-np.inf)
+        fine = self.model.for_cost(whole=False, spare=spare, fewest=fewest)
+        lower, upper = fine.lower.copy(), fine.upper.copy()
+        lower[self.model.y] = upper[self.model.y] = np.round(chosen.x[model.y])
+        result = self.solve(replace(fine, lower=lower, upper=upper), time_limit_s / 2)
+        return replace(result, status="unknown" if result.x is None else result.status, bound=-np.inf)
 
     def _most_headroom(self, began: float, time_limit_s: float, fewest: int) -> Relaxation:
         """Fewest GPUs; among settings for that many, the most headroom."""
@@ -247,7 +278,7 @@ class Aggregate:
             a = np.where(y > 0, a, 0.0)
             a *= (self.classes.size / np.maximum(a.sum(axis=1), 1e-12))[:, None]
             value = result.value if spare is not None else float(self.rows.r @ y)
-            theta = float("nan") if spare == 0 else theta
+            theta = theta if spare is None else float("nan")
         status: Literal["feasible", "infeasible", "no_solution"] = (
             "feasible" if result.x is not None else "infeasible" if result.status == "infeasible" else "no_solution"
         )

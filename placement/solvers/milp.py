@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from placement.problem import (
     violations,
 )
 from placement.refuted import tightened
-from placement.solvers.aggregate import Aggregate, Relaxation
+from placement.solvers.aggregate import PRICE_STEP, Aggregate, Relaxation
 from placement.solvers.greedy import Greedy
 from placement.solvers.local_search import improve
 from placement.solvers.packing import pack
@@ -48,8 +48,13 @@ COUNT_LADDER = (
 COST_LADDER = (Rung(2, 0.0, True), Rung(3, 0.003, True), Rung(None, 0.0, True))
 #: Spare demand that the settings are chosen for, in the order tried, if the objective has load costs.
 SPARES = (0.0, 0.01, 0.03)
+#: Share of the gap that a finer bound must be able to close to be computed.
+WORTHWHILE = 0.3
 #: Share of the time limit that is kept for a greedy deal as long as nothing is packed.
-RESERVED = 0.35
+RESERVED = 0.2
+#: Shares of the time left for choosing settings, and for everything that is tried with them.
+SETTINGS = 0.3
+PER_FLEET = 0.4
 #: Price of breaking a rule by one GPU, in average GPU costs.
 EXCESS_COST = 100.0
 
@@ -64,6 +69,7 @@ class _Run:
     placement: Placement | None = None
     objective: float = np.inf
     packings: int = 0
+    packed: bool = False
     origin: str = ""
     details: dict[str, float | str] = field(default_factory=dict)
 
@@ -135,10 +141,12 @@ class MilpSolver:
                 share, infeasible = aggregate.carried_share(run.left_s())
                 run.details["carried_share"] = share
             else:
-                # the bound first: searching stops where a placement meets it
-                aggregate.refine(0.25 * run.left_s())
+                # the bound first: searching stops where a placement meets it. After a refutation the bound that
+                # counts is already known.
+                if not problem.banned:
+                    aggregate.refine(0.25 * run.left_s())
                 infeasible = self._search(run, aggregate)
-                if not self._done(run, aggregate):
+                if self._worth_refining(run, aggregate):
                     aggregate.refine(run.left_s(), rounds=2)
                 if aggregate.interrupted:
                     raise _Interrupted
@@ -166,42 +174,46 @@ class MilpSolver:
                 self._pack(run, search, settings)
                 if self._done(run, aggregate) or run.late():
                     return False
-            if run.placement is not None:
+            if run.packed:
                 break
         return False
 
     def _settings(self, run: _Run, search: Aggregate) -> Iterator[Relaxation]:
-        """Settings worth packing, best first. Asks for more only while nothing is packed well enough."""
-        share = 0.3
+        """Settings worth packing, best first. More are asked for only while nothing is packed."""
         if search.rows.cost_is_per_gpu:
             fewest, cheapest = 0, -np.inf
-            while run.placement is None:
-                found = search.settings(share * run.left_s(), fewest=fewest, cheapest=cheapest)
+            while not run.packed:
+                found = search.settings(SETTINGS * run.left_s(), fewest=fewest, cheapest=cheapest)
                 yield found
-                if search.rows.cost_is_count:
-                    fewest = round(float(found.y.sum())) + 1
-                else:
-                    cheapest = float(search.rows.r @ found.y) + 1e-6 * float(np.abs(search.rows.r).max())
+                cost = float(search.rows.r @ found.y)
+                fewest = round(float(found.y.sum())) + 1 if search.rows.cost_is_count else 0
+                cheapest = cost + PRICE_STEP * float(np.abs(search.rows.r).max())
+                if cost >= run.objective:  # a warm start is at least as good as what would come next
+                    return
             return
         fewest = 0
-        while True:
+        while not run.packed:
             gpus = 0
             for spare in SPARES:
-                found = search.settings(share * run.left_s(), spare=spare, fewest=fewest)
+                found = search.settings(SETTINGS * run.left_s(), spare=spare, fewest=fewest)
                 gpus = max(gpus, round(float(found.y.sum())))
                 if found.status != "feasible" and spare > 0:
                     break
                 yield found
-            if run.placement is None:
-                yield search.roomiest(gpus, share * run.left_s())
-            if run.placement is not None:
-                return
+                if run.placement is not None:
+                    return
+                if not run.packed:
+                    yield replace(search.roomiest(gpus, SETTINGS * run.left_s()), value=found.value)
+                if not run.packed:
+                    break
             fewest = gpus + 1
 
     def _pack(self, run: _Run, search: Aggregate, settings: Relaxation) -> None:
         """Packs and deals at fixed settings; the first feasible rung of the ladder counts."""
-        ladder = COUNT_LADDER if search.rows.cost_is_per_gpu else COST_LADDER
+        roomy = search.rows.cost_is_per_gpu or np.isfinite(settings.headroom)
+        ladder = COUNT_LADDER if roomy else COST_LADDER
         price = EXCESS_COST * max(settings.value, 1e-9) / max(float(settings.y.sum()), 1.0)
+        fleet_deadline = time.perf_counter() + PER_FLEET * run.left_s()
         for rung in ladder:
             if search.classes.exact and rung.reserve > 0 and not rung.elastic:
                 continue
@@ -213,7 +225,7 @@ class MilpSolver:
                 settings.a,
                 window=rung.window,
                 reserve=rung.reserve,
-                time_limit_s=max(0.1, 0.2 * run.left_s()),
+                time_limit_s=max(0.1, 0.15 * run.left_s()),
                 excess_cost=price if rung.elastic else None,
                 relative_gap=self.target_gap,
             )
@@ -227,10 +239,11 @@ class MilpSolver:
                     packing.counts,
                     packing.options.tolist(),
                     seed=self.seed,
-                    time_limit_s=max(0.2, 0.3 * run.left_s()),
+                    time_limit_s=max(0.2, 0.15 * run.left_s()),
                 )
                 if placement is not None:
                     run.offer(placement, "packing")
+                    run.packed = True
                     run.details["window"] = "free" if rung.window is None else float(rung.window)
                     run.details["headroom"] = settings.headroom
                     if not search.rows.cost_is_per_gpu:
@@ -238,7 +251,7 @@ class MilpSolver:
                     if packing.interrupted:
                         raise _Interrupted
                     return
-            if run.late():
+            if run.late() or time.perf_counter() > fleet_deadline:
                 return
 
     def _improve(self, run: _Run, placement: Placement) -> None:
@@ -257,6 +270,12 @@ class MilpSolver:
     def _done(self, run: _Run, aggregate: Aggregate) -> bool:
         gap = relative_gap(run.objective, aggregate.bound)
         return gap is not None and gap <= self.target_gap
+
+    def _worth_refining(self, run: _Run, aggregate: Aggregate) -> bool:
+        """Whether finer classes could close a good part of the gap that is left."""
+        if run.placement is None or run.problem.banned or self._done(run, aggregate) or aggregate.bound is None:
+            return False
+        return aggregate.unproven >= WORTHWHILE * (run.objective - aggregate.bound)
 
     def _report(
         self, run: _Run, aggregate: Aggregate | None, began: float, infeasible: bool, interrupted: bool

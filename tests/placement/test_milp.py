@@ -10,7 +10,7 @@ import pytest
 import placement.solvers.aggregate as aggregate_module
 from placement.classes import item_classes
 from placement.objectives import GpuCount
-from placement.problem import violations
+from placement.problem import Placement, violations
 from placement.refuted import tightened
 from placement.rows import column_rows
 from placement.solvers.aggregate import relaxation
@@ -146,3 +146,15 @@ def test_highs_bounds_come_from_the_dual_side() -> None:
 def test_an_unfinished_search_keeps_the_bound_below_the_value() -> None:
     report = MilpSolver().solve(tiny("replicas", "weighted"), time_limit_s=LIMIT_S)
     assert report.bound is not None and report.bound <= report.objective
+
+
+def test_a_poor_warm_start_does_not_end_the_search() -> None:
+    p = skewed(120)
+    crowd = list(Greedy(local_search=False).solve(p, time_limit_s=LIMIT_S).placement.gpus)  # type: ignore[union-attr]
+    largest = max(crowd, key=lambda g: len(g.items))
+    halves = [replace(largest, items=largest.items[::2]), replace(largest, items=largest.items[1::2])]
+    poor = Placement((*(g for g in crowd if g is not largest), *halves))
+    assert violations(p, poor) == []
+    report = MilpSolver().solve(p, time_limit_s=LIMIT_S, warm_start=poor)
+    assert report.bound is not None
+    assert report.objective == report.bound < len(poor.gpus)

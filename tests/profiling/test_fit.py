@@ -29,7 +29,7 @@ def synthetic_rows(rng: np.random.Generator, count: int, noise: float = 0.0) -> 
         batch, slots = float(rng.integers(1, 900)), float(rng.choice([8, 32, 128, 384]))
         x = features(
             batch, float(rng.integers(0, 1500)) * (rng.random() < 0.6), batch * rng.uniform(50, 500),
-            float(rng.integers(0, slots + 1)), slots=slots, rank=float(rng.choice([8, 16, 32])),
+            float(rng.integers(0, int(slots) + 1)), slots=slots, rank=float(rng.choice([8, 16, 32])),
             skipped=float(rng.integers(0, 20000)), waiting=float(rng.integers(0, 20000)),
         )  # fmt: skip
         target = float(x @ TRUE) * (1.0 + noise * rng.standard_normal())

@@ -79,8 +79,8 @@ def artifact(records: Records, calibration: Calibration) -> Artifact:
     pytest.importorskip("torch", reason="training needs the extra `train`")
     from surrogates.train import TrainingOptions, train
 
-    options = TrainingOptions(  # fmt: skip
+    options = TrainingOptions(
         gauges=2, facets=3, hinges=2, perceptrons=2, hidden=6, perceptron_hidden=16, gauge_steps=200, load_steps=150,
         perceptron_steps=120, batch_size=256,
-    )
+    )  # fmt: skip
     return train(records, calibration, options)

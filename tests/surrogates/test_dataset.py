@@ -13,7 +13,7 @@ import pytest
 from surrogates.boundary import trace_ray
 from surrogates.dataset import DatasetSpec, make_dataset, shard_path
 from surrogates.features import AdapterArrays
-from surrogates.records import Records, read_records
+from surrogates.records import Records, join_records, read_records
 from surrogates.sampling import sample
 from tests.surrogates.conftest import fake_simulate, use_of_gpu
 from twin.calibration import Calibration
@@ -117,6 +117,20 @@ def test_records_hold_what_was_simulated(records: Records) -> None:
     adapters = records.mixes[5].scaled(float(records.factor[column])).to_adapters()
     again = fake_simulate(Column(adapters, records.settings[records.setting[5]]), 0)
     assert records.metrics["itl_mean_ms"][column] == pytest.approx(again.row["itl_mean_ms"])
+
+
+def test_data_sets_of_several_seeds_join(tmp_path: Path, calibration: Calibration, settings: Settings) -> None:
+    for seed in (0, 1):
+        make_dataset(tmp_path / str(seed), replace(SPEC, seed=seed), settings, calibration, fake_simulate)
+    parts = [read_records(tmp_path / str(seed)) for seed in (0, 1)]
+    joined = join_records(parts)
+    assert len(joined.mixes) == 20
+    assert joined.spec["rays"] == 12
+    column = len(parts[0].ray) + 3
+    ray, factor = int(joined.ray[column]), float(joined.factor[column])
+    np.testing.assert_array_equal(joined.features(ray, factor), parts[1].features(int(parts[1].ray[3]), factor))
+    with pytest.raises(InputError, match="same seed"):
+        join_records([parts[0], parts[0]])
 
 
 def test_missing_data_set_names_the_command(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from surrogates.neural_planning import token_interval_row
 from surrogates.features import INDEX, TOKEN_S
+from surrogates.neural_planning import token_interval_row
 from surrogates.scores import CROSSING_GRID, accuracy_within, crossing, smape
 
 

@@ -48,7 +48,9 @@ def test_training_learns_the_boundary(artifact: Artifact) -> None:
 def test_same_seed_trains_the_same_weights(records: Records, calibration: Calibration) -> None:
     from surrogates.train import TrainingOptions, train
 
-    options = TrainingOptions(gauges=1, facets=2, hinges=2, perceptrons=1, gauge_steps=5, load_steps=5, perceptron_steps=5)
+    options = TrainingOptions(
+        gauges=1, facets=2, hinges=2, perceptrons=1, gauge_steps=5, load_steps=5, perceptron_steps=5
+    )
     one, two = (train(records, calibration, options) for _ in range(2))
     assert one.meta == two.meta
     for name, array in one.tensors.items():

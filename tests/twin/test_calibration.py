@@ -57,15 +57,18 @@ def test_unknown_names_and_malformed_files_say_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=SHIPPED[0]):
         load_calibration("gpt-9")
     data = load_calibration(SHIPPED[0]).to_dict()
-    for spoil in (
-        lambda d: d.pop("step"),
-        lambda d: d["step"].update(adapter="fast"),
-        lambda d: d["step"].update(adapter=-1.0),
-        lambda d: d["kv"]["shape"].update(layers=0),
-        lambda d: d["kv"].update(slope=1.0),
+    for path, value in (
+        (("step",), None),
+        (("step", "adapter"), "fast"),
+        (("step", "adapter"), -1.0),
+        (("kv", "shape", "layers"), 0),
+        (("kv", "slope"), 1.0),
     ):
         broken = yaml.safe_load(yaml.safe_dump(data))
-        spoil(broken)
+        node = broken
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
         with pytest.raises(InputError):
             calibration_from_dict(broken, where=str(tmp_path))
 
