@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks.arguments import key_values
 from benchmarks.baselines import BASELINES, place, smallest
+from placement.bounds import certified_minimum
 from placement.build import build_problem
 from placement.objectives import GpuCount, MeanE2E, Objective
-from placement.pipeline import certified_minimum
 from placement.problem import Placement, PlacementProblem, Solver, evaluate, violations
 from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.arguments import key_values
 from surrogates.boundary import trace_ray
-from surrogates.features import INDEX, AdapterArrays
+from surrogates.features import INDEX, AdapterArrays, adapter_features
 from surrogates.predict import NeuralSurrogate, load_surrogate
 from surrogates.records import Records, read_records
 from surrogates.rules import RULES
@@ -45,20 +45,14 @@ def baseline_scores(records: Records, held_out_share: float, seed: int) -> dict[
     """A constant token rate per number of slots as the boundary, by rule."""
     held_out = split_rays(len(records.mixes), held_out_share, seed)
     crowded = records.counts > records.max_loras
-    scores = {}
+    scores: dict[str, dict[str, float]] = {}
     for rule in RULES:
         theta = records.theta[rule]
         known = np.isfinite(theta)
-        log_tokens = np.array(
-            [
-                np.log(
-                    records.features(r, float(theta[r]))[[INDEX["computed_prompt_rate"], INDEX["output_rate"]]].sum()
-                )
-                if known[r]
-                else np.nan
-                for r in range(len(theta))
-            ]
-        )
+        tokens = [INDEX["computed_prompt_rate"], INDEX["output_rate"]]
+        log_tokens = np.full(len(theta), np.nan)
+        for ray in np.flatnonzero(known).tolist():
+            log_tokens[ray] = np.log(records.features(ray, float(theta[ray]))[tokens].sum())
         train, held = known & ~held_out, known & held_out
         level = {m: log_tokens[train & (records.max_loras == m)].mean() for m in np.unique(records.max_loras)}
         errors = np.array([level[m] for m in records.max_loras[held]]) - log_tokens[held]
@@ -109,8 +103,6 @@ def microseconds_per_column(surrogate: NeuralSurrogate, settings: list[EngineSet
 
 
 def _features(columns: list[Column]) -> NDArray[np.float64]:
-    from surrogates.features import adapter_features
-
     return np.stack([adapter_features(c.adapters).sum(axis=0) for c in columns])
 
 

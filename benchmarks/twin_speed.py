@@ -36,8 +36,7 @@ def build(adapters: int, rates: tuple[float, ...], max_loras: int) -> Column:
     """ShareGPT-like adapters whose rates go round `rates`, rank 16."""
     return Column(
         tuple(
-            Adapter(f"a{i}", 16, rates[i % len(rates)], Lengths(223, 1.1), Lengths(197, 1.06))
-            for i in range(adapters)
+            Adapter(f"a{i}", 16, rates[i % len(rates)], Lengths(223, 1.1), Lengths(197, 1.06)) for i in range(adapters)
         ),
         EngineSetting("h100-64gb", max_loras, 16),
     )

@@ -10,14 +10,18 @@ from placement.problem import PlacementProblem
 from placement.solvers.aggregate import Aggregate
 
 
-def prove_bound(problem: PlacementProblem, time_limit_s: float) -> float | None:
-    """Lower bound for every placement under the problem's facets, from the price list; None if there is none."""
+def prove_bound(problem: PlacementProblem, time_limit_s: float, *, refinements: int = 1) -> float | None:
+    """Lower bound for every placement under the problem's facets, from the price list; None if there is none.
+
+    Args:
+        refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
+    """
     terms = relaxed_terms(problem.terms)
     relaxed = replace(problem, terms=terms)
     if any(t.aggregate != "sum" or t.convex(o, problem.context) is None for t in terms for o in problem.options):
         return None
     aggregate = Aggregate(relaxed)
-    aggregate.prove(time_limit_s)
+    aggregate.prove(time_limit_s, refinements=refinements)
     return aggregate.bound
 
 

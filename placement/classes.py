@@ -51,7 +51,7 @@ class ItemClasses:
         return np.stack([features[m].mean(axis=0) for m in self.members])
 
 
-def item_classes(problem: PlacementProblem, *, ratio: float = 1.25, max_classes: int = 80) -> ItemClasses:
+def item_classes(problem: PlacementProblem, *, ratio: float = 1.25, max_classes: int = 48) -> ItemClasses:
     """Groups items by repeated halving, heaviest and widest class first.
 
     Items share a class only if they may run under the same options, are pinned to the same GPU and stand for

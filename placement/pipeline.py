@@ -219,7 +219,13 @@ def verify_and_tighten(run: Run, verifier: Verifier, result: Result, progress: P
         problem = tighten(result.problem, [result.placement.gpus[k] for k in checked.refuted], round_ + 1)
         with progress.stage(f"solver {run.solver.name}, round {round_ + 2}"):
             try:
-                solve(run, result, widened(run, result, problem), result.placement)
+                try:
+                    solve(run, result, problem, result.placement)
+                except (InfeasibleError, NoSolutionError):
+                    wider = widened(run, result, problem)
+                    if wider is problem:
+                        raise
+                    solve(run, result, wider, result.placement)
                 if result.bound_tightened is None:
                     result.bound_tightened = prove_bound(result.problem, run.options.time_limit_s)
             except (InfeasibleError, NoSolutionError) as error:

@@ -15,7 +15,7 @@ from placement.problem import PlacementProblem
 from surrogates.planning import OptionModel, Polyhedron
 
 #: How far behind a refuted column its facet is moved, as a share of the facet's constant.
-STEP = 0.03
+STEP = 0.06
 #: Columns further inside than this were not refuted because of a facet; only the column itself is excluded.
 NEAR = 0.25
 
@@ -41,3 +41,11 @@ def _cut(original: OptionModel, current: OptionModel, phi: np.ndarray, step: flo
     limit = float(facets.G[nearest] @ phi) * (1 - step)
     feasible = Polyhedron(np.vstack([current.feasible.G, facets.G[nearest]]), np.append(current.feasible.g, -limit))
     return replace(current, feasible=feasible)
+
+
+def refuted_by_rules(problem: PlacementProblem) -> bool:
+    """Whether the facets exclude every refuted column already (true without any)."""
+    return all(
+        float(problem.options[option].violation(problem.phi[sorted(items)].sum(axis=0)[None])[0]) > 0
+        for option, items in problem.banned
+    )

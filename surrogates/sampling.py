@@ -87,7 +87,7 @@ def _rates(rng: np.random.Generator, count: int, kind: str) -> Array:
         low = float(_log_uniform(rng, MIN_RATE, 0.05))
         rates = np.full(count, low)
         rates[:hot] = low * float(_log_uniform(rng, 10, 1000))
-        return np.clip(rates, MIN_RATE, MAX_RATE)
+        return np.asarray(np.clip(rates, MIN_RATE, MAX_RATE))
     if kind == "even_split":
         # One GPU's share when a skewed workload is dealt out by falling rate.
         gpus = int(rng.integers(2, 21))
@@ -127,6 +127,8 @@ def _traffic(rng: np.random.Generator, rates: Array, ranks: Array, *, alike: boo
     if style == "mixed" and not alike:
         jitter = rng.normal(0.0, rng.uniform(0.2, 0.9), (2, n))
     correlation = rng.uniform(-0.5, 0.5) if rng.random() < 0.3 else 0.0
+    # Wide spreads leave no room for a strong negative correlation of positive lengths.
+    correlation = max(correlation, -0.8 / max(prompt_cv * output_cv, 1e-9))
     arrival_cv = np.ones(n)
     if rng.random() < 0.3:
         arrival_cv = np.clip(np.exp(rng.normal(np.log(1.5), 0.0 if alike else 0.5, n)) * rng.uniform(0.7, 2.5), 1, 5)

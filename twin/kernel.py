@@ -383,9 +383,9 @@ def run_engine(
                             if h != NONE and (r == NONE or key[h] < key[r]):
                                 r = h
                         if n_lora_adapters < n_adapters:
-                            for b in range(n_adapters):
-                                if slotless[b]:
-                                    h = ahead[b]
+                            for other in range(n_adapters):
+                                if slotless[other]:
+                                    h = ahead[other]
                                     if h != NONE and (r == NONE or key[h] < key[r]):
                                         r = h
                     if r == NONE:

@@ -59,8 +59,5 @@ class Prediction:
 def prediction_from_rows(rows: list[dict[str, float]]) -> Prediction:
     """Stacks rows; a metric missing from a row is NaN."""
     return Prediction(
-        **{
-            f.name: np.array([row.get(f.name, np.nan) for row in rows], dtype=np.float64)
-            for f in fields(Prediction)
-        }
+        **{f.name: np.array([row.get(f.name, np.nan) for row in rows], dtype=np.float64) for f in fields(Prediction)}
     )

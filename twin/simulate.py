@@ -137,9 +137,7 @@ def run_requests(
     # One block is the null block (REFERENCES: vLLM reserves it).
     blocks = kv_cache_tokens(setting, calibration) // setting.block_size - 1
     load = calibration.load
-    load_s = np.array(
-        [load.equal_rank_ms if a.rank == setting.max_lora_rank else load.lower_rank_ms for a in adapters]
-    )
+    load_s = np.array([load.equal_rank_ms if a.rank == setting.max_lora_rank else load.lower_rank_ms for a in adapters])
     out = run_engine(
         requests.arrival_s, requests.adapter, requests.prompt, requests.cached, requests.output,
         np.array([a.rank == 0 for a in adapters]), walk, load_s / 1000.0, calibration.step.as_array(),
@@ -224,9 +222,7 @@ def simulate_many(
 
     def job(task: tuple[Column, int]) -> SimulationResult:
         column, seed = task
-        return simulate(
-            column, calibration, horizon_s=horizon_s, seed=seed, default_ttft_slo_s=default_ttft_slo_s
-        )
+        return simulate(column, calibration, horizon_s=horizon_s, seed=seed, default_ttft_slo_s=default_ttft_slo_s)
 
     with ThreadPoolExecutor(max_workers=threads) as pool:
         results: Iterator[SimulationResult] = pool.map(job, [(c, s) for c in columns for s in seeds])

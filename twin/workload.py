@@ -140,9 +140,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         if not self.adapters:
-            raise InputError(
-                f"workload {self.name!r} has no adapters", remedy="give at least one adapter with traffic"
-            )
+            raise InputError(f"workload {self.name!r} has no adapters", remedy="give at least one adapter with traffic")
         twice = [i for i, n in Counter(a.adapter_id for a in self.adapters).items() if n > 1]
         if twice:
             raise InputError(

@@ -204,9 +204,7 @@ class Aggregate:
         """
         coarse = item_classes(self.problem, max_classes=COARSE_CLASSES)
         model = perspective_model(self.problem, self.rows, coarse)
-        chosen = self.solve(
-            model.for_cost(whole=True, spare=spare, fewest=fewest), time_limit_s / 2, gap=COARSE_GAP
-        )
+        chosen = self.solve(model.for_cost(whole=True, spare=spare, fewest=fewest), time_limit_s / 2, gap=COARSE_GAP)
         if chosen.x is None:
             return replace(chosen, status="unknown", bound=-np.inf)
         fine = self.model.for_cost(whole=False, spare=spare, fewest=fewest)

@@ -18,7 +18,7 @@ from placement.problem import (
     relative_gap,
     violations,
 )
-from placement.refuted import tightened
+from placement.refuted import refuted_by_rules, tightened
 from placement.solvers.aggregate import PRICE_STEP, Aggregate, Relaxation
 from placement.solvers.greedy import Greedy
 from placement.solvers.local_search import improve
@@ -159,7 +159,7 @@ class MilpSolver:
     def _search(self, run: _Run, aggregate: Aggregate) -> bool:
         """Settings, packing, dealing; True if the class model has no whole-GPU solution at all."""
         searches = [aggregate]
-        if run.problem.banned:
+        if not refuted_by_rules(run.problem):
             # first with facets cut behind the refuted columns, then with the refuted columns alone excluded
             searches.insert(0, Aggregate(tightened(run.problem), aggregate.classes))
             searches[0].lp_value = aggregate.lp_value

@@ -20,7 +20,7 @@ adapters = st.builds(
     lengths,
     arrival_cv=st.floats(0.5, 5),
     cached_prompt_fraction=st.floats(0, 0.9),
-    length_correlation=st.floats(-0.5, 0.5),
+    length_correlation=st.floats(-0.2, 0.5),
 )
 
 

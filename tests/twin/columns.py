@@ -15,7 +15,6 @@ def column(
 ) -> Column:
     """`n` ShareGPT-like adapters whose rates go round `rates`."""
     adapters = tuple(
-        Adapter(f"a{i}", rank, rates[i % len(rates)], Lengths(223, 1.1), Lengths(197, 1.06), **fields)
-        for i in range(n)
+        Adapter(f"a{i}", rank, rates[i % len(rates)], Lengths(223, 1.1), Lengths(197, 1.06), **fields) for i in range(n)
     )
     return Column(adapters, EngineSetting(LLAMA.stamp.gpu_type, max_loras, max_lora_rank))

@@ -72,5 +72,5 @@ def test_requests_longer_than_the_model_are_cut() -> None:
 
 @pytest.mark.parametrize(("mean", "cv"), [(0.0, 1.0), (-5.0, 1.0), (float("nan"), 1.0), (10.0, -0.1), (10.0, 50.0)])
 def test_impossible_lengths_are_refused(mean: float, cv: float) -> None:
-    with pytest.raises(InputError, match="tokens|CV"):
+    with pytest.raises(InputError, match=r"tokens|CV"):
         Lengths(mean, cv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_fewer_requests_never_serve_worse() -> None:
         np.mean([simulate(column(96, (rate,), 32), LLAMA, seed=s).row["served_fraction"] for s in range(2)])
         for rate in (0.4, 0.3, 0.2, 0.1, 0.05)
     ]
-    assert all(b >= a - 0.01 for a, b in zip(fractions, fractions[1:], strict=False))
+    assert all(b >= a - 0.01 for a, b in pairwise(fractions))
 
 
 def test_base_model_requests_need_no_slot() -> None:
