@@ -51,7 +51,7 @@ class ItemClasses:
         return np.stack([features[m].mean(axis=0) for m in self.members])
 
 
-def item_classes(problem: PlacementProblem, *, ratio: float = 1.25, max_classes: int = 48) -> ItemClasses:
+def item_classes(problem: PlacementProblem, *, ratio: float = 1.25, max_classes: int | None = None) -> ItemClasses:
     """Groups items by repeated halving, heaviest and widest class first.
 
     Items share a class only if they may run under the same options, are pinned to the same GPU and stand for
@@ -61,8 +61,11 @@ def item_classes(problem: PlacementProblem, *, ratio: float = 1.25, max_classes:
 
     Args:
         ratio: classes narrower than this are not cut.
-        max_classes: most classes, not counting those that the rules above keep apart.
+        max_classes: most classes, not counting those that the rules above keep apart; None = one for 25 items, at
+            least 48 and at most 80.
     """
+    if max_classes is None:
+        max_classes = min(80, max(48, len(problem.items) // 25))
     coordinates = _coordinates(problem)
     total = np.abs(problem.phi).sum(axis=0)
     weight = (np.abs(problem.phi) / np.where(total > 0, total, 1.0)).mean(axis=1)

@@ -108,7 +108,6 @@ def read_adapters(
                     pins[row] or None,
                 )
             )
-    _check_correlations(table, adapters)
     if tenants:
         _check_shared(table, adapters, "rank", lambda a: a.rank)
         _check_shared(table, adapters, "pinned_gpu", lambda a: a.pinned_gpu)
@@ -140,18 +139,6 @@ def _check_tenants(table: Table, ids: list[str]) -> None:
                 remedy="keep one row a tenant of an adapter",
             )
         first[key] = row
-
-
-def _check_correlations(table: Table, adapters: list[Adapter]) -> None:
-    """Lengths are positive, so wide spreads cannot be strongly opposed."""
-    for row, adapter in enumerate(adapters):
-        if adapter.in_out_moment <= 0:
-            raise InputError(
-                f"length_correlation {adapter.length_correlation:g} cannot hold for lengths with CVs "
-                f"{adapter.prompt_tokens.cv:g} and {adapter.output_tokens.cv:g}: E[prompt * output] would be negative",
-                where=table.where(row, "length_correlation" if "length_correlation" in table else ""),
-                remedy=f"use a value above {-1 / (adapter.prompt_tokens.cv * adapter.output_tokens.cv):.3f}",
-            )
 
 
 def _check_shared(table: Table, adapters: list[Adapter], column: str, value: Callable[[Adapter], object]) -> None:

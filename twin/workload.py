@@ -112,7 +112,7 @@ class Adapter:
             raise wrong(
                 f"length correlation {self.length_correlation!r} is impossible with spreads (CV) "
                 f"{self.prompt_tokens.cv:g} and {self.output_tokens.cv:g}",
-                "lengths are positive: use a correlation nearer to 0",
+                f"lengths are positive: use a value above {-1 / (self.prompt_tokens.cv * self.output_tokens.cv):.3f}",
             )
 
     @property

@@ -154,7 +154,7 @@ def test_a_correlation_that_the_spreads_cannot_have_is_refused(file: Path) -> No
     error = refused(
         file, f"{HEADER},prompt_cv,output_cv,length_correlation\na,8,1,10,10,2,1,-0.4\nb,8,1,10,10,2,1,-0.6\n"
     )
-    assert "length_correlation -0.6" in error.problem
+    assert "length correlation -0.6" in error.problem
     assert "line 3" in error.where
     assert "above -0.500" in error.remedy
 
