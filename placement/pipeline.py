@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement.bounds import certified_minimum, outer, prove_bound
 from placement.build import build_problem
@@ -91,6 +92,7 @@ def place(run: Run, progress: Progress) -> Result:
         margin = run.constraint.margin
         planning = run.planning if margin is None else WithMargin(run.planning, margin)
         problem = build_problem(run.workload, planning, settings, (run.gpu,), run.objective.terms)
+        refuse_untrained(run, problem)
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)
     result = Result("no_solution", "time_limit", run.solver.name, problem, problem, certified_minimum=minimum)
@@ -120,6 +122,19 @@ def place(run: Run, progress: Progress) -> Result:
     result.warnings += calibration_warnings(run, result.placement.columns(result.original))
     result.runtime_s = time.perf_counter() - began
     return result
+
+
+def refuse_untrained(run: Run, problem: PlacementProblem) -> None:
+    """Refuses a workload whose average request the planning model has never seen; it would extrapolate."""
+    describe: Callable[[NDArray[np.float64]], list[str]] = getattr(run.planning, "outside", lambda phi: [])
+    outside = describe(problem.phi.sum(axis=0))
+    if outside:
+        raise InputError(
+            f"workload {run.workload.name!r} lies outside what the surrogate was trained on: {outside[0]}",
+            where="workload, surrogate",
+            remedy="cut or split its longest requests (workload.max_request_tokens for traces), use "
+            "surrogate=analytic, or train on such requests: python -m surrogates dataset",
+        )
 
 
 def with_fleet(run: Run, problem: PlacementProblem, minimum: int | None) -> PlacementProblem:

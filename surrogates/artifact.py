@@ -26,7 +26,7 @@ from twin.errors import InputError
 
 Array = NDArray[np.float64]
 
-ARTIFACT_VERSION = 1
+ARTIFACT_VERSION = 2
 WEIGHTS_FILE, META_FILE = "surrogate.safetensors", "surrogate.json"
 
 

@@ -35,7 +35,7 @@ RATIOS: tuple[tuple[tuple[str, ...], str, bool], ...] = (
     (("kv_rate",), "output_rate", False),
     (("burst_rate",), "rate", False),
 )
-HULL_QUANTILE, RATIO_QUANTILE = 0.99, 0.995
+HULL_QUANTILE, RATIO_QUANTILE = 0.99, 1.0
 
 
 def check_calibration(records: Records, calibration: Calibration) -> None:

@@ -62,8 +62,6 @@ def member(block: Block, index: int) -> dict[str, Array]:
 def facets_of(block: Block, context: Array, features: int) -> tuple[Array, Array]:
     """`max_j (W_j . phi + b_j)` of one net: W (J, F) and b (J,) for normalised features."""
     out = hypernetwork(block, context)
-    if len(out) % (features + 1) == 0:  # TEMPORARY: weights of the first version, without factors
-        out = np.concatenate([out, np.zeros(features)])
     rows = out[:-features].reshape(-1, features + 1)
     return rows[:, :-1] * np.exp(out[-features:]), rows[:, -1]
 

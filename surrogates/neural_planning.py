@@ -88,6 +88,21 @@ class NeuralPlanningModel:
         """Additive features, shape (N, F)."""
         return adapter_features(adapters)
 
+    def outside(self, phi: Array) -> list[str]:
+        """Names the ratios of a workload's summed features (F,) that no mix of the training data had.
+
+        GPUs share the workload, so one of them has at least the ratio of the whole.
+        """
+        found = []
+        for ratio in self.artifact.meta["hull"][self.rule]["ratios"]:
+            top = float(sum(phi[INDEX[name]] for name in ratio["numerator"]))
+            value = top / float(phi[INDEX[ratio["denominator"]]])
+            low, high = ratio["low"] or 0.0, ratio["high"]
+            if not low <= value <= high:
+                name = f"({' + '.join(ratio['numerator'])}) / {ratio['denominator']}"
+                found.append(f"{name} is {value:.4g} over all requests, trained range {low:.4g}..{high:.4g}")
+        return found
+
     def margin(self, setting: EngineSetting, *, within_slots: bool = False) -> float:
         """Distance kept from the boundary, in log(theta): held-out rays are over-promised in 5 % of cases."""
         margins = self.artifact.meta["margins"][self.rule]
