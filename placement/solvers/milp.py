@@ -48,6 +48,8 @@ COUNT_LADDER = (
 COST_LADDER = (Rung(2, 0.0, True), Rung(3, 0.003, True), Rung(None, 0.0, True))
 #: Spare demand that the settings are chosen for, in the order tried, if the objective has load costs.
 SPARES = (0.0, 0.01, 0.03)
+#: Share of the time left that a greedy placement may take where packing left a gap.
+GREEDY_SHARE = 0.3
 #: Share of the gap that a finer bound must be able to close to be computed.
 WORTHWHILE = 0.3
 #: Share of the time limit that is kept for a greedy deal as long as nothing is packed.
@@ -146,6 +148,8 @@ class MilpSolver:
                 if not problem.banned:
                     aggregate.refine(0.25 * run.left_s())
                 infeasible = self._search(run, aggregate)
+                if run.placement is not None and not self._done(run, aggregate):
+                    self._compare(run)
                 if self._worth_refining(run, aggregate):
                     aggregate.refine(run.left_s(), rounds=2)
                 if aggregate.interrupted:
@@ -260,6 +264,12 @@ class MilpSolver:
         limit = time.perf_counter() + min(2.0, max(0.0, 0.3 * run.left_s()))
         if improve(state, np.random.default_rng(self.seed), deadline=limit, max_rounds=4):
             run.offer(state.placement(), "packing and local search")
+
+    def _compare(self, run: _Run) -> None:
+        """A greedy placement with local search, kept if it is better: packing near the even split can miss it."""
+        report = Greedy(seed=self.seed).solve(run.problem, time_limit_s=max(0.5, GREEDY_SHARE * run.left_s()))
+        if report.placement is not None:
+            run.offer(report.placement, "greedy deal and local search")
 
     def _construct(self, run: _Run) -> None:
         """Greedy deal without a bound of its own, if nothing could be packed."""
