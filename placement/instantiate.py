@@ -81,7 +81,9 @@ def locate(target: str, allow_modules: Sequence[str] = (), where: str = "") -> C
         break
     if not callable(found):
         raise InputError(
-            f"_target_ {target!r} does not exist or is not callable", where=where, remedy="check the dotted path"
+            f"_target_ {target!r} does not exist or is not callable",
+            where=where,
+            remedy="check the dotted path; a module of your own must be importable (PYTHONPATH=its folder)",
         )
     home = getattr(found, "__module__", "") or ""
     if not _allowed(home, (*PROJECT_PACKAGES, *allow_modules)):
