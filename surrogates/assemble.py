@@ -169,7 +169,7 @@ def _planning_scores(
     )
 
     def margin(part: NDArray[np.bool_]) -> float:
-        # Too few held-out rays say nothing about a tail: then the study's value.
+        # Too few held-out rays say nothing about a tail: then a careful default.
         if part.sum() < 20:
             return DEFAULT_CROWDED_MARGIN
         return max(SMALLEST_MARGIN, float(np.quantile(promise[part], coverage)))

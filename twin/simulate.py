@@ -134,7 +134,7 @@ def run_requests(
         whole_sequence_must_fit: admission needs blocks for the whole sequence, as in vLLM 0.32.
         trace_steps: most steps to record.
     """
-    # One block is the null block (REFERENCES: vLLM reserves it).
+    # vLLM reserves one block as the null block (docs/twin.md, rule 5).
     blocks = kv_cache_tokens(setting, calibration) // setting.block_size - 1
     load = calibration.load
     load_s = np.array([load.equal_rank_ms if a.rank == setting.max_lora_rank else load.lower_rank_ms for a in adapters])
