@@ -70,13 +70,31 @@ class StepTimeLaw:
 
 @dataclass(frozen=True, slots=True)
 class LoadLaw:
-    """Time to copy an adapter from host memory into a GPU slot, ms; it blocks the step.
+    """Times to load an adapter, ms: from host memory into a GPU slot, and from disk into host memory.
 
-    An adapter of lower rank than `max_lora_rank` is padded while it is copied and takes longer.
+    Both block the step. An adapter of lower rank than `max_lora_rank` is padded while it is copied to the GPU and
+    takes longer. A load from disk reads and parses the adapter's file, `disk_base_ms + disk_rank_ms * rank`: measured
+    with files that the operating system had in its page cache (a first touch took up to 7 times as long). The
+    defaults, 0, stand for adapters that are all in host memory, as in the published runs.
     """
 
     equal_rank_ms: float
     lower_rank_ms: float
+    disk_base_ms: float = 0.0
+    disk_rank_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(
+                    f"load time {field.name} = {value!r} is not a number >= 0",
+                    remedy="fit it again: python -m profiling fit",
+                )
+
+    def disk_ms(self, rank: int) -> float:
+        """Disk to host memory, ms, for an adapter of this rank (the slots' rank does not matter)."""
+        return self.disk_base_ms + self.disk_rank_ms * rank
 
 
 @dataclass(frozen=True, slots=True)

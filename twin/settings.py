@@ -26,7 +26,8 @@ class EngineSetting:
         gpu_memory_utilization: share of the GPU's memory that the server may use.
         servers_per_gpu: servers that share one GPU.
         max_model_len: longest request in tokens; None = the model's own.
-        max_cpu_loras: adapters cached on the host; None = as many as are assigned.
+        max_cpu_loras: adapters cached on the host; None = as many as are assigned. The others load from disk.
+        async_scheduling: schedule a step while the one before it runs; None = the engine version's default.
     """
 
     gpu_type: str
@@ -39,6 +40,7 @@ class EngineSetting:
     servers_per_gpu: int = 1
     max_model_len: int | None = None
     max_cpu_loras: int | None = None
+    async_scheduling: bool | None = None
 
     def __post_init__(self) -> None:
         for field in (
@@ -87,6 +89,8 @@ class EngineSetting:
             flags["max_model_len"] = self.max_model_len
         if self.max_cpu_loras is not None:
             flags["max_cpu_loras"] = self.max_cpu_loras
+        if self.async_scheduling is not None:
+            flags["async_scheduling"] = self.async_scheduling
         return flags
 
 

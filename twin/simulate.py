@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,12 @@ from twin.arrivals import Requests, draw_requests
 from twin.calibration import Calibration
 from twin.column import Column
 from twin.errors import InputError
-from twin.kernel import KernelOutput, run_engine
+from twin.engine import new_engine, outcome
+from twin.kernel import EngineState, KernelOutput, Limits, advance
 from twin.memory import kv_cache_tokens, max_model_len, memory_error
 from twin.metrics import CompletedMetrics, measure
 from twin.prediction import Prediction, prediction_from_rows
+from twin.rules import EngineRules, rules_of
 from twin.settings import EngineSetting
 from twin.workload import DEFAULT_TTFT_P99_S, Adapter
 
@@ -41,9 +44,11 @@ class SimulationResult:
         completed: what a benchmark client would report.
         running_series, waiting_series: means over 60 equal parts of the window, (60,).
         step_features: sums over steps of each term of the step-time law, (17,).
-        steps, busy_s, loads, load_s, preemptions, max_waiting: totals.
+        blocked_s: time with requests waiting, by why the last scan of the queue ended (`KernelOutput.blocked_s`), (4,).
+        steps, busy_s, loads, load_s, disk_loads, disk_s, preemptions, max_waiting: totals.
         arrivals, refused: requests sent, and those that the client had no port for (replay only).
         trace: one row a step if asked for, columns `twin.kernel.TRACE_COLUMNS`.
+        events: rows (step, kind, request or adapter, value) if asked for (`twin.kernel.SCHEDULED` etc.), (E, 4).
     """
 
     row: dict[str, float]
@@ -53,10 +58,13 @@ class SimulationResult:
     running_series: Array
     waiting_series: Array
     step_features: Array
+    blocked_s: Array
     steps: int
     busy_s: float
     loads: int
     load_s: float
+    disk_loads: int
+    disk_s: float
     preemptions: int
     max_waiting: int
     arrivals: int
@@ -64,6 +72,7 @@ class SimulationResult:
     horizon_s: float
     seed: int
     trace: Array
+    events: NDArray[np.int64]
 
     def prediction_row(self) -> dict[str, float]:
         """The fields of `twin.prediction.Prediction` as floats."""
@@ -100,16 +109,68 @@ def check_column(column: Column, calibration: Calibration) -> None:
                 f"{setting.max_lora_rank}",
                 remedy="raise max_lora_rank or place the adapter elsewhere",
             )
-    limit, loras = setting.max_cpu_loras, column.adapters_in_slots
-    if limit is not None and loras > limit:
-        raise InputError(
-            f"{loras} adapters exceed engine.max_cpu_loras {limit}", remedy="raise max_cpu_loras to the adapters served"
-        )
     problem = memory_error(setting, calibration)
     if problem:
         raise InputError(
             f"setting {setting.label}: {problem}", remedy="use fewer slots, a lower rank or a smaller max_model_len"
         )
+
+
+def limits_of(
+    setting: EngineSetting,
+    calibration: Calibration,
+    *,
+    adapters: int,
+    horizon_s: float,
+    rules: EngineRules | None = None,
+    time_scale: float = 1.0,
+    client_ports: int = 0,
+) -> Limits:
+    """What bounds an engine under a setting; arguments as in `run_requests`."""
+    rules = rules or rules_of(calibration.stamp.engine_version, setting.async_scheduling)
+    return Limits(
+        max_loras=setting.max_loras,
+        max_lora_rank=setting.max_lora_rank,
+        max_num_seqs=setting.max_num_seqs,
+        token_budget=setting.max_num_batched_tokens,
+        block=setting.block_size,
+        # vLLM reserves one block as the null block (docs/twin.md, rule 5).
+        total_blocks=kv_cache_tokens(setting, calibration) // setting.block_size - 1,
+        host_adapters=max(1, adapters) if setting.max_cpu_loras is None else setting.max_cpu_loras,
+        client_ports=client_ports,
+        horizon_s=float(horizon_s),
+        time_scale=float(time_scale),
+        async_scheduling=rules.async_scheduling,
+        whole_sequence_must_fit=rules.whole_sequence_must_fit,
+        skip_past=rules.skip_past,
+        reload_cascade=rules.reload_cascade,
+    )
+
+
+def engine_of(
+    requests: Requests,
+    adapters: Sequence[Adapter],
+    setting: EngineSetting,
+    calibration: Calibration,
+    limits: Limits,
+    *,
+    walk: NDArray[np.int32],
+    **options: Any,
+) -> EngineState:
+    """An idle engine that serves these adapters and knows these requests; options as in `twin.engine.new_engine`."""
+    load = calibration.load
+    load_ms = [load.equal_rank_ms if a.rank == setting.max_lora_rank else load.lower_rank_ms for a in adapters]
+    return new_engine(
+        requests,
+        limits,
+        slotless=np.array([a.rank == 0 for a in adapters]),
+        walk=walk,
+        load_s=np.array(load_ms) / 1000.0,
+        disk_s=np.array([load.disk_ms(a.rank) for a in adapters]) / 1000.0,
+        law=calibration.step.as_array(),
+        bins=SERIES_BINS,
+        **options,
+    )
 
 
 def run_requests(
@@ -122,8 +183,9 @@ def run_requests(
     walk: NDArray[np.int32],
     time_scale: float = 1.0,
     client_ports: int = 0,
-    whole_sequence_must_fit: bool = False,
+    rules: EngineRules | None = None,
     trace_steps: int = 0,
+    events: int = 0,
 ) -> tuple[KernelOutput, int]:
     """Runs the kernel on given requests; returns its arrays and the number of usable KV blocks.
 
@@ -131,21 +193,18 @@ def run_requests(
         walk: set order of the adapters, a permutation, (A,).
         time_scale: factor on the step time (for fitting).
         client_ports: ports of the measuring client; 0 = no limit. A rig artefact, for replays only.
-        whole_sequence_must_fit: admission needs blocks for the whole sequence, as in vLLM 0.32.
-        trace_steps: most steps to record.
+        rules: None = those of the calibration's engine version and the setting's `async_scheduling`.
+        trace_steps, events: most steps and events to record.
     """
-    # vLLM reserves one block as the null block (docs/twin.md, rule 5).
-    blocks = kv_cache_tokens(setting, calibration) // setting.block_size - 1
-    load = calibration.load
-    load_s = np.array([load.equal_rank_ms if a.rank == setting.max_lora_rank else load.lower_rank_ms for a in adapters])
-    out = run_engine(
-        requests.arrival_s, requests.adapter, requests.prompt, requests.cached, requests.output,
-        np.array([a.rank == 0 for a in adapters]), walk, load_s / 1000.0, calibration.step.as_array(),
-        setting.max_loras, setting.max_lora_rank, setting.max_num_seqs, setting.max_num_batched_tokens,
-        setting.block_size, blocks, horizon_s, SERIES_BINS, time_scale, client_ports, whole_sequence_must_fit,
-        trace_steps,
+    limits = limits_of(
+        setting, calibration, adapters=len(adapters), horizon_s=horizon_s, rules=rules, time_scale=time_scale,
+        client_ports=client_ports,
     )  # fmt: skip
-    return KernelOutput(*out), blocks
+    engine = engine_of(
+        requests, adapters, setting, calibration, limits, walk=walk, trace_steps=trace_steps, events=events
+    )
+    advance(limits, engine, float(horizon_s))
+    return outcome(engine), limits.total_blocks
 
 
 def simulate(
@@ -158,7 +217,9 @@ def simulate(
     requests: Requests | None = None,
     time_scale: float = 1.0,
     client_ports: int = 0,
+    rules: EngineRules | None = None,
     trace_steps: int = 0,
+    events: int = 0,
 ) -> SimulationResult:
     """Simulates one server for `horizon_s` seconds from an empty queue.
 
@@ -167,7 +228,7 @@ def simulate(
     Args:
         seed: of arrivals, lengths and set order.
         requests: replays these instead of drawing them.
-        time_scale, client_ports, trace_steps: see `run_requests`.
+        time_scale, client_ports, rules, trace_steps, events: see `run_requests`.
 
     Raises:
         InputError: the column or horizon cannot be simulated.
@@ -182,7 +243,7 @@ def simulate(
     walk = engine_rng.permutation(len(column.adapters)).astype(np.int32)
     out, blocks = run_requests(
         requests, column.adapters, column.setting, calibration, horizon_s=horizon_s, walk=walk,
-        time_scale=time_scale, client_ports=client_ports, trace_steps=trace_steps,
+        time_scale=time_scale, client_ports=client_ports, rules=rules, trace_steps=trace_steps, events=events,
     )  # fmt: skip
     slo_s = np.array([a.ttft_slo_s(default_ttft_slo_s) for a in column.adapters])
     window = measure(requests, out, horizon_s=horizon_s, slo_s=slo_s, total_blocks=blocks)
@@ -195,10 +256,13 @@ def simulate(
         running_series=out.running_bins * per_bin,
         waiting_series=out.waiting_bins * per_bin,
         step_features=out.features,
+        blocked_s=out.blocked_s,
         steps=out.steps,
         busy_s=out.busy_s,
         loads=out.loads,
         load_s=out.load_s,
+        disk_loads=out.disk_loads,
+        disk_s=out.disk_s,
         preemptions=out.preemptions,
         max_waiting=out.max_waiting,
         arrivals=len(requests),
@@ -206,6 +270,7 @@ def simulate(
         horizon_s=horizon_s,
         seed=seed,
         trace=out.trace,
+        events=out.events,
     )
 
 
