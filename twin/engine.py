@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from twin.errors import InputError
 from twin.kernel import EngineState, KernelOutput, Limits
 
 Array = NDArray[np.float64]
+Scalar = TypeVar("Scalar", np.float64, np.int32)
 
 
 def new_engine(
@@ -47,12 +50,8 @@ def new_engine(
     longest = max(longest_output or 0, int(requests.output.max()) if known else 0, 1)
     loras = int((~slotless).sum())
 
-    def room(values: NDArray[np.generic]) -> NDArray[np.generic]:
-        if len(values) == size:
-            return values
-        wider = np.zeros(size, values.dtype)
-        wider[: len(values)] = values
-        return wider
+    def room(values: NDArray[Scalar]) -> NDArray[Scalar]:
+        return values if len(values) == size else np.concatenate((values, np.zeros(size - len(values), values.dtype)))
 
     def links(length: int) -> NDArray[np.int32]:
         return np.full(length, kernel.NONE, np.int32)
@@ -93,9 +92,7 @@ def new_engine(
     )  # fmt: skip
 
 
-def add_request(
-    state: EngineState, *, arrival_s: float, adapter: int, prompt: int, cached: int, output: int
-) -> int:
+def add_request(state: EngineState, *, arrival_s: float, adapter: int, prompt: int, cached: int, output: int) -> int:
     """Sends a request to an engine that has room for it (`capacity`); returns its index.
 
     Requests are added in order of arrival, none before a time that the engine has been advanced to.

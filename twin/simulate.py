@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from twin.arrivals import Requests, draw_requests
 from twin.calibration import Calibration
 from twin.column import Column
-from twin.errors import InputError
 from twin.engine import new_engine, outcome
+from twin.errors import InputError
 from twin.kernel import EngineState, KernelOutput, Limits, advance
 from twin.memory import kv_cache_tokens, max_model_len, memory_error
 from twin.metrics import CompletedMetrics, measure
@@ -84,7 +84,7 @@ def to_prediction(results: Sequence[SimulationResult]) -> Prediction:
     return prediction_from_rows([r.row for r in results])
 
 
-def _rng(adapters: Sequence[Adapter], seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+def random_streams(adapters: Sequence[Adapter], seed: int) -> tuple[np.random.Generator, np.random.Generator]:
     """Streams for the requests and for the engine's set order; a function of seed and adapter ids alone."""
     digest = hashlib.blake2b("\n".join(a.adapter_id for a in adapters).encode(), digest_size=8).digest()
     requests, engine = np.random.SeedSequence([seed, int.from_bytes(digest, "little")]).spawn(2)
@@ -236,7 +236,7 @@ def simulate(
     if not (np.isfinite(horizon_s) and horizon_s > 0):
         raise InputError(f"horizon_s {horizon_s!r} is not a positive number of seconds", remedy="use 3600")
     check_column(column, calibration)
-    rng, engine_rng = _rng(column.adapters, seed)
+    rng, engine_rng = random_streams(column.adapters, seed)
     if requests is None:
         longest = max_model_len(column.setting, calibration)
         requests = draw_requests(column.adapters, horizon_s=horizon_s, rng=rng, max_model_len=longest)

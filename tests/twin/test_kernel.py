@@ -66,14 +66,14 @@ def engines(draw: st.DrawFn) -> tuple[Requests, list[bool], list[int], dict[str,
         "host": int(rng.integers(max_loras, adapters + 3)),
         "rules": EngineRules("drawn", *flags.tolist()),
         "stops_s": tuple(np.cumsum(rng.exponential(0.2, int(rng.integers(0, 6)))).tolist()),
-        "max_num_seqs": int(rng.choice([budget, rng.integers(1, min(budget, 30) + 1)])),
+        "max_num_seqs": budget if rng.random() < 0.3 else int(rng.integers(1, min(budget, 30) + 1)),
         "budget": budget,
         "block": block,
         "blocks": int(-(-2 * longest // block) * rng.choice([1.0, 1.5, 4.0])) + 1,
     }
     gaps = rng.exponential(rng.choice([0.0, 0.01, 0.1]), n)
     requests = Requests(
-        np.cumsum(gaps), rng.integers(0, adapters, n).astype(np.int32), prompt, cached, output
+        np.cumsum(gaps).astype(np.float64), rng.integers(0, adapters, n).astype(np.int32), prompt, cached, output
     )  # fmt: skip
     slotless = (rng.random(adapters) < 0.2).tolist()
     return requests, slotless, rng.permutation(adapters).tolist(), config
