@@ -41,8 +41,8 @@ def new_engine(
         law: step-time coefficients, (18,).
         longest_output: most output tokens of any request to come; None = of those given.
         capacity: most requests that will ever be added; None = those given.
-        hosted: the first `host_adapters` adapters are in host memory at the start, as vLLM loads the adapters of
-            its command line; False = none.
+        hosted: adapters were loaded in order at the start, as vLLM does with those of its command line: the last
+            `host_adapters` are in host memory and the last `max_loras` in slots; False = none.
         trace_steps, events: most rows to record of either.
     """
     adapters, known = len(slotless), len(requests)
@@ -58,13 +58,14 @@ def new_engine(
 
     place = np.empty(adapters, np.int32)
     place[walk] = np.arange(adapters, dtype=np.int32)
-    # Loaded in order at the start: the last ones that fit are in host memory, the first of them least recent.
-    in_host = np.zeros(adapters, np.bool_)
+    in_host, in_slots = np.zeros(adapters, np.bool_), np.zeros(adapters, np.bool_)
     if hosted:
         in_host[np.flatnonzero(~slotless)[-limits.host_adapters :]] = True
+        in_slots[np.flatnonzero(~slotless)[-limits.max_loras :]] = True
     n = np.zeros(kernel.INTEGERS, np.int64)
     n[kernel.N_KNOWN], n[kernel.FREE], n[kernel.PARTIAL] = known, limits.total_blocks, kernel.NONE
     n[kernel.FRONT_KEY], n[kernel.N_HOSTED] = -1, int(in_host.sum())
+    n[kernel.N_RESIDENT] = int(in_slots.sum())
     prompt = room(requests.prompt)
     return EngineState(
         arrival=room(requests.arrival_s), adapter=room(requests.adapter), prompt=prompt, cached=room(requests.cached),
@@ -82,7 +83,8 @@ def new_engine(
         bnext=links(size), residues=np.zeros(limits.block, np.int32),
         fresh=np.zeros(limits.max_num_seqs + 1, np.int32), leaving=np.zeros(limits.max_num_seqs + 1, np.int32),
         is_leaving=np.zeros(size, np.bool_), granted=np.zeros(size if events else 1, np.int32),
-        resident=np.zeros(adapters, np.bool_), hosted=in_host,
+        resident=in_slots, hosted=in_host,
+        # Touched in order: the first ones least recently.
         last_step=np.arange(-adapters - 1, -1, dtype=np.int64), since=np.zeros(adapters, np.int64),
         old=np.zeros(adapters, np.int32), old_host=np.zeros(adapters, np.int32), running_bins=np.zeros(bins),
         waiting_bins=np.zeros(bins), itl_histogram=np.zeros(kernel.ITL_BINS), features=np.zeros(kernel.FEATURES),

@@ -3,8 +3,8 @@
 Routers: `shares` sends each request of an adapter to one of its holders at random, in proportion to the shares of
 the placement; `least_loaded` to the holder with the fewest requests in the system at that moment. Both choose among
 the servers that are up. When a server dies, its unfinished requests start again elsewhere, from nothing, after
-`Failure.detect_s`; if no holder is up, they and new ones wait for the first that comes back. A server comes back
-with empty slots, so that its adapters load again as they are asked for.
+`Failure.detect_s`; if no holder is up, they and new ones wait for the first that comes back. A server comes back as it
+started, with the last adapters of its command line in the slots: the others load again as they are asked for.
 
 The times of a request count from its first arrival at the router. Servers without common decisions run whole, in
 parallel threads; otherwise each is advanced to every arrival that must choose (`twin.kernel.advance`).

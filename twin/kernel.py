@@ -365,6 +365,8 @@ def _load_adapters(
                 if resident[victim]:
                     resident[victim] = False
                     n_resident -= 1
+                    if len(events):
+                        n_events = _log(events, n_events, step, EVICTED, victim, SLOT)
             hosted[a] = True
             n_hosted += 1
             disk_loads += 1
@@ -618,9 +620,7 @@ def advance(limits: Any, s: Any, until_s: Any) -> None:
                             state[r] = REJECTED
                         else:
                             scan_state = KV_FULL
-                            stopped_skips = (
-                                _scanned_before(r, key, n_front, tree, ghead, gnext) if gate_possible else 0
-                            )
+                            stopped_skips = _scanned_before(r, key, n_front, tree, ghead, gnext) if gate_possible else 0
                             skipped = stopped_skips
                             break
                     # Out of the queue.

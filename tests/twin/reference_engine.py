@@ -67,6 +67,7 @@ class Slots:
                     self.log.append(("host-evict", victim))
                     if victim in self.lru:
                         self.lru.remove(victim)
+                        self.log.append(("evict", victim))
                 disk_loads += 1
                 self.log.append(("disk", adapter))
             self.host_lru.append(adapter)
