@@ -14,6 +14,7 @@ import pytest
 from tests.twin.columns import LLAMA, column
 from twin.column import Column
 from twin.errors import InputError
+from twin.kernel import TRACE_COLUMNS
 from twin.memory import kv_cache_tokens, memory_error
 from twin.prediction import OVERLOADED, STABLE
 from twin.settings import EngineSetting
@@ -40,6 +41,46 @@ def test_threads_do_not_change_results() -> None:
     parallel = simulate_many(columns, LLAMA, seeds=(1, 2), horizon_s=600, threads=2)
     alone = [[simulate(c, LLAMA, seed=s, horizon_s=600) for s in (1, 2)] for c in columns]
     assert [[r.row for r in rs] for rs in parallel] == [[r.row for r in rs] for rs in alone]
+
+
+def test_writing_down_what_happens_changes_nothing() -> None:
+    plain = simulate(OVERLOAD, LLAMA, seed=2, horizon_s=20)
+    written = simulate(OVERLOAD, LLAMA, seed=2, horizon_s=20, trace_steps=10_000, events=1_000_000)
+    assert repr(plain.row) == repr(written.row)
+    assert len(written.trace) == written.steps and len(written.events) > written.arrivals
+    column_of = dict(zip(TRACE_COLUMNS, written.trace.T, strict=True))
+    assert column_of["duration_s"].sum() == pytest.approx(written.busy_s)
+    assert column_of["adapters"].max() <= OVERLOAD.setting.max_loras
+
+
+def test_too_little_room_for_events_is_an_error() -> None:
+    with pytest.raises(InputError, match="events=10"):
+        simulate(LIGHT, LLAMA, horizon_s=300, events=10)
+
+
+def test_a_small_host_cache_reads_adapters_from_disk() -> None:
+    served = column(32, (0.2,), 8)
+    slow = replace(LLAMA, load=replace(LLAMA.load, disk_base_ms=50.0))
+    small = Column(served.adapters, replace(served.setting, max_cpu_loras=8))
+    cached, from_disk = (simulate(c, slow, horizon_s=600) for c in (served, small))
+    assert cached.disk_loads == 0 and from_disk.disk_loads > 100
+    assert from_disk.disk_s == pytest.approx(0.05 * from_disk.disk_loads, rel=0.2)
+    assert from_disk.row["ttft_mean_s"] > cached.row["ttft_mean_s"]
+
+
+def test_async_scheduling_is_the_engines_choice_or_the_users() -> None:
+    newer = replace(LLAMA, stamp=replace(LLAMA.stamp, engine_version="0.32.0"))
+    off = Column(LIGHT.adapters, replace(LIGHT.setting, async_scheduling=False))
+    on = Column(LIGHT.adapters, replace(LIGHT.setting, async_scheduling=True))
+    ttft = {
+        name: simulate(c, calibration, horizon_s=600).row["ttft_mean_s"]
+        for name, c, calibration in (
+            ("0.8", LIGHT, LLAMA), ("0.8 on", on, LLAMA), ("0.32", LIGHT, newer), ("0.32 off", off, newer),
+        )
+    }  # fmt: skip
+    assert ttft["0.8"] == pytest.approx(ttft["0.32 off"], rel=1e-3)
+    assert ttft["0.32"] == pytest.approx(ttft["0.8 on"], rel=1e-3)
+    assert ttft["0.32"] > ttft["0.8"], "a request waits for one more step to be scheduled"
 
 
 def test_light_load_is_stable_and_overload_is_not() -> None:
