@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from placement.instantiate import build, check_targets
-from placement.schema import bounded, did_you_mean, parse
+from twin.config import HardwareConfig, ModelConfig, conf_dir, matching_calibration
 from twin.errors import InputError
-from twin.hardware import GIB
+from twin.instantiate import build, check_targets
+from twin.schema import bounded, did_you_mean, parse
 
 if TYPE_CHECKING:
     from placement.constraints import Constraint
@@ -33,29 +32,6 @@ GROUPS = (
     "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
 )  # fmt: skip
 DEFAULT_OBJECTIVE = "gpu_count"
-
-
-def conf_dir() -> Path:
-    """Folder of the shipped configuration."""
-    return Path(__file__).resolve().parent.parent / "conf"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """`conf/model`: the base model."""
-
-    name: str
-    weights: str
-
-
-@dataclass(frozen=True, slots=True)
-class HardwareConfig:
-    """`conf/hardware`: one GPU type."""
-
-    name: str
-    price_per_hour: float = bounded(0, default=1.0, above=True)
-    count: int | None = bounded(1, 1_000_000, default=None, unit="GPUs")
-    host_memory_gib: float | None = bounded(0, default=None, above=True, unit="GiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +152,7 @@ def load_run(config: dict[str, Any]) -> Run:
     constraint = make("constraint")
     verifier = make("verify")
     exporter = make("export", model=model)
-    calibration = _calibration(config["calibration"], model, hardware, engine)
+    calibration = matching_calibration(config["calibration"], model, hardware, engine.version)
     workload = make("workload", seed=options.seed)
     solver = make("solver", seed=options.seed)
     planning = make(
@@ -203,35 +179,3 @@ def load_run(config: dict[str, Any]) -> Run:
         config=config,
         notes=notes,
     )
-
-
-def _calibration(
-    node: Mapping[str, Any], model: ModelConfig, hardware: HardwareConfig, engine: EngineConfig
-) -> Calibration:
-    """The calibration, if it was measured with this model, GPU and engine version; prices and stock filled in."""
-    from twin.calibration import calibration_from_dict
-
-    calibration = calibration_from_dict(node, where="calibration")
-    stamp = calibration.stamp
-    for group, asked, have in (
-        ("model", model.name, stamp.model),
-        ("hardware", hardware.name, stamp.gpu_type),
-        ("engine.version", engine.version, stamp.engine_version),
-    ):
-        if asked is not None and asked != have:
-            known = ", ".join(sorted(p.stem for p in (conf_dir() / "calibration").glob("*.yaml")))
-            raise InputError(
-                f"calibration {calibration.name!r} was measured with {have!r}, not with {asked!r}",
-                where=f"calibration, {group}",
-                remedy=f"leave calibration out to follow model and hardware, or choose one of: {known}",
-            )
-    gpu = replace(
-        calibration.gpu,
-        name=hardware.name,
-        price_per_hour=hardware.price_per_hour,
-        count=hardware.count,
-        host_memory_bytes=calibration.gpu.host_memory_bytes
-        if hardware.host_memory_gib is None
-        else int(hardware.host_memory_gib * GIB),
-    )
-    return replace(calibration, gpu=gpu)

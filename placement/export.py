@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from placement.config import ModelConfig
-from placement.files import write_text
+from twin.config import ModelConfig
 from twin.errors import InputError
+from twin.files import write_text
 
 
 class Exporter(Protocol):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from placement.config import Run, config_hash
-from placement.files import write_text
 from placement.result import Result, Status, predicted_metrics
+from twin.files import write_text
 
 SCHEMA_VERSION = 1
 PACKAGES = ("adapter-placement", "numpy", "numba", "scipy", "highspy", "pyomo", "ortools", "hydra-core")

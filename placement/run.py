@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from placement.config import load_run
-from placement.files import write_text
 from twin.errors import InfeasibleError, NoSolutionError
+from twin.files import write_text
 
 VERIFICATION_FAILED, INTERRUPTED = 4, 130
 

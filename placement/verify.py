@@ -21,6 +21,7 @@ from placement.constraints import Constraint, Requirement
 from twin.calibration import Calibration
 from twin.column import Column
 from twin.errors import InputError
+from twin.sequential import looks, mean_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,32 +82,15 @@ class Verifier(Protocol):
     ) -> Verification: ...
 
 
-def confidence_limit(values: np.ndarray, alpha: float, *, upper: bool) -> float:
-    """One-sided limit of the mean of `values` (S,) at error probability `alpha`, by Student's t.
-
-    Equal values (all seeds without a late request) have no spread: the limit is their mean.
-    """
-    from scipy.special import stdtrit
-
-    mean = float(values.mean())
-    spread = float(values.std(ddof=1)) if len(values) > 1 else math.inf
-    if spread == 0.0:
-        return mean
-    width = (
-        float(stdtrit(len(values) - 1, 1 - alpha)) * spread / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    )
-    return mean + width if upper else mean - width
-
-
 def decide(requirement: Requirement, alpha: float) -> Decision:
     """Whether one requirement holds, is broken, or needs more seeds."""
     values, limit, at_most = requirement.values, requirement.limit, requirement.at_most
     if not np.isfinite(values).all():
         return "refuted"
-    worst = confidence_limit(values, alpha, upper=at_most)
+    worst = mean_limit(values, alpha, upper=at_most)
     if worst <= limit if at_most else worst >= limit:
         return "accepted"
-    best = confidence_limit(values, alpha, upper=not at_most)
+    best = mean_limit(values, alpha, upper=not at_most)
     certainly_broken = best > limit if at_most else best < limit
     always_broken = (values > limit).all() if at_most else (values < limit).all()
     return "refuted" if certainly_broken or always_broken else "open"
@@ -186,10 +170,7 @@ class TwinVerifier:
 
     def looks(self) -> list[int]:
         """Numbers of seeds at which a column is judged: min, twice that, ..., max."""
-        counts = [self.min_seeds]
-        while counts[-1] < self.max_seeds:
-            counts.append(min(2 * counts[-1], self.max_seeds))
-        return counts
+        return looks(self.min_seeds, self.max_seeds)
 
     def columns(
         self,
@@ -225,15 +206,15 @@ class TwinVerifier:
         progress: Progress | None = None,
     ) -> Verification:
         """Sequential looks with any simulation `run(column, seed)`."""
-        looks = self.looks()
-        alpha = (1 - self.confidence) / len(looks)
+        schedule = self.looks()
+        alpha = (1 - self.confidence) / len(schedule)
         results: list[list[SimulationResult]] = [[] for _ in columns]
         reasons = [""] * len(columns)
         undecided, accepted = list(range(len(columns))), set[int]()
         if not columns:
             return Verification(())
         with ThreadPoolExecutor(max_workers=self.threads or os.cpu_count() or 1) as pool:
-            for seeds in looks:
+            for seeds in schedule:
                 jobs = [(k, first_seed + s) for k in undecided for s in range(len(results[k]), seeds)]
                 done = pool.map(lambda job: run(columns[job[0]], job[1]), jobs)
                 for (k, _), result in zip(jobs, done, strict=True):

@@ -62,7 +62,7 @@ def compare(run: MeasuredRun, calibration: Calibration, rig: Rig, seed: int) -> 
     """Replays one hour of a run without knowing anything that only the run could tell."""
     script = script_of(run, calibration, rig, seed=seed)
     twin = replay(script, calibration, rig)
-    sent, completed = len(script.requests), twin.simulation.completed.completed
+    sent, completed = len(script.requests), twin.completed
     predicted = {
         "throughput": twin.throughput_tps,
         "tpot": twin.tpot_ms,

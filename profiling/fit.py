@@ -18,31 +18,41 @@ from profiling.forcing import ForcedRun, force_all
 from profiling.micro import GRAPH_TOKENS, TERMS, Row, read_micro
 from profiling.models import MeasuredModel
 from profiling.regression import Recipe, regress, relative_errors, summary
-from profiling.replay import read_rig
-from profiling.runs import MeasuredRun
+from profiling.replay import Rig
+from profiling.runs import MeasuredRun, thin
 from twin.calibration import Calibration, Stamp, StepTimeLaw
+from twin.rules import EngineRules
 
 RECIPE = Recipe()
-ROUNDS = 2
-#: Runs per model in the learning curve.
-CURVE = (5, 10, 20, 40)
+#: The first round only has to move a law of micro-benchmarks to where the runs are: every 6th run will do.
+FIRST_ROUND_EVERY = 6
+SOURCE = "published micro-benchmarks and one-hour runs (arXiv 2508.08343)"
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A calibration and how well it describes the rows it was fitted to, and rows it was not."""
+    """A calibration and how well it describes the rows it was fitted to.
+
+    Args:
+        forced: the runs at their measured step time, as in the last round.
+        micro: the micro-benchmark rows.
+    """
 
     calibration: Calibration
     capacity: CapacityFit
-    rows: tuple[Row, ...]
-    residuals: dict[str, float]
-    curve: dict[int, float]
+    forced: tuple[ForcedRun, ...]
+    micro: tuple[Row, ...]
 
 
 def law_of(coefficients: NDArray[np.float64]) -> StepTimeLaw:
     """A step-time law from coefficients (17,) in the order of `TERMS`."""
     values = {name: round(float(c), 6) for name, c in zip(TERMS, coefficients, strict=True)}
     return StepTimeLaw(**values, graph_tokens=GRAPH_TOKENS)
+
+
+def law_from(forced: Sequence[ForcedRun], micro: Sequence[Row], recipe: Recipe = RECIPE) -> StepTimeLaw:
+    """The law that fits these runs and micro-benchmarks."""
+    return law_of(regress([*(f.row() for f in forced), *micro], recipe))
 
 
 def held_out_error(runs: Sequence[Row], micro: Sequence[Row], recipe: Recipe = RECIPE) -> float:
@@ -55,18 +65,22 @@ def held_out_error(runs: Sequence[Row], micro: Sequence[Row], recipe: Recipe = R
     return 100 * float(np.concatenate(errors).mean())
 
 
-def learning_curve(runs: Sequence[Row], micro: Sequence[Row], draws: int = 6) -> dict[int, float]:
-    """Error on the runs left over, by the number of real runs used, percent; 0 = micro-benchmarks alone."""
-    rng = np.random.default_rng(0)
-    curve = {0: 100 * float(np.abs(relative_errors(runs, regress(micro, RECIPE))).mean())}
-    for size in (n for n in CURVE if n < len(runs)):
-        errors = []
-        for _ in range(draws):
-            order = rng.permutation(len(runs))
-            used, rest = [runs[i] for i in order[:size]], [runs[i] for i in order[size:]]
-            errors.append(float(np.abs(relative_errors(rest, regress([*used, *micro], RECIPE))).mean()))
-        curve[size] = 100 * float(np.mean(errors))
-    return curve
+def micro_calibration(
+    folder: Path, model: MeasuredModel, runs: Sequence[MeasuredRun], *, date: str
+) -> tuple[Calibration, CapacityFit]:
+    """What micro-benchmarks alone tell; `runs` give the valid ranges only."""
+    capacity = fit_capacity(folder, model)
+    calibration = Calibration(
+        name=model.calibration,
+        stamp=Stamp(model.gpu.name, model.spec.name, model.engine, model.engine_version, date, SOURCE, {}, {}),
+        gpu=model.gpu,
+        model=model.spec,
+        step=law_from([], read_micro(folder, model.spec.name)),
+        load=fit_loads(folder, model),
+        kv=capacity.law,
+        valid=valid_ranges(runs),
+    )
+    return calibration, capacity
 
 
 def fit_calibration(
@@ -75,51 +89,55 @@ def fit_calibration(
     runs: Sequence[MeasuredRun],
     *,
     date: str,
-    source: str,
     threads: int = 2,
+    rules: EngineRules | None = None,
+    recipe: Recipe = RECIPE,
+    rig: Rig | None = None,
     say: Callable[[str], None] = print,
 ) -> Fit:
-    """Fits everything for one model from a data folder and its usable real runs."""
-    rig = read_rig(folder)
-    capacity = fit_capacity(folder, model)
-    micro = read_micro(folder, model.spec.name)
+    """Fits everything for one model from a data folder and its usable real runs.
+
+    Args:
+        rules: the engine's rules; None = those of the measured version.
+        recipe, rig: how rows are weighed, and what is known of the measuring rig.
+    """
     mine = [r for r in runs if r.usable and r.model == model.spec.name]
-    calibration = Calibration(
-        name=model.calibration,
-        stamp=Stamp(model.gpu.name, model.spec.name, model.engine, model.engine_version, date, source, {}, {}),
-        gpu=model.gpu,
-        model=model.spec,
-        step=law_of(regress(micro, RECIPE)),
-        load=fit_loads(folder, model),
-        kv=capacity.law,
-        valid=_valid(mine),
-    )
+    calibration, capacity = micro_calibration(folder, model, mine, date=date)
+    micro = read_micro(folder, model.spec.name)
     say(
         f"{model.calibration}: KV capacity within {capacity.worst_pct:.2f} %, {len(micro)} micro rows, {len(mine)} runs"
     )
+    rig = rig or Rig()
     forced: list[ForcedRun] = []
-    rows: list[Row] = []
-    for number in range(ROUNDS):
-        coefficients = calibration.step.as_array()[: len(TERMS)]
-        starts = [float(f.step_ms / (f.features @ coefficients)) for f in forced] or None
-        forced = force_all(mine, calibration, rig, starts=starts, threads=threads)
-        rows = [f.row() for f in forced]
-        coefficients = regress([*rows, *micro], RECIPE)
-        calibration = replace(calibration, step=law_of(coefficients))
+    for some in (thin(mine, FIRST_ROUND_EVERY), mine):
+        forced = force_all(some, calibration, rig, threads=threads, rules=rules)
+        calibration = replace(calibration, step=law_from(forced, micro, recipe))
         worst = max(abs(f.residual) for f in forced)
-        say(f"  round {number + 1}: {dict(summary([*rows, *micro], coefficients))}, forcing within {100 * worst:.1f} %")
+        say(f"  {len(some)} runs: {errors_of(calibration.step, forced, micro)}, forcing within {100 * worst:.1f} %")
+    return fit_of(calibration, capacity, forced, micro)
+
+
+def fit_of(
+    calibration: Calibration, capacity: CapacityFit, forced: Sequence[ForcedRun], micro: Sequence[Row]
+) -> Fit:
+    """Stamps a calibration with its points and residuals."""
     residuals = {
-        **summary([*rows, *micro], calibration.step.as_array()[: len(TERMS)]),
-        "run_held_out_workload_mape_pct": round(held_out_error(rows, micro), 3),
+        **errors_of(calibration.step, forced, micro),
+        "run_held_out_workload_mape_pct": round(held_out_error([f.row() for f in forced], micro), 3),
         "kv_capacity_worst_pct": round(capacity.worst_pct, 3),
         "memory_errors_right_pct": round(100 * capacity.memory_errors_right, 2),
     }
-    points = {"runs": len(mine), "micro_rows": len(micro), "kv_rows": capacity.rows}
+    points = {"runs": len(forced), "micro_rows": len(micro), "kv_rows": capacity.rows}
     stamp = replace(calibration.stamp, points=points, residuals=residuals)
-    return Fit(replace(calibration, stamp=stamp), capacity, (*rows, *micro), residuals, learning_curve(rows, micro))
+    return Fit(replace(calibration, stamp=stamp), capacity, tuple(forced), tuple(micro))
 
 
-def _valid(runs: Sequence[MeasuredRun]) -> dict[str, tuple[float, float]]:
+def errors_of(law: StepTimeLaw, forced: Sequence[ForcedRun], micro: Sequence[Row]) -> dict[str, float]:
+    """Mean absolute step-time errors by kind of row, percent."""
+    return dict(summary([*(f.row() for f in forced), *micro], law.as_array()[: len(TERMS)]))
+
+
+def valid_ranges(runs: Sequence[MeasuredRun]) -> dict[str, tuple[float, float]]:
     """Ranges that the runs cover; engine flags that never varied have one value."""
     return {
         "max_loras": (min(r.max_loras for r in runs), max(r.max_loras for r in runs)),

@@ -19,9 +19,12 @@ from profiling.micro import Row
 from profiling.replay import Replay, Rig, Script, replay, script_of
 from profiling.runs import MeasuredRun
 from twin.calibration import Calibration
+from twin.rules import EngineRules
 
 TOLERANCE = 0.003
 MAX_SIMULATIONS = 8
+#: Relative error of the batch at which a row counts half.
+RUNNING_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class ForcedRun:
         features: mean over steps of each term of the law, (17,).
         step_ms: mean step time without adapter loads, ms.
         residual: log of simulated / measured S that the search left.
+        running: simulated / measured running requests. Far from 1 where the real server held fewer requests than
+            its memory allows (another tenant of the GPU, or minutes-long jumps between a small and a full batch):
+            the features are then not those of the run.
     """
 
     run: MeasuredRun
@@ -40,13 +46,27 @@ class ForcedRun:
     features: NDArray[np.float64]
     step_ms: float
     residual: float
+    running: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """Weight of its row: 1 where the batch is the measured one, 1/2 where it is 5 % off."""
+        return 1.0 / (1.0 + ((self.running - 1.0) / RUNNING_TOLERANCE) ** 2)
 
     def row(self) -> Row:
         """The equation it gives to the fit."""
-        return Row("run", self.run.group, self.features, self.step_ms)
+        return Row("run", self.run.group, self.features, self.step_ms, self.weight)
 
 
-def force(run: MeasuredRun, calibration: Calibration, rig: Rig, *, seed: int = 0, start: float = 1.0) -> ForcedRun:
+def force(
+    run: MeasuredRun,
+    calibration: Calibration,
+    rig: Rig,
+    *,
+    seed: int = 0,
+    start: float = 1.0,
+    rules: EngineRules | None = None,
+) -> ForcedRun:
     """Finds the scale by a bracketed secant search on logarithms; deterministic."""
     script = script_of(run, calibration, rig, seed=seed, known_arrivals=True)
     target = math.log(run.step_ms)
@@ -55,7 +75,7 @@ def force(run: MeasuredRun, calibration: Calibration, rig: Rig, *, seed: int = 0
     best: tuple[float, float, Replay] | None = None
     x = math.log(start)
     for _ in range(MAX_SIMULATIONS):
-        played = replay(script, calibration, rig, time_scale=math.exp(x))
+        played = replay(script, calibration, rig, time_scale=math.exp(x), rules=rules)
         error = math.log(played.step_ms) - target
         if best is None or abs(error) < abs(best[1]):
             best = (x, error, played)
@@ -76,10 +96,11 @@ def force(run: MeasuredRun, calibration: Calibration, rig: Rig, *, seed: int = 0
 
 
 def _forced(script: Script, x: float, error: float, played: Replay) -> ForcedRun:
-    out, scale = played.simulation, math.exp(x)
+    out, scale = played.out, math.exp(x)
     step_ms = 1000 * (out.busy_s - out.load_s) / out.steps
+    running = played.running / script.run.metrics["running_mean"]
     # Loads keep their measured cost, so that the scale falls on the law alone; `busy_s` holds scaled loads.
-    return ForcedRun(script.run, scale, out.step_features / out.steps, step_ms, error)
+    return ForcedRun(script.run, scale, out.features / out.steps, step_ms, error, running)
 
 
 def force_all(
@@ -89,11 +110,12 @@ def force_all(
     *,
     starts: Sequence[float] | None = None,
     threads: int = 2,
+    rules: EngineRules | None = None,
 ) -> list[ForcedRun]:
     """Every run, in parallel threads; order and figures do not depend on their number."""
 
     def job(task: tuple[MeasuredRun, float]) -> ForcedRun:
-        return force(task[0], calibration, rig, start=task[1])
+        return force(task[0], calibration, rig, start=task[1], rules=rules)
 
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(job, zip(runs, starts or [1.0] * len(runs), strict=True)))

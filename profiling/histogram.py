@@ -1,28 +1,22 @@
-"""Request lengths drawn from a published histogram (`length_histogram.csv`).
+"""Request lengths drawn from a published histogram (`twin.length_histogram`).
 
-The shape of the output lengths decides how long a slot is held; moments alone miss it. The first bin of the
-histogram is coarse, so the published 25 % quantiles split it. Probabilities are tilted exponentially until the
-mean is the one asked for, which keeps the support.
+The shape of the output lengths decides how long a slot is held; moments alone miss it. Probabilities are tilted
+exponentially until the mean is the one asked for, which keeps the support.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from profiling.runs import read_table
 from twin.errors import InputError
+from twin.length_histogram import COPULA, PROBABILITIES, published_quantiles
 
 Array = NDArray[np.float64]
-#: 25 % quantiles of prompt and output lengths, read with the histogram from the same publication.
-FIRST_QUARTILE_TOKENS = {"prompt": 23.0, "output": 27.0}
-#: Normal-copula parameter that reproduces 356-365 resident tokens per running request (kv usage x capacity / running).
-LENGTH_COPULA = -0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,10 @@ class LengthHistogram:
             return float(self.centres @ tilted(tilt)) - mean
 
         if not excess(-60.0) < 0 < excess(60.0):
-            raise InputError(f"a mean length of {mean:g} tokens is outside the histogram's range")
+            raise InputError(
+                f"a mean length of {mean:g} tokens is outside the histogram's range",
+                remedy=f"use a mean between {self.edges[0]:g} and {self.edges[-1]:g} tokens",
+            )
         return LengthHistogram(self.edges, tilted(float(brentq(excess, -60.0, 60.0, xtol=1e-12))))
 
     def quantile(self, u: Array) -> Array:
@@ -61,22 +58,13 @@ class LengthHistogram:
         return np.interp(u, cumulative / cumulative[-1], self.edges)
 
 
-def read_histogram(folder: Path, kind: str) -> LengthHistogram:
-    """`kind` is `prompt` or `output`."""
-    table = read_table(folder, "length_histogram.csv")
-    rows = table[table["kind"] == kind]
-    edges = np.append(rows["from_tokens"].to_numpy(float), float(rows["to_tokens"].iloc[-1]))
-    shares = rows["share"].to_numpy(float)
-    shares = shares / shares.sum()
-    split = FIRST_QUARTILE_TOKENS[kind]
-    if edges[0] < split < edges[1] and shares[0] > 0.25:
-        edges = np.insert(edges, 1, split)
-        shares = np.concatenate([[0.25, shares[0] - 0.25], shares[1:]])
-    return LengthHistogram(edges, shares)
+def published_histogram(side: str) -> LengthHistogram:
+    """The published shape; `side` is `prompt` or `output`."""
+    return LengthHistogram(published_quantiles(side, PROBABILITIES), np.diff(PROBABILITIES))
 
 
 def draw_pair(
-    prompt: LengthHistogram, output: LengthHistogram, size: int, rng: np.random.Generator, copula: float = LENGTH_COPULA
+    prompt: LengthHistogram, output: LengthHistogram, size: int, rng: np.random.Generator, copula: float = COPULA
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Prompt and output tokens of `size` requests, integers >= 1 with the histograms' means, shapes (size,)."""
     z = rng.standard_normal(size)

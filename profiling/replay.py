@@ -1,7 +1,9 @@
 """Replays a measured run in the twin: same flags, rates and request lengths, and the rig's known artefacts.
 
 Rig corrections, each a documented property of the measurement and never used for planning:
-* the client has 28,232 ephemeral ports, so new requests stop reaching the server beyond that;
+* the HTTP frontend opens a tokenizer at an adapter's first request, 0.3 s each (`profiling.frontend`);
+* the client has 28,232 ephemeral ports or less, so new requests stop reaching the server beyond that;
+* the server's event loop stands still while it answers its monitor (`profiling.monitor`);
 * answers end early where the model emits its end token (served / dataset output length, per model);
 * the client sees the first token 7 ms after the engine has produced it (HTTP, tokenizer).
 """
@@ -10,23 +12,33 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from profiling.histogram import LengthHistogram, draw_pair, read_histogram
-from profiling.runs import MeasuredRun, read_table
+from profiling.frontend import Frontend, Intake, take_in
+from profiling.histogram import LengthHistogram, draw_pair, published_histogram
+from profiling.monitor import Monitor, Scrapes, chunk_factor, combinations_of, scrapes_of
+from profiling.runs import MeasuredRun
 from twin.arrivals import Requests, draw_requests
 from twin.calibration import Calibration
 from twin.column import Column
-from twin.metrics import STARVATION_THRESHOLD
+from twin.kernel import KernelOutput
+from twin.length_histogram import COPULA
+from twin.metrics import STARVATION_THRESHOLD, measure
+from twin.rules import EngineRules
 from twin.settings import EngineSetting
-from twin.simulate import HOUR_S, SimulationResult, simulate
+from twin.simulate import HOUR_S, check_column, random_streams, run_requests
 from twin.workload import Adapter, Lengths
 
-CLIENT_PORTS = 28232
+#: Ephemeral ports that the client could use, by campaign: 28,232 are Linux's default range; in the second campaign
+#: running + most waiting + 60 s of completions of overloaded runs stay below 26,800 (median), so others held some.
+CLIENT_PORTS = {"twin_validation_real": 28232, "placement_real_test": 26800}
 CLIENT_TTFT_MS = 7.0
+#: Served / dataset output tokens, where the model's own end token cuts answers short: means over healthy runs.
+SERVED_SHARE = {"llama-3.1-8b-instruct": 0.990, "qwen-2.5-7b-instruct": 0.956}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +46,22 @@ class Rig:
     """What is known of the measuring rig.
 
     Args:
+        prompt, output: shapes of the request lengths; a run's own means replace theirs.
+        copula: normal-copula parameter between prompt and output lengths.
         served_share: served / dataset output length, by model.
-        client_ports: 0 = no limit.
+        client_ports: by campaign (table of runs); a campaign that is not named has no limit.
+        frontend: delays before a request reaches the engine.
+        monitor: what else keeps the server's event loop busy; None = nothing.
     """
 
-    prompt: LengthHistogram
-    output: LengthHistogram
-    served_share: dict[str, float]
-    client_ports: int = CLIENT_PORTS
+    prompt: LengthHistogram = field(default_factory=lambda: published_histogram("prompt"))
+    output: LengthHistogram = field(default_factory=lambda: published_histogram("output"))
+    copula: float = COPULA
+    served_share: Mapping[str, float] = field(default_factory=lambda: dict(SERVED_SHARE))
+    client_ports: Mapping[str, int] = field(default_factory=lambda: dict(CLIENT_PORTS))
     client_ttft_ms: float = CLIENT_TTFT_MS
-
-
-def read_rig(folder: Path) -> Rig:
-    """Length shapes and early stops from a data folder."""
-    moments = read_table(folder, "request_length_moments.csv")
-    outputs = moments[(moments["kind"] == "output") & moments["served_mean_tokens"].notna()]
-    served = dict(zip(outputs["model"], outputs["served_mean_tokens"] / outputs["dataset_mean_tokens"], strict=True))
-    return Rig(read_histogram(folder, "prompt"), read_histogram(folder, "output"), served)
+    frontend: Frontend = field(default_factory=Frontend)
+    monitor: Monitor | None = field(default_factory=Monitor)
 
 
 def setting_of(run: MeasuredRun, gpu_type: str) -> EngineSetting:
@@ -72,7 +83,14 @@ def column_of(run: MeasuredRun, gpu_type: str, seed: int, rate_factor: float = 1
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Figures of a replay in the measuring client's definitions, and the simulation behind them."""
+    """Figures of a replay in the measuring client's definitions, and the simulation behind them.
+
+    Args:
+        completed: requests that finished in the window.
+        scrape_s: median time that the server takes to answer its monitor.
+        refused: requests that found no client port.
+        out: the kernel's arrays, of the requests that reached the server.
+    """
 
     throughput_tps: float
     tpot_ms: float
@@ -80,13 +98,15 @@ class Replay:
     ttft_ms: float
     ttft_p50_ms: float
     ttft_p99_ms: float
+    scrape_s: float
     running: float
     waiting: float
     kv_usage: float
-    preemptions: float
     served_fraction: float
     step_ms: float
-    simulation: SimulationResult
+    completed: int
+    refused: int
+    out: KernelOutput
 
     @property
     def starved(self) -> bool:
@@ -122,33 +142,99 @@ def script_of(
     requests = draw_requests(column.adapters, horizon_s=HOUR_S, rng=rng, max_model_len=longest)
     share = rig.served_share[run.model]
     prompt, output = draw_pair(
-        rig.prompt.with_mean(run.prompt_mean), rig.output.with_mean(run.output_mean * share), len(requests), rng
-    )
+        rig.prompt.with_mean(run.prompt_mean), rig.output.with_mean(run.output_mean * share), len(requests), rng,
+        rig.copula,
+    )  # fmt: skip
     requests = replace(requests, prompt=prompt, output=output, cached=np.zeros_like(prompt))
     # The published rule counts dataset lengths of everything sent, also where answers ended early.
     ideal_tps = (float(prompt.sum()) + float(output.sum()) / share) / HOUR_S
     return Script(run, column, requests, ideal_tps, seed)
 
 
-def replay(script: Script, calibration: Calibration, rig: Rig, *, time_scale: float = 1.0) -> Replay:
-    """Simulates one hour of a run; `time_scale` multiplies every step's time."""
-    out = simulate(
-        script.column, calibration, seed=script.seed, requests=script.requests, time_scale=time_scale,
-        client_ports=rig.client_ports,
+def replay(
+    script: Script,
+    calibration: Calibration,
+    rig: Rig,
+    *,
+    time_scale: float = 1.0,
+    rules: EngineRules | None = None,
+) -> Replay:
+    """Simulates one hour of a run.
+
+    Args:
+        time_scale: factor on every step's time.
+        rules: the engine's rules; None = those of the measured version.
+    """
+    check_column(script.column, calibration)
+    adapters, sent = script.column.adapters, script.requests
+    ports = rig.client_ports.get(script.run.table, 0)
+    intake = take_in(sent.arrival_s, sent.adapter, rig.frontend, ports)
+    reached = _only(sent, intake.accepted)
+    walk = random_streams(adapters, script.seed)[1].permutation(len(adapters)).astype(np.int32)
+    out, blocks = run_requests(
+        replace(reached, arrival_s=intake.release_s[intake.accepted]), adapters, script.column.setting, calibration,
+        horizon_s=HOUR_S, walk=walk, time_scale=time_scale, client_ports=ports, rules=rules,
     )  # fmt: skip
-    row, done = out.row, out.completed
+    # The client's clock starts when it sends, not when the frontend has read the request.
+    window = measure(reached, out, horizon_s=HOUR_S, slo_s=np.full(len(adapters), np.inf), total_blocks=blocks)
+    row, done = window.row, window.completed
+    seen = _seen_by_client(reached, intake, out, rig, len(adapters))
     return Replay(
         throughput_tps=row["throughput_tps"],
         tpot_ms=done.tpot_mean_ms,
-        itl_ms=done.itl_mean_ms,
-        ttft_ms=1000 * done.ttft_mean_s + rig.client_ttft_ms,
-        ttft_p50_ms=1000 * done.ttft_p50_s + rig.client_ttft_ms,
-        ttft_p99_ms=1000 * done.ttft_p99_s + rig.client_ttft_ms,
+        itl_ms=done.itl_mean_ms * seen.chunk_factor,
+        ttft_ms=seen.ttft_mean_ms,
+        ttft_p50_ms=seen.ttft_p50_ms,
+        ttft_p99_ms=seen.ttft_p99_ms,
+        scrape_s=seen.scrape_s,
         running=row["running"],
         waiting=row["waiting"],
         kv_usage=row["kv_usage"],
-        preemptions=float(out.preemptions),
         served_fraction=row["throughput_tps"] / script.ideal_tps,
         step_ms=1000 * row["running"] / row["out_throughput_tps"] if row["out_throughput_tps"] else float("nan"),
-        simulation=out,
+        completed=done.completed,
+        refused=int((out.state == 4).sum()) + int((~intake.accepted).sum()),
+        out=out,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the client sees of completed requests beside the engine's figures."""
+
+    ttft_mean_ms: float
+    ttft_p50_ms: float
+    ttft_p99_ms: float
+    chunk_factor: float
+    scrape_s: float
+
+
+def _seen_by_client(sent: Requests, intake: Intake, out: KernelOutput, rig: Rig, n_adapters: int) -> _Seen:
+    """First tokens wait for the event loop, which opens tokenizers and answers the monitor."""
+    there, done = out.state != 4, out.finish_s <= HOUR_S
+    release_s, first_s = intake.release_s[intake.accepted], out.first_token_s
+    chunks, scrape_s = 1.0, 0.0
+    if rig.monitor is not None and out.steps:
+        step_s = out.busy_s / out.steps
+        combinations = combinations_of(
+            sent.adapter[there], release_s[there], first_s[there], out.finish_s[there], n_adapters, step_s
+        )
+        scrapes = scrapes_of(combinations, rig.monitor, HOUR_S)
+        chunks = chunk_factor(scrapes, out.running_bins * len(out.running_bins) / HOUR_S, step_s, HOUR_S)
+        scrape_s = scrapes.median_s
+        # Read late, computed as quickly as before, and sent when the loop is free.
+        first_s = scrapes.after(first_s + (scrapes.after(release_s) - release_s))
+    opened = Scrapes(intake.busy_s[:, 0], intake.busy_s[:, 1])
+    ttft = 1000 * np.sort((opened.after(first_s) - sent.arrival_s)[done]) + rig.client_ttft_ms
+    if not len(ttft):
+        return _Seen(*[float("nan")] * 3, chunks, scrape_s)
+    p50, p99 = (float(ttft[int(q * (len(ttft) - 1))]) for q in (0.5, 0.99))
+    return _Seen(float(ttft.mean()), p50, p99, chunks, scrape_s)
+
+
+def _only(requests: Requests, kept: NDArray[np.bool_]) -> Requests:
+    """The requests with `kept` (N,) set."""
+    if kept.all():
+        return requests
+    arrays = {f.name: getattr(requests, f.name) for f in fields(Requests)}
+    return replace(requests, **{name: v[kept] for name, v in arrays.items() if isinstance(v, np.ndarray)})

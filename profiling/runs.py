@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import pandas as pd
 
 from twin.errors import InputError
 
+#: Tables of one-hour runs; a folder may hold either or both.
+TABLES = ("twin_validation_real", "placement_real_test")
 #: Slot count and rank are what a run was started with; `no_metrics` and crashes have NaN figures.
 METRICS = (
     "total_throughput_tps", "in_throughput_tps", "out_throughput_tps", "tpot_mean_ms", "itl_mean_ms",
     "ttft_mean_completed_ms", "ttft_p50_completed_ms", "ttft_p99_completed_ms", "running_mean", "waiting_mean",
     "kv_usage_mean", "preemptions_total", "throughput_over_ideal", "completed", "duration_s", "total_output_tokens",
-    "ttft_authors_ms",
+    "ttft_authors_ms", "sampling_interval_median_s",
 )  # fmt: skip
 
 
@@ -26,7 +28,8 @@ class MeasuredRun:
     """One run: what was served, under which setting, and what came out.
 
     Args:
-        group: the workload it belongs to (cross-validation never splits one).
+        table: name of the table it comes from.
+        group: model and workload it belongs to (cross-validation never splits one).
         rates, ranks: adapter i gets `rates[i % len(rates)]`; ranks likewise, then shuffled.
         prompt_mean, output_mean: of the prompt pool, in tokens.
         metrics: columns named in `METRICS`, NaN where the run has none.
@@ -35,6 +38,7 @@ class MeasuredRun:
     """
 
     run_id: str
+    table: str
     group: str
     model: str
     max_loras: int
@@ -80,15 +84,30 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def read_runs(folder: Path, name: str) -> list[MeasuredRun]:
-    """All runs of a table whose adapters the right client saw (swapped clients are left out)."""
-    table = read_table(folder, name)
+    """All runs of a table (without `.csv`) whose adapters the right client saw (swapped clients are left out)."""
+    table = read_table(folder, f"{name}.csv")
     group = "subset" if "subset" in table else "workload"
     pools = table.groupby("model")[["pool_mean_input_tokens", "pool_mean_output_tokens"]].mean()
     return [
-        _run(row, str(row[group]), pools.loc[row["model"]])
+        _run(row, name, str(row[group]), pools.loc[row["model"]])
         for row in table.to_dict("records")
         if str(row["port_collision"]) != "True"  # the column may hold NaN
     ]
+
+
+def read_all_runs(folder: Path, say: Callable[[str], None] = print) -> list[MeasuredRun]:
+    """Runs of both tables; a table that the folder lacks is named and skipped.
+
+    Raises:
+        InputError: the folder has neither.
+    """
+    present = [name for name in TABLES if (folder / f"{name}.csv").is_file()]
+    for name in TABLES:
+        if name not in present:
+            say(f"{name}.csv is not in {folder}: its runs are left out")
+    if not present:
+        read_table(folder, f"{TABLES[0]}.csv")
+    return [run for name in present for run in read_runs(folder, name)]
 
 
 def records(table: pd.DataFrame) -> list[Any]:
@@ -100,7 +119,7 @@ def _numbers(text: Any) -> tuple[float, ...]:
     return tuple(float(word) for word in str(text).split())
 
 
-def _run(row: Mapping[Any, Any], group: str, pool: Any) -> MeasuredRun:
+def _run(row: Mapping[Any, Any], table: str, group: str, pool: Any) -> MeasuredRun:
     prompt, output = row["pool_mean_input_tokens"], row["pool_mean_output_tokens"]
     crashed, no_metrics = bool(row["crashed_memory"]), bool(row["no_metrics"])
     arrivals = row["arrivals"] if "arrivals" in row else float("nan")
@@ -108,6 +127,7 @@ def _run(row: Mapping[Any, Any], group: str, pool: Any) -> MeasuredRun:
         arrivals = row["requests_sent_est"] if row["requests_sent_source"] != "nominal" else float("nan")
     return MeasuredRun(
         run_id=str(row["run_id"]),
+        table=table,
         group=f"{row['model']}/{group}",
         model=str(row["model"]),
         max_loras=int(row["max_loras"]),
@@ -120,14 +140,15 @@ def _run(row: Mapping[Any, Any], group: str, pool: Any) -> MeasuredRun:
         arrivals=float(arrivals),
         started=False if crashed else (None if no_metrics else True),
         starved=None if no_metrics or not math.isfinite(row["throughput_over_ideal"]) else bool(row["starved"]),
-        metrics={key: float(row[key]) for key in METRICS},
+        metrics={key: float(row[key]) if key in row else float("nan") for key in METRICS},
     )
 
 
 def fold_of(runs: Sequence[MeasuredRun], fold: str) -> tuple[list[MeasuredRun], list[MeasuredRun]]:
-    """Splits for cross-validation: `i/k` gives (runs of fold i, all others); an empty fold is (all, all).
+    """Splits whole workloads: `i/k` gives (runs of fold i, all others); an empty fold is (all, all).
 
-    Settings of one workload are neighbours in the tables, so every fold sees all of them.
+    Workloads of one model are dealt out in order of their names, so a fit without fold i has never seen a rate or
+    rank mix that fold i is scored on.
 
     Raises:
         InputError: not `i/k` with 0 <= i < k.
@@ -138,8 +159,12 @@ def fold_of(runs: Sequence[MeasuredRun], fold: str) -> tuple[list[MeasuredRun], 
     if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
         raise InputError(f"fold={fold} is not i/k with 0 <= i < k", remedy="use e.g. fold=0/2")
     i, k = int(first), int(second)
-    inside = [r for n, r in enumerate(runs) if n % k == i]
-    return inside, [r for n, r in enumerate(runs) if n % k != i]
+    number = {
+        group: n % k
+        for model in sorted({r.model for r in runs})
+        for n, group in enumerate(sorted({r.group for r in runs if r.model == model}))
+    }
+    return [r for r in runs if number[r.group] == i], [r for r in runs if number[r.group] != i]
 
 
 def thin(runs: Sequence[MeasuredRun], every: int) -> list[MeasuredRun]:

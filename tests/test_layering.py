@@ -39,10 +39,9 @@ HEAVY = {
 ENTRY_MODULES = (
     "placement/__main__.py",
     "placement/compose.py",
-    "placement/entry.py",
     "profiling/__main__.py",
     "surrogates/__main__.py",
-    "twin/__main__.py",
+    "twin/entry.py",
 )
 HEAVY |= {"hydra": ENTRY_MODULES, "omegaconf": ENTRY_MODULES}
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.arguments import number
+from twin.arrival_replay import Recording
 from twin.errors import InputError
+from twin.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.request_log import RequestLog, estimate
 from twin.table import Table, read_table
+from twin.timestamps import timestamps_s
 from twin.wording import counted
 from twin.workload import Adapter, Slo, Workload
 
@@ -21,8 +22,6 @@ LOG_REQUIRED = ("timestamp", "adapter_id", "prompt_tokens", "output_tokens")
 LOG_OPTIONAL = ("cached_tokens",)
 REGISTRY_REQUIRED = ("adapter_id", "rank")
 REGISTRY_OPTIONAL = ("slo_ttft_p99_s", "pinned_gpu")
-#: Seconds since 1970 stay below this for the next 3,000 years; milliseconds since 1973 do not.
-MILLISECONDS_ABOVE = 1e11
 
 
 def read_access_log(
@@ -32,6 +31,7 @@ def read_access_log(
     window_s: float = 600.0,
     duration_s: float | None = None,
     idle_rate_req_per_s: float | None = None,
+    length_shape: str = "gamma",
 ) -> Workload:
     """Reads `timestamp,adapter_id,prompt_tokens,output_tokens[,cached_tokens]`, one row a request, in any order.
 
@@ -44,10 +44,15 @@ def read_access_log(
         window_s: length of such a window, seconds.
         duration_s: time that the log covers, seconds; None = from its first to its last request.
         idle_rate_req_per_s: rate of registered adapters without requests; None = they are left out.
+        length_shape: `gamma`, `lognormal`, `constant`, `published`, or `empirical`: the quantiles of an adapter's own
+            requests, tail included (`twin.length_shapes`).
+
+    The workload's `recording` holds the requests for an exact replay (`twin.arrival_replay`).
 
     Raises:
         InputError: names file, line, column, value and remedy.
     """
+    shape = check_length_shape(length_shape, RECORDED_CHOICES)
     option = "workload.quantile"
     chosen = None if quantile is None else number(quantile, option, above=0.0, high=1.0)
     window = number(window_s, "workload.window_s", above=0.0)
@@ -73,14 +78,18 @@ def read_access_log(
             where="option workload.duration_s",
             remedy="leave it out, or give the whole time that was logged",
         )
-    found = estimate(log, len(ids), quantile=chosen, window_s=window, duration_s=covered_s)
+    found = estimate(
+        log, len(ids), quantile=chosen, window_s=window, duration_s=covered_s, keep_lengths=shape == "empirical"
+    )
     silent = int(np.count_nonzero(found.count == 0))
     rates = np.where(found.count > 0, found.rate_req_per_s, idle or 0.0)
     adapters = _with_promises(found.adapters(ids, [int(r) for r in ranks], rates), known)
+    adapters = with_length_shape(adapters, "gamma" if shape == "empirical" else shape)
     notes = [
         f"{counted(len(adapters), 'adapter')} estimated from {counted(len(log), 'request')} over {covered_s:.6g} s "
         f"in {table.path}.",
         *found.notes,
+        *([length_note(shape)] if shape != "gamma" else []),
     ]
     if silent:
         what = "left out" if idle is None else f"given {idle:g} req/s"
@@ -90,7 +99,8 @@ def read_access_log(
         for source in (table, known)
         if source.ignored
     ]
-    return Workload(adapters, table.path.name.split(".")[0], tuple(notes))
+    recording = Recording(tuple(ids), log, str(table.path))
+    return Workload(adapters, table.path.name.split(".")[0], tuple(notes), recording)
 
 
 def _requests(table: Table, index: dict[str, int], registry: Path) -> RequestLog:
@@ -120,54 +130,6 @@ def _requests(table: Table, index: dict[str, int], registry: Path) -> RequestLog
                 remedy="cached tokens are a part of the prompt's tokens",
             )
     return RequestLog(timestamps_s(table, "timestamp"), adapter, prompt, output, cached)
-
-
-def timestamps_s(table: Table, column: str) -> NDArray[np.float64]:
-    """Times in seconds, (R,): numbers of seconds, or ISO 8601; all rows alike.
-
-    Raises:
-        InputError: a cell is neither, or the numbers are milliseconds.
-    """
-    first = table.cells[column][0].strip()
-    try:
-        float(first)
-    except ValueError:
-        return _iso_times_s(table, column)
-    times = table.numbers(column, remedy="give seconds as a number, or ISO 8601, the same way on all lines")
-    if np.abs(times).max() > MILLISECONDS_ABOVE:
-        row = int(np.argmax(np.abs(times) > MILLISECONDS_ABOVE))
-        raise InputError(
-            f"{column} {table.cells[column][row].strip()!r} is not a time in seconds (milliseconds?)",
-            where=table.where(row, column),
-            remedy="divide by 1000, or use ISO 8601",
-        )
-    return times
-
-
-def _iso_times_s(table: Table, column: str) -> NDArray[np.float64]:
-    cells = table.texts(column)
-    times = np.empty(len(cells))
-    zoned = None
-    for row, cell in enumerate(cells):
-        try:
-            time = datetime.fromisoformat(cell)
-        except ValueError as error:
-            raise InputError(
-                f"{column} {cell!r} is neither a number of seconds nor an ISO 8601 time",
-                where=table.where(row, column),
-                remedy="write e.g. 1700000000.25 or 2026-11-23T18:00:00.250Z, the same way on all lines",
-            ) from error
-        if zoned is None:
-            zoned = time.tzinfo is not None
-        elif zoned != (time.tzinfo is not None):
-            raise InputError(
-                f"{column} {cell!r} {'has no' if zoned else 'has a'} UTC offset, unlike the first row's {cells[0]!r}",
-                where=table.where(row, column),
-                remedy="write all times with an offset, or all without (taken as UTC)",
-            )
-        # Without an offset: UTC, not the zone of the machine that plans.
-        times[row] = (time if zoned else time.replace(tzinfo=UTC)).timestamp()
-    return times
 
 
 def _with_promises(adapters: tuple[Adapter, ...], registry: Table) -> tuple[Adapter, ...]:

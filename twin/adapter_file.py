@@ -6,9 +6,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from twin.arguments import number
+from twin.arrival_drift import apply_drift
+from twin.arrival_rate import OnOff
 from twin.errors import InputError
+from twin.length_shapes import check_length_shape, length_note, with_length_shape
+from twin.rate_file import with_recorded_rates
 from twin.table import Table, read_table
 from twin.wording import counted
 from twin.workload import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Slo, Workload, merge_tenants
@@ -22,6 +29,11 @@ OPTIONAL = (
     "slo_ttft_p99_s",
     "pinned_gpu",
     "length_correlation",
+    "length_shape",
+    "on_s",
+    "off_s",
+    "off_factor",
+    "switch_group",
     "tenant",
 )
 
@@ -32,22 +44,35 @@ def read_adapters(
     default_prompt_cv: float = PUBLISHED_PROMPT_CV,
     default_output_cv: float = PUBLISHED_OUTPUT_CV,
     default_length_correlation: float = 0.0,
+    rates_path: str | Path | None = None,
+    rates_end_s: float | None = None,
+    length_shape: str = "gamma",
+    drift: Any = None,
+    plan_rate: str | float = "mean",
 ) -> Workload:
     """Reads `adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens` and optional columns, in any order.
 
     Optional: `arrival_cv, prompt_cv, output_cv, cached_prompt_fraction, slo_ttft_p99_s, pinned_gpu,
-    length_correlation`; an empty cell stands for the default. With a column `tenant`, several rows may name one
-    adapter: their rates add, lengths mix and the strictest SLO holds. Rank 0 = requests to the base model.
+    length_correlation, length_shape, on_s, off_s, off_factor, switch_group`; an empty cell stands for the default.
+    With a column `tenant`, several rows may name one adapter: their rates add, lengths mix and the strictest SLO
+    holds. Rank 0 = requests to the base model. With `on_s` and `off_s` an adapter sends in phases
+    (`twin.arrival_rate.OnOff`); adapters of one `switch_group` switch together.
 
     Args:
         path: CSV file, UTF-8, plain or gzip-packed.
         default_arrival_cv: where the file says nothing; 1 = Poisson.
         default_prompt_cv, default_output_cv: spreads where the file says nothing (the published ones).
         default_length_correlation: of prompt and output length where the file says nothing.
+        rates_path: CSV file of rates over time, `twin.rate_file`; None = rates are constant.
+        rates_end_s: end of its last window, in its own seconds; None = as long as the window before it.
+        length_shape: where the file says nothing: `gamma`, `lognormal`, `constant` or `published`.
+        drift: how the rates of the other adapters change, a `twin.arrival_drift.Drift`; None = they do not.
+        plan_rate: which rate of a changing one is planned for: `mean`, `peak` or a quantile over time.
 
     Raises:
         InputError: names file, line, column, value and remedy.
     """
+    check_length_shape(length_shape)
     default_arrival_cv = number(default_arrival_cv, "workload.default_arrival_cv", above=0.0, high=20.0)
     default_prompt_cv = number(default_prompt_cv, "workload.default_prompt_cv", low=0.0, high=20.0)
     default_output_cv = number(default_output_cv, "workload.default_output_cv", low=0.0, high=20.0)
@@ -90,7 +115,9 @@ def read_adapters(
     cached = optional("cached_prompt_fraction", 0.0, low=0, below=1)
     correlations = optional("length_correlation", default_length_correlation, low=-1, high=1)
     slos = optional("slo_ttft_p99_s", math.nan, above=0)
-    pins = table.texts("pinned_gpu", required=False) if "pinned_gpu" in table else [""] * len(table)
+    pins = _texts(table, "pinned_gpu")
+    shapes = _texts(table, "length_shape")
+    switching = _switching(table)
     adapters = []
     for row, adapter_id in enumerate(ids):
         with _located(table, row):
@@ -99,24 +126,90 @@ def read_adapters(
                     adapter_id,
                     int(ranks[row]),
                     float(rates[row]),
-                    Lengths(float(prompts[row]), prompt_cvs[row]),
-                    Lengths(float(outputs[row]), output_cvs[row]),
+                    _lengths(float(prompts[row]), prompt_cvs[row], shapes[row]),
+                    _lengths(float(outputs[row]), output_cvs[row], shapes[row]),
                     arrival_cvs[row],
                     cached[row],
                     correlations[row],
                     None if math.isnan(slos[row]) else Slo(slos[row]),
                     pins[row] or None,
+                    switching[row],
                 )
             )
+    # Only where the file says nothing.
+    adapters = [a if own else with_length_shape([a], length_shape)[0] for a, own in zip(adapters, shapes, strict=True)]
     if tenants:
         _check_shared(table, adapters, "rank", lambda a: a.rank)
         _check_shared(table, adapters, "pinned_gpu", lambda a: a.pinned_gpu)
     merged = merge_tenants(adapters) if tenants else tuple(adapters)
-    return Workload(
-        merged,
-        table.path.stem,
-        _notes(table, len(merged), default_prompt_cv, default_output_cv),
-    )
+    notes = list(_notes(table, len(merged), default_prompt_cv, default_output_cv))
+    if rates_path is not None:
+        merged, note = with_recorded_rates(merged, rates_path, end_s=rates_end_s)
+        notes.append(note)
+    elif rates_end_s is not None:
+        raise InputError(
+            f"rates_end_s {rates_end_s!r} without a file of rates",
+            where="option workload.rates_end_s",
+            remedy="name the file with workload.rates_path, or leave it out",
+        )
+    if length_shape != "gamma" and not all(shapes):
+        notes.append(length_note(length_shape))
+    changed, added = apply_drift(merged, drift, plan_rate)
+    return Workload(changed, table.path.stem, (*notes, *added))
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    return table.texts(column, required=False) if column in table else [""] * len(table)
+
+
+def _lengths(mean: float, cv: float, shape: str) -> Lengths:
+    """Lengths of one row; a shape in the file is never replaced by the option."""
+    if shape in ("", "gamma"):
+        return Lengths(mean, cv)
+    if shape not in ("lognormal", "constant"):
+        raise InputError(
+            f"length_shape {shape!r} is not a shape for one adapter", remedy="use gamma, lognormal or constant"
+        )
+    return Lengths(mean, 0.0 if shape == "constant" else cv, shape)
+
+
+def _switching(table: Table) -> list[OnOff | None]:
+    """The on/off process of each row, or None."""
+    columns = [c for c in ("on_s", "off_s") if c in table]
+    if len(columns) == 1:
+        other = {"on_s": "off_s", "off_s": "on_s"}[columns[0]]
+        raise InputError(
+            f"column {columns[0]!r} is there and {other!r} is not",
+            where=str(table.path),
+            remedy="give the mean length of both phases in seconds",
+        )
+    if not columns:
+        for column in ("off_factor", "switch_group"):
+            if column in table:
+                raise InputError(
+                    f"column {column!r} needs the columns 'on_s' and 'off_s'",
+                    where=str(table.path),
+                    remedy="add the mean length of both phases in seconds, or remove the column",
+                )
+        return [None] * len(table)
+    on = table.numbers("on_s", above=0, empty=math.nan, remedy="give seconds, or leave both phases empty")
+    off = table.numbers("off_s", above=0, empty=math.nan, remedy="give seconds, or leave both phases empty")
+    factor = np.zeros(len(table))
+    if "off_factor" in table:
+        factor = table.numbers("off_factor", low=0, below=1, empty=0.0, remedy="give rate while off / rate while on")
+    groups = _texts(table, "switch_group")
+    found: list[OnOff | None] = []
+    for row in range(len(table)):
+        if math.isnan(on[row]) != math.isnan(off[row]):
+            raise InputError(
+                "one of on_s and off_s is empty", where=table.where(row, "on_s"), remedy="give both phases, or neither"
+            )
+        with _located(table, row):
+            process = None
+            if not math.isnan(on[row]):
+                process = OnOff(float(on[row]), float(off[row]), float(factor[row]), group=groups[row])
+        found.append(process)
+    return found
 
 
 @contextmanager

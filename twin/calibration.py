@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from twin.batching_laws import BatchingLaws, batching_laws
 from twin.errors import InputError
 from twin.hardware import GpuType, ModelSpec
 from twin.slot_memory import ModelShape, reserved_bytes
@@ -118,6 +119,14 @@ class KvCapacityLaw:
     free_bytes: int | None = None
     shape: ModelShape | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("base_tokens", "tokens_per_slot_rank", "tokens_per_slot"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise InputError(
+                    f"KV capacity {name} = {value!r} is not a number", remedy="fit it again: python -m profiling fit"
+                )
+
     def tokens(self, max_loras: int, max_lora_rank: int, kv_bytes_per_token: int) -> float:
         """Tokens before rounding to blocks; negative where weights and slots do not fit."""
         if self.shape is None or self.free_bytes is None:
@@ -147,6 +156,7 @@ class Calibration:
     Args:
         name: file name without `.yaml`.
         valid: ranges in which the laws were fitted, e.g. `{"max_loras": (8, 384)}`.
+        batching: laws for batch sizes and servers that share a GPU; None = not measured.
     """
 
     name: str
@@ -158,6 +168,12 @@ class Calibration:
     kv: KvCapacityLaw
     valid: Mapping[str, tuple[float, float]]
     first_token_overhead_ms: float = 0.0
+    batching: BatchingLaws | None = None
+
+    @property
+    def has_adapter_costs(self) -> bool:
+        """Whether adapters were measured at all; without, only base-model requests can be simulated."""
+        return self.step.lora > 0 or self.step.adapter > 0 or self.step.slot > 0
 
     def outside(self, **values: float) -> list[str]:
         """Names the values that lie outside the fitted ranges, e.g. `max_loras 512 is outside 8..384`."""
@@ -184,6 +200,8 @@ class Calibration:
         """Plain containers, ready for YAML."""
         data = asdict(self)
         data["valid"] = {k: list(v) for k, v in self.valid.items()}
+        if self.batching is None:
+            del data["batching"]
         return data
 
 
@@ -200,6 +218,7 @@ def calibration_from_dict(data: Mapping[str, Any], *, where: str = "") -> Calibr
             kv=_kv_law(data["kv"]),
             valid={k: (float(v[0]), float(v[1])) for k, v in data["valid"].items()},
             first_token_overhead_ms=float(data.get("first_token_overhead_ms", 0.0)),
+            batching=batching_laws(data.get("batching")),
         )
     except InputError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from twin.errors import InputError
@@ -29,12 +30,17 @@ class GpuType:
 
     def __post_init__(self) -> None:
         for value, what in ((self.memory_bytes, "memory_bytes"), (self.price_per_hour, "price_per_hour")):
-            if not value > 0:
+            if not (value > 0 and math.isfinite(value)):
                 raise InputError(f"GPU type {self.name!r}: {what} {value!r} is not positive", remedy="give a value > 0")
         if self.count is not None and (self.count != int(self.count) or self.count < 1):
             raise InputError(
                 f"GPU type {self.name!r}: count {self.count!r} is not a whole number >= 1",
                 remedy="leave the count out for an unlimited fleet",
+            )
+        if self.host_memory_bytes is not None and not self.host_memory_bytes > 0:
+            raise InputError(
+                f"GPU type {self.name!r}: host_memory_bytes {self.host_memory_bytes!r} is not positive",
+                remedy="leave it out if host memory is no limit",
             )
 
 
@@ -57,5 +63,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for field in ("max_model_len", "kv_bytes_per_token", "lora_bytes_per_rank"):
-            if getattr(self, field) < 1:
-                raise InputError(f"model {self.name!r}: {field} {getattr(self, field)!r} is not positive")
+            if not getattr(self, field) >= 1:
+                raise InputError(
+                    f"model {self.name!r}: {field} {getattr(self, field)!r} is not positive", remedy="give a value >= 1"
+                )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twin.calibration import Calibration
-from twin.errors import InputError
+from twin.colocation import sharing_law
 from twin.hardware import GIB
 from twin.settings import EngineSetting
 
@@ -14,17 +14,28 @@ MEASURED_UTILIZATION = 0.9
 def kv_cache_tokens(setting: EngineSetting, calibration: Calibration) -> int:
     """Tokens that the KV cache holds under a setting; whole blocks, never negative.
 
+    Of one server where several share the GPU: each has its own weights, slots and `gpu_memory_utilization`.
     Slots are padded to `max_lora_rank` whatever an adapter's own rank, so only `max_loras * max_lora_rank` counts.
     """
-    if setting.servers_per_gpu != 1:
-        raise InputError(
-            f"engine.servers_per_gpu {setting.servers_per_gpu} is not modelled", remedy="use servers_per_gpu=1"
-        )
     per_token = calibration.model.kv_bytes_per_token
     tokens = calibration.kv.tokens(setting.max_loras, setting.max_lora_rank, per_token)
     share = setting.gpu_memory_utilization - MEASURED_UTILIZATION
     tokens += share * calibration.gpu.memory_bytes / per_token
+    tokens -= overhead_bytes(setting, calibration) / per_token
     return max(0, int(tokens // setting.block_size)) * setting.block_size
+
+
+def overhead_bytes(setting: EngineSetting, calibration: Calibration) -> float:
+    """Memory taken from the KV cache by the batch limit and by neighbours on the GPU, bytes.
+
+    Raises:
+        InputError: several servers, and none were measured with this calibration.
+    """
+    neighbours = setting.servers_per_gpu - 1
+    taken = neighbours * sharing_law(calibration).neighbour_bytes if neighbours else 0.0
+    if calibration.batching is not None:
+        taken += setting.max_num_seqs * calibration.batching.sequence_bytes
+    return taken
 
 
 def max_model_len(setting: EngineSetting, calibration: Calibration) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
+from twin.length_shapes import recorded_quantiles
 from twin.wording import counted
 from twin.workload import Adapter, Lengths
 
@@ -66,6 +67,17 @@ class Estimates:
     length_correlation: Floats
     cached_prompt_fraction: Floats
     notes: tuple[str, ...]
+    prompt_quantiles: tuple[tuple[float, ...], ...] = ()
+    output_quantiles: tuple[tuple[float, ...], ...] = ()
+
+    def lengths(self, i: int) -> tuple[Lengths, Lengths]:
+        """Prompt and output lengths of adapter `i`."""
+        prompt = Lengths(float(self.prompt_mean[i]), float(self.prompt_cv[i]))
+        output = Lengths(float(self.output_mean[i]), float(self.output_cv[i]))
+        if self.prompt_quantiles:
+            prompt = replace(prompt, shape="empirical", quantiles=self.prompt_quantiles[i])
+            output = replace(output, shape="empirical", quantiles=self.output_quantiles[i])
+        return prompt, output
 
     def adapters(self, ids: Sequence[str], ranks: Sequence[int], rates: Floats) -> tuple[Adapter, ...]:
         """Adapters with these ids, ranks and rates (req/s), (N,) each; those with rate 0 are left out."""
@@ -74,8 +86,7 @@ class Estimates:
                 ids[i],
                 int(ranks[i]),
                 float(rates[i]),
-                Lengths(float(self.prompt_mean[i]), float(self.prompt_cv[i])),
-                Lengths(float(self.output_mean[i]), float(self.output_cv[i])),
+                *self.lengths(i),
                 float(self.arrival_cv[i]),
                 float(self.cached_prompt_fraction[i]),
                 float(self.length_correlation[i]),
@@ -85,7 +96,13 @@ class Estimates:
 
 
 def estimate(
-    log: RequestLog, n_adapters: int, *, quantile: float | None, window_s: float, duration_s: float
+    log: RequestLog,
+    n_adapters: int,
+    *,
+    quantile: float | None,
+    window_s: float,
+    duration_s: float,
+    keep_lengths: bool = False,
 ) -> Estimates:
     """Estimates every adapter from its own requests.
 
@@ -93,7 +110,8 @@ def estimate(
     the mean, which is what an adapter that rests most of the time has). The arrival CV is that of the gaps between
     an adapter's requests over the whole log. Adapters with fewer than `FEW_REQUESTS` requests keep their own rate,
     mean lengths and cache hits, and get Poisson arrivals and the overall spreads; adapters with none get overall
-    means too, and rate 0.
+    means too, and rate 0. With `keep_lengths` the quantiles of an adapter's lengths are kept, or those of all requests
+    for adapters with few (`Lengths.quantiles`).
 
     Raises:
         InputError: the log is shorter than a window, or covers no time at all.
@@ -154,7 +172,17 @@ def estimate(
         ),
         np.minimum(fraction, CACHED_FRACTION_MAX),
         tuple(notes),
+        *([_quantiles(lengths, who, few) for lengths in (prompt, output)] if keep_lengths else []),
     )
+
+
+def _quantiles(lengths: Floats, who: Ints, few: NDArray[np.bool_]) -> tuple[tuple[float, ...], ...]:
+    """Quantiles of each adapter's lengths, N of them; of all requests where an adapter has few."""
+    overall = recorded_quantiles(lengths)
+    order = np.argsort(who, kind="stable")
+    ends = np.cumsum(np.bincount(who, minlength=len(few)))
+    own = np.split(lengths[order], ends[:-1])
+    return tuple(overall if few[i] else recorded_quantiles(own[i]) for i in range(len(few)))
 
 
 def possible_correlation(correlation: Floats | float, prompt_cv: Floats, output_cv: Floats) -> Floats:

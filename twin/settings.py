@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from twin.errors import InputError
 
 DEFAULT_MAX_LORAS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
 DEFAULT_MAX_LORA_RANKS = (8, 16, 32, 64)
+#: What the shipped surrogates were trained at; `EngineSetting.label` names other values.
+DEFAULT_MAX_NUM_SEQS, DEFAULT_GPU_MEMORY_UTILIZATION = 2048, 0.9
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,8 +26,8 @@ class EngineSetting:
         max_num_seqs: most requests running at once.
         max_num_batched_tokens: token budget of a step.
         block_size: tokens of a KV block.
-        gpu_memory_utilization: share of the GPU's memory that the server may use.
-        servers_per_gpu: servers that share one GPU.
+        gpu_memory_utilization: share of the GPU's memory that each server may use.
+        servers_per_gpu: equal servers that share one GPU, the load dealt evenly.
         max_model_len: longest request in tokens; None = the model's own.
         max_cpu_loras: adapters cached on the host; None = as many as are assigned. The others load from disk.
         async_scheduling: schedule a step while the one before it runs; None = the engine version's default.
@@ -33,10 +36,10 @@ class EngineSetting:
     gpu_type: str
     max_loras: int
     max_lora_rank: int
-    max_num_seqs: int = 2048
+    max_num_seqs: int = DEFAULT_MAX_NUM_SEQS
     max_num_batched_tokens: int = 2048
     block_size: int = 16
-    gpu_memory_utilization: float = 0.9
+    gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     servers_per_gpu: int = 1
     max_model_len: int | None = None
     max_cpu_loras: int | None = None
@@ -47,7 +50,7 @@ class EngineSetting:
             "max_loras", "max_lora_rank", "max_num_seqs", "max_num_batched_tokens", "block_size", "servers_per_gpu",
         ):  # fmt: skip
             value = getattr(self, field)
-            if value != int(value) or value < 1:
+            if not math.isfinite(value) or value != int(value) or value < 1:
                 raise InputError(
                     f"engine.{field} {value!r} is not a whole number >= 1", remedy=f"give {field} a value vLLM accepts"
                 )
@@ -56,12 +59,24 @@ class EngineSetting:
                 f"engine.gpu_memory_utilization {self.gpu_memory_utilization!r} is outside (0, 1]",
                 remedy="vLLM's default is 0.9",
             )
+        if self.servers_per_gpu * self.gpu_memory_utilization > 1 + 1e-9:
+            raise InputError(
+                f"engine.servers_per_gpu {self.servers_per_gpu} x gpu_memory_utilization "
+                f"{self.gpu_memory_utilization:g} is more than one GPU: each server takes its own share",
+                remedy=f"give each gpu_memory_utilization={0.9 / self.servers_per_gpu:.3g}",
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InputError(
                 f"engine.max_num_batched_tokens {self.max_num_batched_tokens} is below "
                 f"max_num_seqs {self.max_num_seqs}",
                 remedy="vLLM refuses this; raise the token budget or lower max_num_seqs",
             )
+        for field, least in (("max_model_len", 2), ("max_cpu_loras", 1)):
+            value = getattr(self, field)
+            if value is not None and (not math.isfinite(value) or value != int(value) or value < least):
+                raise InputError(
+                    f"engine.{field} {value!r} is not a whole number >= {least}", remedy="leave it out for the default"
+                )
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
             raise InputError(
                 f"engine.max_cpu_loras {self.max_cpu_loras} is below max_loras {self.max_loras}",
@@ -71,7 +86,13 @@ class EngineSetting:
     @property
     def label(self) -> str:
         """Short name for tables: `slots x rank`, with what differs from the defaults."""
-        extra = "" if self.servers_per_gpu == 1 else f" x{self.servers_per_gpu}"
+        extra = ""
+        if self.max_num_seqs != DEFAULT_MAX_NUM_SEQS:
+            extra += f" seqs {self.max_num_seqs}"
+        if self.gpu_memory_utilization != DEFAULT_GPU_MEMORY_UTILIZATION:
+            extra += f" mem {self.gpu_memory_utilization:g}"
+        if self.servers_per_gpu != 1:
+            extra += f" x{self.servers_per_gpu}"
         return f"{self.max_loras}x{self.max_lora_rank}{extra}"
 
     def flags(self) -> dict[str, Any]:

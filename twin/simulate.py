@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,12 @@ from twin.calibration import Calibration
 from twin.column import Column
 from twin.engine import new_engine, outcome
 from twin.errors import InputError
+from twin.input_check import check_lengths, check_numbers, check_requests
 from twin.kernel import EngineState, KernelOutput, Limits, advance
 from twin.memory import kv_cache_tokens, max_model_len, memory_error
 from twin.metrics import CompletedMetrics, measure
 from twin.prediction import Prediction, prediction_from_rows
+from twin.replicas import refuse_records, run_replicas
 from twin.rules import EngineRules, rules_of
 from twin.settings import EngineSetting
 from twin.workload import DEFAULT_TTFT_P99_S, Adapter
@@ -109,6 +111,12 @@ def check_column(column: Column, calibration: Calibration) -> None:
                 f"{setting.max_lora_rank}",
                 remedy="raise max_lora_rank or place the adapter elsewhere",
             )
+    if column.adapters_in_slots and not calibration.has_adapter_costs:
+        raise InputError(
+            f"calibration {calibration.name!r} was measured without adapters; the column has "
+            f"{column.adapters_in_slots} with a rank above 0",
+            remedy="serve base-model requests only (rank 0), or choose a calibration with adapter costs",
+        )
     problem = memory_error(setting, calibration)
     if problem:
         raise InputError(
@@ -157,7 +165,16 @@ def engine_of(
     walk: NDArray[np.int32],
     **options: Any,
 ) -> EngineState:
-    """An idle engine that serves these adapters and knows these requests; options as in `twin.engine.new_engine`."""
+    """An idle engine that serves these adapters and knows these requests; options as in `twin.engine.new_engine`.
+
+    Raises:
+        InputError: several servers on the GPU; only `run_requests` simulates those.
+    """
+    if setting.servers_per_gpu > 1:
+        raise InputError(
+            f"one engine cannot stand for engine.servers_per_gpu {setting.servers_per_gpu}",
+            remedy="use servers_per_gpu=1 here, or simulate the GPU on its own",
+        )
     load = calibration.load
     load_ms = [load.equal_rank_ms if a.rank == setting.max_lora_rank else load.lower_rank_ms for a in adapters]
     return new_engine(
@@ -200,11 +217,19 @@ def run_requests(
         setting, calibration, adapters=len(adapters), horizon_s=horizon_s, rules=rules, time_scale=time_scale,
         client_ports=client_ports,
     )  # fmt: skip
-    engine = engine_of(
-        requests, adapters, setting, calibration, limits, walk=walk, trace_steps=trace_steps, events=events
-    )
-    advance(limits, engine, float(horizon_s))
-    return outcome(engine), limits.total_blocks
+
+    def run_one(own: Requests, by: Calibration) -> tuple[KernelOutput, int]:
+        engine = engine_of(
+            own, adapters, replace(setting, servers_per_gpu=1), by, limits, walk=walk, trace_steps=trace_steps,
+            events=events,
+        )  # fmt: skip
+        advance(limits, engine, float(horizon_s))
+        return outcome(engine), limits.total_blocks
+
+    if setting.servers_per_gpu > 1:
+        refuse_records(setting, trace_steps, events)
+        return run_replicas(requests, setting, calibration, run_one, horizon_s=horizon_s)
+    return run_one(requests, calibration)
 
 
 def simulate(
@@ -233,13 +258,18 @@ def simulate(
     Raises:
         InputError: the column or horizon cannot be simulated.
     """
-    if not (np.isfinite(horizon_s) and horizon_s > 0):
-        raise InputError(f"horizon_s {horizon_s!r} is not a positive number of seconds", remedy="use 3600")
+    check_numbers(
+        horizon_s=horizon_s, seed=seed, default_ttft_slo_s=default_ttft_slo_s, time_scale=time_scale,
+        client_ports=client_ports, trace_steps=trace_steps, events=events,
+    )  # fmt: skip
     check_column(column, calibration)
     rng, engine_rng = random_streams(column.adapters, seed)
+    longest = max_model_len(column.setting, calibration)
     if requests is None:
-        longest = max_model_len(column.setting, calibration)
-        requests = draw_requests(column.adapters, horizon_s=horizon_s, rng=rng, max_model_len=longest)
+        check_lengths(column.adapters, longest=longest)
+        requests = draw_requests(column.adapters, horizon_s=horizon_s, rng=rng, max_model_len=longest, phase_seed=seed)
+    else:
+        check_requests(requests, column.adapters, longest=longest)
     walk = engine_rng.permutation(len(column.adapters)).astype(np.int32)
     out, blocks = run_requests(
         requests, column.adapters, column.setting, calibration, horizon_s=horizon_s, walk=walk,
@@ -284,6 +314,10 @@ def simulate_many(
     threads: int = 2,
 ) -> list[list[SimulationResult]]:
     """Every column under every seed, in parallel threads (the kernel releases the GIL): `[column][seed]`."""
+    if not len(seeds):
+        raise InputError(f"seeds {seeds!r} are none", remedy="give at least one, e.g. (0,)")
+    if threads < 1:
+        raise InputError(f"threads {threads!r} is below 1", remedy="use e.g. 2")
 
     def job(task: tuple[Column, int]) -> SimulationResult:
         column, seed = task

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.arguments import number, sequence, whole_number
+from twin.arrival_options import with_traffic_options
 from twin.dealing import adapter_names, deal_ranks, lora_ranks, power_law_shares
 from twin.errors import InputError
 from twin.wording import counted, percent
@@ -31,6 +32,9 @@ def discrete_rates(
     output_cv: float = PUBLISHED_OUTPUT_CV,
     length_correlation: float = PUBLISHED_LENGTH_CORRELATION,
     arrival_cv: float = 1.0,
+    length_shape: str = "gamma",
+    drift: Any = None,
+    plan_rate: str | float = "mean",
 ) -> Workload:
     """The shape of the publications: adapter i has rate `rates[i mod len(rates)]`, Poisson arrivals.
 
@@ -46,6 +50,9 @@ def discrete_rates(
         prompt_cv, output_cv: standard deviation / mean of the lengths.
         length_correlation: of prompt and output length of a request.
         arrival_cv: of the gaps between an adapter's arrivals; 1 = Poisson.
+        length_shape: `gamma`, `lognormal`, `constant` or `published` (`twin.length_shapes`).
+        drift: how rates change, a `twin.arrival_drift.Drift`; None = they do not.
+        plan_rate: which rate of a changing one is planned for: `mean`, `peak` or a quantile over time.
 
     Raises:
         InputError: an option is out of range.
@@ -63,6 +70,7 @@ def discrete_rates(
         Adapter(name, int(dealt[i]), values[i % len(values)], prompt, output, cv, 0.0, correlation)
         for i, name in enumerate(adapter_names(n))
     )
+    adapters, added = with_traffic_options(adapters, length_shape, drift, plan_rate)
     rate_text = " / ".join(f"{v:g}" for v in values)
     rank_text = "/".join(map(str, kinds))
     return Workload(
@@ -71,6 +79,7 @@ def discrete_rates(
         (
             f"{counted(n, 'adapter')} with rates of {rate_text} req/s in turn and ranks {rank_text}, "
             f"shuffled with seed {seed}.",
+            *added,
         ),
     )
 
@@ -93,6 +102,9 @@ def power_law(
     cached_prompt_fraction: float = 0.0,
     seed: int = 0,
     name: str = "power law",
+    length_shape: str = "gamma",
+    drift: Any = None,
+    plan_rate: str | float = "mean",
 ) -> Workload:
     """Popularity by a power law: the k-th most popular adapter has a rate proportional to `k ** -exponent`.
 
@@ -113,6 +125,9 @@ def power_law(
         cached_prompt_fraction: share of a prompt found in the prefix cache.
         seed: of everything drawn.
         name: of the workload.
+        length_shape: `gamma`, `lognormal`, `constant` or `published` (`twin.length_shapes`).
+        drift: how rates change, a `twin.arrival_drift.Drift`; None = they do not.
+        plan_rate: which rate of a changing one is planned for: `mean`, `peak` or a quantile over time.
 
     Raises:
         InputError: an option is out of range.
@@ -160,7 +175,8 @@ def power_law(
     if base_share > 0:
         adapters.append(Adapter(BASE_MODEL_ID, 0, total * base_share, prompt, output, 1.0, cached, correlation))
         notes.append(f"{percent(base_share)} of all requests ask for the base model (rank 0, no adapter slot).")
-    return Workload(tuple(adapters), name, tuple(notes))
+    shaped, added = with_traffic_options(adapters, length_shape, drift, plan_rate)
+    return Workload(shaped, name, (*notes, *added))
 
 
 def _lengths(side: str, mean_tokens: float, cv: float) -> Lengths:

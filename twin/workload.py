@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
+from twin.arrival_rate import RateProcess, mean_factor, planned_at
 from twin.errors import InputError
+
+if TYPE_CHECKING:
+    from twin.arrival_replay import Recording
 
 #: Coefficients of variation of the request lengths in the Placement publication (ShareGPT).
 PUBLISHED_PROMPT_CV = 1.1
 PUBLISHED_OUTPUT_CV = 1.06
 DEFAULT_TTFT_P99_S = 5.0
+#: Shapes of a length distribution, see `Lengths`.
+LENGTH_SHAPES = ("gamma", "lognormal", "constant", "empirical")
+#: Points of an empirical quantile function, see `Lengths.quantiles`.
+QUANTILE_POINTS, QUANTILE_Z_MAX = 81, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +34,15 @@ class Lengths:
     Args:
         mean: mean length in tokens, >= 1.
         cv: coefficient of variation, standard deviation / mean; 0 = constant.
+        shape: `gamma`; `lognormal`, with a longer tail; `constant` (cv 0); or `empirical`, that of recorded lengths.
+        quantiles: for `empirical` only, quantiles of those lengths at 81 evenly spaced points -4..4 of the standard
+            normal, >= 1, ascending. What is drawn is scaled to `mean`; `cv` is theirs (`twin.length_shapes`).
     """
 
     mean: float
     cv: float
+    shape: str = "gamma"
+    quantiles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and self.mean >= 1):
@@ -40,6 +55,35 @@ class Lengths:
                 f"length spread (CV) {self.cv!r} is outside 0..20",
                 remedy="give standard deviation / mean, e.g. 1.1",
             )
+        if self.shape != "gamma":
+            self._check_shape()
+        elif self.quantiles:
+            raise InputError("quantiles belong to lengths of shape 'empirical'", remedy="give that shape")
+
+    def _check_shape(self) -> None:
+        if self.shape not in LENGTH_SHAPES:
+            raise InputError(
+                f"{self.shape!r} is not a shape of lengths", remedy=f"use one of {', '.join(LENGTH_SHAPES)}"
+            )
+        if self.shape == "constant" and self.cv != 0:
+            raise InputError(f"constant lengths have no spread, but their CV is {self.cv!r}", remedy="give cv 0")
+        if (self.shape == "empirical") != bool(self.quantiles):
+            raise InputError(
+                f"lengths of shape {self.shape!r} with {len(self.quantiles)} quantiles",
+                remedy="give quantiles with shape 'empirical', and with no other (twin.length_shapes makes them)",
+            )
+        if self.quantiles:
+            rising = all(a <= b for a, b in pairwise(self.quantiles))
+            if len(self.quantiles) != QUANTILE_POINTS or not rising or self.quantiles[0] < 1:
+                raise InputError(
+                    f"{len(self.quantiles)} quantiles from {self.quantiles[0]!r} to {self.quantiles[-1]!r} tokens do "
+                    "not describe lengths",
+                    remedy=f"give {QUANTILE_POINTS} ascending numbers of tokens >= 1 (twin.length_shapes makes them)",
+                )
+            if not math.isfinite(self.quantiles[-1]):
+                raise InputError(
+                    f"quantile {self.quantiles[-1]!r} is not a number of tokens", remedy="give finite lengths"
+                )
 
     @property
     def second_moment(self) -> float:
@@ -68,14 +112,16 @@ class Adapter:
     Args:
         adapter_id: name that a client puts into the request's `model` field.
         rank: LoRA rank; **0 = requests to the base model** (no slot, never gated).
-        rate_req_per_s: mean arrival rate, requests per second, > 0.
+        rate_req_per_s: mean arrival rate, requests per second, > 0 (or what `rate_process` says it stands for).
         prompt_tokens: prompt length distribution.
         output_tokens: output length distribution.
-        arrival_cv: coefficient of variation of the gaps between arrivals; 1 = Poisson.
+        arrival_cv: coefficient of variation of the gaps between arrivals; 1 = Poisson. With a `rate_process`: of the
+            gaps that are left when its changes are taken out.
         cached_prompt_fraction: share of the prompt found in the prefix cache, 0..1 (exclusive).
         length_correlation: correlation of prompt and output length, -1..1 (Gaussian copula).
         slo: latency promise; None = the constraint's default.
         pinned_gpu: GPU that must host the adapter; None = any.
+        rate_process: how the rate changes over time; None = it does not.
     """
 
     adapter_id: str
@@ -88,6 +134,7 @@ class Adapter:
     length_correlation: float = 0.0
     slo: Slo | None = None
     pinned_gpu: str | None = None
+    rate_process: RateProcess | None = None
 
     def __post_init__(self) -> None:
         def wrong(problem: str, remedy: str) -> InputError:
@@ -95,7 +142,7 @@ class Adapter:
 
         if not self.adapter_id:
             raise wrong("the adapter id is empty", "give every adapter a name")
-        if self.rank != int(self.rank) or self.rank < 0:
+        if not math.isfinite(self.rank) or self.rank != int(self.rank) or self.rank < 0:
             raise wrong(f"rank {self.rank!r} is not a whole number >= 0", "0 stands for the base model")
         if not (math.isfinite(self.rate_req_per_s) and self.rate_req_per_s > 0):
             raise wrong(
@@ -125,6 +172,18 @@ class Adapter:
         """The same adapter with `factor` times the rate (a share of it, or growth)."""
         return replace(self, rate_req_per_s=self.rate_req_per_s * factor)
 
+    @property
+    def mean_rate_req_per_s(self) -> float:
+        """Mean over time of the rate that is simulated: `rate_req_per_s` unless that stands for a peak."""
+        return self.rate_req_per_s * mean_factor(self.rate_process)
+
+    def planned_at(self, plan_rate: str | float) -> Adapter:
+        """The same traffic, with `rate_req_per_s` its `mean`, `peak` or a quantile over time: the rate planned for."""
+        if self.rate_process is None:
+            return self
+        process, factor = planned_at(self.rate_process, plan_rate)
+        return replace(self, rate_process=process, rate_req_per_s=self.rate_req_per_s * factor)
+
     def ttft_slo_s(self, default_s: float) -> float:
         """TTFT promise in seconds, `default_s` where the adapter has none of its own."""
         return self.slo.ttft_p99_s if self.slo is not None else default_s
@@ -132,11 +191,15 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """All adapters of one base model with unique ids, and notes on how they were obtained."""
+    """All adapters of one base model with unique ids, and notes on how they were obtained.
+
+    `recording` holds the very requests that they were estimated from, where there are any (`twin.arrival_replay`).
+    """
 
     adapters: tuple[Adapter, ...]
     name: str = "workload"
     notes: tuple[str, ...] = ()
+    recording: Recording | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.adapters:
@@ -161,10 +224,14 @@ class Workload:
 
 
 def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:
+    first = parts[0][1]
     weight = math.fsum(w for w, _ in parts)
     mean = math.fsum(w * p.mean for w, p in parts) / weight
     second = math.fsum(w * p.second_moment for w, p in parts) / weight
-    return Lengths(mean, math.sqrt(max(0.0, second / mean**2 - 1)))
+    cv = math.sqrt(max(0.0, second / mean**2 - 1))
+    if first.shape == "constant" and cv > 1e-9:
+        return Lengths(mean, cv)  # different constants: a spread, and no shape of its own
+    return Lengths(mean, 0.0 if first.shape == "constant" else cv, first.shape, first.quantiles)
 
 
 def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
@@ -180,6 +247,16 @@ def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
                 f"adapter {adapter_id!r} appears with ranks {sorted({r.rank for r in rows})}",
                 remedy="one adapter has one rank; give different adapters different ids",
             )
+        for name, values in (
+            ("lengths of different shape", {(r.prompt_tokens.shape, r.output_tokens.shape) for r in rows}),
+            ("different recorded lengths", {(r.prompt_tokens.quantiles, r.output_tokens.quantiles) for r in rows}),
+            ("rates that change differently", {r.rate_process for r in rows}),
+        ):
+            if len(values) > 1:
+                raise InputError(
+                    f"tenants of adapter {adapter_id!r} have {name}",
+                    remedy="give them the same, or different adapters different ids",
+                )
         rate = math.fsum(r.rate_req_per_s for r in rows)
 
         def mean_of(name: str, rows: list[Adapter] = rows, rate: float = rate) -> float:

@@ -11,10 +11,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from placement.config import EngineConfig, HardwareConfig, conf_dir, config_hash, load_run, with_default_objective
-from placement.instantiate import build, check_targets, locate
-from placement.schema import bounded, parse
+from placement.config import EngineConfig, config_hash, load_run, with_default_objective
+from twin.config import HardwareConfig, conf_dir
 from twin.errors import InputError
+from twin.instantiate import build, check_targets, locate
+from twin.schema import bounded, parse
 
 CONF = conf_dir()
 #: Groups of other programs.
@@ -155,7 +156,7 @@ def test_foreign_targets_are_refused_before_import(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["placement.files.os.remove", "placement.config.hashlib.sha256", "twin.calibration.yaml.load"]
+    "target", ["twin.files.os.remove", "placement.config.hashlib.sha256", "twin.calibration.yaml.load"]
 )
 def test_targets_reached_through_a_project_module_are_refused(target: str) -> None:
     with pytest.raises(InputError, match="defined in"):
@@ -163,7 +164,7 @@ def test_targets_reached_through_a_project_module_are_refused(target: str) -> No
 
 
 @pytest.mark.parametrize(
-    "target", ["placement.nowhere.f", "placement.files.nothing", "placement", "twin.workload.DEFAULT_TTFT_P99_S"]
+    "target", ["placement.nowhere.f", "twin.files.nothing", "placement", "twin.workload.DEFAULT_TTFT_P99_S"]
 )
 def test_targets_that_are_no_callable(target: str) -> None:
     with pytest.raises(InputError, match="does not exist or is not callable"):

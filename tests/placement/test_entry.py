@@ -123,7 +123,7 @@ BAD = {
     ),
     "calibration of another engine": (["engine.version=9.9.9"], "9.9.9"),
     "foreign target": (["solver._target_=os.system"], "not part of this project"),
-    "target behind a project module": (["solver._target_=placement.files.os.remove"], "defined in"),
+    "target behind a project module": (["solver._target_=twin.files.os.remove"], "defined in"),
     "foreign target deep down": (["+objective.terms.x._target_=shutil.rmtree"], "allow_modules"),
     "port": (["export=vllm", "export.port=0"], "1..65535"),
     "solver that refuses the objective": (["objective=tail", "solver=milp"], "solver=greedy"),

@@ -11,8 +11,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.config import conf_dir
-from placement.instantiate import build
 from placement.objectives import (
     GpuCount,
     MeanE2E,
@@ -26,7 +24,9 @@ from placement.objectives import (
 from placement.problem import GpuAssignment, ObjectiveContext, Placement, evaluate
 from surrogates.features import FEATURE_NAMES
 from tests.placement.known import skewed
+from twin.config import conf_dir
 from twin.errors import InputError
+from twin.instantiate import build
 
 OBJECTIVES = sorted((conf_dir() / "objective").glob("*.yaml"))
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

@@ -14,9 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from placement.config import ModelConfig, conf_dir, load_run
+from placement.config import load_run
 from placement.export import VllmExport
-from placement.files import write_text
 from placement.output import document, failure, to_csv, to_json, write_outputs
 from placement.pipeline import place
 from placement.report.html import render
@@ -24,7 +23,9 @@ from placement.report.progress import Silent
 from placement.report.table import print_report, sweep_table
 from placement.report.words import certificate_text, number, percent, verification_text
 from tests.placement.test_config import composed
+from twin.config import ModelConfig, conf_dir
 from twin.errors import InputError
+from twin.files import write_text
 
 SCHEMA = json.loads((conf_dir().parent / "docs" / "placement.schema.json").read_text())
 HOT = "hot <b>&"

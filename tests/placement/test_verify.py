@@ -14,10 +14,11 @@ from scipy.stats import t as student_t
 from placement.constraints import Published, Requirement, Stable
 from placement.problem import GpuAssignment, Placement, violations
 from placement.tightening import tighten
-from placement.verify import TwinVerifier, confidence_limit, decide, judge, mean_metrics
+from placement.verify import TwinVerifier, decide, judge, mean_metrics
 from tests.placement.synthetic import adapter, problem
 from twin.column import Column
 from twin.errors import InputError
+from twin.sequential import mean_limit
 from twin.settings import EngineSetting
 
 COLUMN = Column((adapter("a", 1.0),), EngineSetting("gpu", 8, 8))
@@ -47,8 +48,8 @@ def test_limit_is_students(values: list[float], alpha: float) -> None:
     array = np.array(values)
     spread = array.std(ddof=1)
     expected = array.mean() + student_t.ppf(1 - alpha, len(array) - 1) * spread / np.sqrt(len(array))
-    assert confidence_limit(array, alpha, upper=True) == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    assert confidence_limit(array, alpha, upper=False) == pytest.approx(2 * array.mean() - expected, rel=1e-9, abs=1e-9)
+    assert mean_limit(array, alpha, upper=True) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert mean_limit(array, alpha, upper=False) == pytest.approx(2 * array.mean() - expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from twin.calibration import StepTimeLaw
 
 TRUE = np.array([12.0, 0.02, 0.017, 0.07, 3.0, 0.003, 1.4, 0.26, 0.09, 0.02, 0.12, 0.015, 0.02, 0.04, 0.08, 0.25, 0.6])
 #: No pull towards zero and no preference among kinds of rows.
-PLAIN = Recipe(micro_weight=1.0, ridge=0.0)
+PLAIN = Recipe(micro_weight=1.0, ridge=0.0, zero=())
 
 
 def synthetic_rows(rng: np.random.Generator, count: int, noise: float = 0.0) -> list[Row]:

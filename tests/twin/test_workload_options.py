@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from twin.instantiate import build, locate
 from twin.workload import Workload
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "workload"
@@ -23,12 +24,17 @@ def load(path: Path) -> tuple[Callable[..., Workload], dict[str, Any]]:
     node = yaml.safe_load(path.read_text(encoding="utf-8").replace("${seed}", "0"))
     module, _, name = node.pop("_target_").rpartition(".")
     assert node.pop("_convert_") == "all", "lists arrive as plain lists"
+    if node.get("drift") is not None:
+        fields = inspect.signature(locate(node["drift"]["_target_"])).parameters
+        assert set(node["drift"]) == {"_target_", *fields}, "every argument of the model can be overridden"
+        node["drift"] = build(node["drift"], "workload.drift")
     return getattr(importlib.import_module(module), name), node
 
 
 def test_all_options_are_there() -> None:
     names = {path.stem for path in OPTIONS}
-    assert names >= {"default", "published", "power_law", "file", "access_log", "azure", "mooncake", "servegen"}
+    sources = {"default", "published", "power_law", "file", "access_log", "azure", "mooncake", "servegen"}
+    assert names >= sources | {"unpredictable", "on_off", "peaks", "reshuffled"}
 
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twin.access_log import timestamps_s
 from twin.table import read_table
+from twin.timestamps import timestamps_s
 from twin.traces.source import TraceRequests, dealt_workload, find_file, request_limit
 from twin.workload import Workload
 
@@ -25,6 +25,7 @@ def read_azure(
     total_rate_req_per_s: float | None = 40.0,
     max_request_tokens: int | None = 8192,
     seed: int = 0,
+    length_shape: str = "gamma",
 ) -> Workload:
     """A workload whose requests are those of the trace, dealt to adapters at random (`dealt_workload`).
 
@@ -36,6 +37,7 @@ def read_azure(
         total_rate_req_per_s: rates are scaled to this total; None = as recorded (conv 5.5, code 2.6 req/s).
         max_request_tokens: longer requests are cut to this (said in the notes); None = never.
         seed: of the dealing.
+        length_shape: `gamma`, `lognormal`, `constant`, `published`, or `empirical` (`twin.length_shapes`).
 
     Raises:
         InputError: names file, line, column, value and remedy.
@@ -67,5 +69,6 @@ def read_azure(
         total_rate_req_per_s=total_rate_req_per_s,
         limit=limit,
         seed=seed,
+        length_shape=length_shape,
         notes=[f"Requests of the Azure LLM inference trace {file}; it records no cache hits."],
     )

@@ -36,6 +36,7 @@ def read_mooncake(
     total_rate_req_per_s: float | None = 40.0,
     max_request_tokens: int | None = 8192,
     seed: int = 0,
+    length_shape: str = "gamma",
 ) -> Workload:
     """A workload whose requests are those of the trace, dealt to adapters at random (`dealt_workload`).
 
@@ -52,6 +53,7 @@ def read_mooncake(
         total_rate_req_per_s: rates are scaled to this total; None = as recorded (3.4-3.9 req/s).
         max_request_tokens: longer requests are cut to this (said in the notes); None = never.
         seed: of the dealing.
+        length_shape: `gamma`, `lognormal`, `constant`, `published`, or `empirical` (`twin.length_shapes`).
 
     Raises:
         InputError: names file, line, field, value and remedy.
@@ -89,6 +91,7 @@ def read_mooncake(
         total_rate_req_per_s=total_rate_req_per_s,
         limit=limit,
         seed=seed,
+        length_shape=length_shape,
         notes=notes,
     )
 

@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.arguments import number, whole_number
+from twin.arrival_options import with_traffic_options
+from twin.arrival_rate import RateProfile, even_profile
 from twin.dealing import apportion, deal_ranks, power_law_shares
+from twin.errors import InputError
 from twin.request_log import ARRIVAL_CV_RANGE, possible_correlation
-from twin.traces.servegen_files import Clients, lengths_file, read_lengths, read_windows
+from twin.traces.servegen_files import WINDOW_S, Clients, lengths_file, read_lengths, read_windows
 from twin.traces.source import find_file, request_limit, scaling_note, target_rate
 from twin.wording import counted, percent
 from twin.workload import Adapter, Lengths, Workload
@@ -40,6 +43,10 @@ def read_servegen(
     max_request_tokens: int | None = 8192,
     length_correlation: float = 0.0,
     seed: int = 0,
+    drift_s: float | None = None,
+    drift_start_s: float | None = None,
+    plan_rate: str | float = "mean",
+    length_shape: str = "gamma",
 ) -> Workload:
     """One adapter a client, or several adapters a client where more are wanted.
 
@@ -62,6 +69,11 @@ def read_servegen(
         length_correlation: of prompt and output length; the trace does not tell. Brought nearer to 0 for clients
             whose spreads cannot have it.
         seed: of the ranks.
+        drift_s: rates and arrival CVs change from window to window as they were recorded over this time, a multiple
+            of 600 s, and repeat after it; rates are means over it. None = they are constant.
+        drift_start_s: its start, seconds after the trace's first window; None = where most requests were sent.
+        plan_rate: which rate of a changing one is planned for: `mean`, `peak` or a quantile over time.
+        length_shape: `gamma`, `lognormal`, `constant` or `published` (`twin.length_shapes`).
 
     Raises:
         InputError: names file, line, column, value and remedy.
@@ -78,6 +90,7 @@ def read_servegen(
     )
     clients = read_windows(file)
     lengths = read_lengths(lengths_file(file), clients, limit)
+    clients, drift_note = _stretch(clients, drift_s, drift_start_s, chosen)
     rates, cvs = _rates_and_cvs(clients, chosen)
     own_total = float(rates.sum())
     total = target_rate(total_rate_req_per_s, own_total)
@@ -104,10 +117,14 @@ def read_servegen(
             float(split_cvs[i]),
             0.0,
             float(correlations[c]),
+            rate_process=_profile(clients, int(c), float(share[i])) if drift_note else None,
         )
         for i, c in enumerate(client)
     )
+    adapters, added = with_traffic_options(adapters, length_shape, None, plan_rate)
     notes = [_mapping_note(file, len(clients.ids), wanted, kept_share)]
+    if drift_note:
+        notes.append(drift_note)
     if chosen is not None:
         notes.append(f"Rates and arrival CVs are the {chosen:g} quantile of each client's own 10-minute windows.")
     if clients.cut_cvs > 0:
@@ -125,7 +142,64 @@ def read_servegen(
         notes.append(
             f"Requests of more than {limit:.0f} tokens ({percent(lengths.cut_share)} by estimate) cut to that."
         )
-    return Workload(adapters, f"servegen {label}", tuple(notes))
+    return Workload(adapters, f"servegen {label}", (*notes, *added))
+
+
+def _stretch(
+    clients: Clients, drift_s: float | None, drift_start_s: float | None, quantile: float | None
+) -> tuple[Clients, str]:
+    """The part of the trace whose changes are kept, and a note; the whole trace and none if nothing is asked for."""
+    if drift_s is None:
+        if drift_start_s is not None:
+            raise InputError(
+                f"drift_start_s {drift_start_s!r} without drift_s",
+                where="option workload.drift_start_s",
+                remedy="say how long the recorded changes are kept, e.g. workload.drift_s=3600",
+            )
+        return clients, ""
+    if quantile is not None:
+        raise InputError(
+            f"quantile {quantile:g} plans for constant rates, and with drift_s they change",
+            where="options workload.quantile, workload.drift_s",
+            remedy="use workload.plan_rate=<quantile> with workload.drift_s",
+        )
+    span = number(drift_s, "workload.drift_s", low=WINDOW_S)
+    recorded = clients.rate_req_per_s.shape[1]
+    windows = round(span / WINDOW_S)
+    if abs(windows * WINDOW_S - span) > 1e-6 or windows > recorded:
+        raise InputError(
+            f"drift_s {span:g} is not 1 to {recorded} windows of {WINDOW_S:g} s",
+            where="option workload.drift_s",
+            remedy=f"give a multiple of {WINDOW_S:g} s within the trace",
+        )
+    total = clients.rate_req_per_s.sum(axis=0)
+    if drift_start_s is None:
+        sums = np.convolve(total, np.ones(windows), "valid")
+        first = int(np.argmax(sums))
+    else:
+        first = int(number(drift_start_s, "workload.drift_start_s", low=0.0) // WINDOW_S)
+    if first + windows > recorded or not total[first : first + windows].any():
+        raise InputError(
+            f"the trace holds no requests from {first * WINDOW_S:g} to {(first + windows) * WINDOW_S:g} s",
+            where="option workload.drift_start_s",
+            remedy=f"choose a start within the {recorded * WINDOW_S:g} s of the trace, or leave it out",
+        )
+    rate = clients.rate_req_per_s[:, first : first + windows]
+    active = np.flatnonzero(rate.max(axis=1))
+    part = Clients(
+        [clients.ids[i] for i in active], clients.start_s + first * WINDOW_S, rate[active],
+        clients.arrival_cv[active, first : first + windows], clients.cut_cvs,
+    )  # fmt: skip
+    return part, (
+        f"Rates and arrival CVs change every {WINDOW_S:g} s as recorded in the {span:g} s from {first * WINDOW_S:g} s "
+        "after the first window on, and repeat after that."
+    )
+
+
+def _profile(clients: Clients, client: int, share: float) -> RateProfile:
+    """The recorded windows of a client for an adapter that gets a share of its requests."""
+    cvs = np.sqrt(1.0 + share * (clients.arrival_cv[client] ** 2 - 1.0))
+    return even_profile(clients.rate_req_per_s[client].tolist(), WINDOW_S, arrival_cvs=tuple(cvs.tolist()))
 
 
 def _rates_and_cvs(clients: Clients, quantile: float | None) -> tuple[Floats, Floats]:

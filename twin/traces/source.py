@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.arguments import number, whole_number
+from twin.arrival_replay import Recording
 from twin.dealing import adapter_names, deal_ranks, power_law_shares
 from twin.errors import InputError
+from twin.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.request_log import FEW_REQUESTS, RequestLog, estimate
 from twin.wording import counted, percent
 from twin.workload import Workload
@@ -90,6 +92,7 @@ def dealt_workload(
     limit: float,
     seed: int,
     notes: Sequence[str],
+    length_shape: str = "gamma",
 ) -> Workload:
     """Deals the requests of a trace to adapters at random, with shares that follow a power law.
 
@@ -101,7 +104,11 @@ def dealt_workload(
         group: label of each request; requests with one label go to one adapter, (R,). None = each on its own.
         total_rate_req_per_s: rates are scaled to this total; None = the trace's own rate.
         limit: longest request in tokens.
+        length_shape: of the adapters' lengths, `twin.length_shapes`.
+
+    The workload's `recording` holds the requests as they were dealt and cut, to be replayed at the workload's rate.
     """
+    shape = check_length_shape(length_shape, RECORDED_CHOICES)
     n = whole_number(n_adapters, "workload.n_adapters", low=1)
     rng = np.random.default_rng(whole_number(seed, "workload.seed"))
     shares = power_law_shares(n, number(exponent, "workload.exponent", low=0.0, high=10.0))
@@ -115,7 +122,7 @@ def dealt_workload(
     cached = np.zeros(size) if cached_tokens is None else cached_tokens(adapter)
     cut, cut_note = requests.cut(limit)
     log = RequestLog(cut.time_s, adapter, cut.prompt_tokens, cut.output_tokens, cached)
-    found = estimate(log, n, quantile=None, window_s=1.0, duration_s=log.duration_s)
+    found = estimate(log, n, quantile=None, window_s=1.0, duration_s=log.duration_s, keep_lengths=shape == "empirical")
     few = found.count < FEW_REQUESTS
     found = replace(
         found,
@@ -124,7 +131,9 @@ def dealt_workload(
     )
     own_total = size / log.duration_s
     total = target_rate(total_rate_req_per_s, own_total)
-    adapters = found.adapters(adapter_names(n), [int(r) for r in dealt_ranks], shares * total)
+    names = adapter_names(n)
+    adapters = found.adapters(names, [int(r) for r in dealt_ranks], shares * total)
+    adapters = with_length_shape(adapters, "gamma" if shape == "empirical" else shape)
     described = [
         *notes,
         f"The trace has no adapters: its {size} requests were dealt to {counted(n, 'adapter')} by a power law "
@@ -132,8 +141,9 @@ def dealt_workload(
         scaling_note(total, own_total),
         *([cut_note] if cut_note else []),
         *found.notes,
+        *([length_note(shape)] if shape != "gamma" else []),
     ]
-    return Workload(adapters, name, tuple(described))
+    return Workload(adapters, name, tuple(described), Recording(tuple(names), log, name, total / own_total))
 
 
 def target_rate(total_rate_req_per_s: Any, own_total: float) -> float:

@@ -2,7 +2,7 @@
 
 A configuration file may come from someone else. So a `_target_` must lie in one of this project's packages or in a
 module that the user names in `allow_modules`, by its path **and** by the place where the callable is defined:
-`placement.output.os.remove` is refused.
+`twin.files.os.remove` is refused.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from placement.schema import checked, unknown_key
 from twin.errors import InputError, PlacementError
+from twin.schema import checked, unknown_key
 
 PROJECT_PACKAGES = ("placement", "twin", "surrogates", "profiling")
 _KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")

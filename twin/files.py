@@ -8,12 +8,17 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str, *, executable: bool = False) -> None:
+    """Writes UTF-8 text as `write_bytes` does."""
+    write_bytes(path, text.encode(), executable=executable)
+
+
+def write_bytes(path: Path, data: bytes, *, executable: bool = False) -> None:
     """Writes through a temporary file in the same folder, flushed to disk before it takes the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

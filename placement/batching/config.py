@@ -1,0 +1,112 @@
+"""The configuration of the advisor as checked objects; Hydra's containers end here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from placement.batching.curves import Server
+from placement.batching.lengths import LengthConfig, request_lengths
+from placement.batching.rules import check_epsilon
+from twin.config import HardwareConfig, ModelConfig, matching_calibration
+from twin.errors import InfeasibleError, InputError
+from twin.memory import max_model_len, memory_error
+from twin.schema import bounded, did_you_mean, parse
+
+GROUPS = ("model", "hardware", "calibration")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Keys of `conf/batching.yaml` outside the groups; their meaning is said there."""
+
+    slo: str | float
+    epsilon: float
+    rule: Literal["efficiency", "latency"]
+    curve: Literal["law", "twin", "measured"]
+    batches: tuple[int, ...] = bounded(1, 65536, unit="requests")
+    lengths: Any = None
+    data: str | None = None
+    max_servers: int = bounded(1, 16, default=4, unit="servers")
+    servers: int | None = bounded(1, 16, default=None, unit="servers")
+    sharing: Literal["mps", "time_sharing"] = "mps"
+    objective: Literal["throughput", "latency"] = "throughput"
+    prefill: Literal["auto", "chunked", "separate"] = "auto"
+    requests: int = bounded(16, 100_000, default=2000, unit="requests")
+    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
+    max_model_len: int | None = bounded(2, default=None, unit="tokens")
+    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
+    headroom: float = bounded(0, 1, default=0.05)
+    seed: int = bounded(0, 99_999, default=0)
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A checked configuration: what is asked of which server."""
+
+    options: Options
+    server: Server
+    lengths: LengthConfig
+    config: dict[str, Any]
+
+
+def load_advice(config: dict[str, Any]) -> Advice:
+    """Checks a configuration and builds the server.
+
+    Raises:
+        InputError: anything that does not exist, does not fit together, or is out of range.
+        InfeasibleError: the model does not fit into the GPU's memory at the smallest batch.
+    """
+    known = {*GROUPS, *Options.__slots__}
+    for key in config:
+        if key not in known:
+            raise InputError(
+                f"unknown option {key!r}{did_you_mean(key, known)}", remedy=f"valid: {', '.join(sorted(known))}"
+            )
+    for group in GROUPS:
+        if not isinstance(config.get(group), Mapping):
+            raise InputError(f"{group} = {config.get(group)!r} is not a group of options", remedy=f"choose {group}=...")
+    options = parse(Options, {k: v for k, v in config.items() if k not in GROUPS}, "")
+    check_epsilon(options.epsilon)
+    if not options.batches:
+        raise InputError("batches is empty", where="batches", remedy="give at least one batch limit")
+    if (options.curve == "measured") != (options.data is not None):
+        raise InputError(
+            f"curve={options.curve} with data={options.data}", where="data",
+            remedy="give data=<folder> with curve=measured, and with no other",
+        )  # fmt: skip
+    lengths = parse(LengthConfig, options.lengths, "lengths")
+    model = parse(ModelConfig, config["model"], "model")
+    hardware = parse(HardwareConfig, config["hardware"], "hardware")
+    calibration = matching_calibration(config["calibration"], model, hardware, None)
+    longest = options.max_model_len or calibration.model.max_model_len
+    prefill = options.prefill
+    if prefill == "auto":
+        prefill = "chunked" if calibration.batching is None or options.curve == "twin" else "separate"
+    if options.curve == "twin" and prefill == "separate":
+        raise InputError(
+            "the twin's engine prefills in chunks", where="prefill", remedy="use prefill=chunked, or curve=law"
+        )
+    server = Server(
+        calibration=calibration,
+        lengths=request_lengths(lengths, requests=options.requests, max_model_len=longest, seed=options.seed),
+        prefill=prefill,
+        token_budget=options.max_num_batched_tokens,
+        utilization=options.gpu_memory_utilization,
+        max_model_len=options.max_model_len,
+        sharing=options.sharing,
+        seed=options.seed,
+    )
+    setting = server.setting(min(options.batches))
+    problem = memory_error(setting, calibration)
+    if problem:
+        raise InfeasibleError(
+            f"{calibration.model.name} does not fit on {hardware.name} at gpu_memory_utilization "
+            f"{options.gpu_memory_utilization:g}: {problem}",
+            where="model, hardware, gpu_memory_utilization",
+            remedy=f"raise gpu_memory_utilization, lower max_model_len (now {max_model_len(setting, calibration)}), "
+            "or choose a smaller model",
+        )
+    return Advice(options, server, lengths, config)
