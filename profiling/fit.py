@@ -117,9 +117,7 @@ def fit_calibration(
     return fit_of(calibration, capacity, forced, micro)
 
 
-def fit_of(
-    calibration: Calibration, capacity: CapacityFit, forced: Sequence[ForcedRun], micro: Sequence[Row]
-) -> Fit:
+def fit_of(calibration: Calibration, capacity: CapacityFit, forced: Sequence[ForcedRun], micro: Sequence[Row]) -> Fit:
     """Stamps a calibration with its points and residuals."""
     residuals = {
         **errors_of(calibration.step, forced, micro),

@@ -44,7 +44,9 @@ def read_forced(path: Path, runs: Sequence[MeasuredRun]) -> list[ForcedRun]:
         terms = tuple(data["terms"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"forced runs cannot be read: {error}", where=str(path), remedy="write them: python -m profiling fit forced="
+            f"forced runs cannot be read: {error}",
+            where=str(path),
+            remedy="write them: python -m profiling fit forced=",
         ) from error
     if terms != TERMS:
         raise InputError("the file's law has other terms", where=str(path), remedy="delete it and fit again")

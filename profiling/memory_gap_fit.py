@@ -123,7 +123,9 @@ def fit_sharing(runs: Sequence[SharedRun], gap: tuple[float, float], neighbour_b
 
         def loss(value: float, sharing: Sharing = sharing, chosen: Sequence[SharedRun] = chosen) -> float:
             trial = _with(law, sharing, value)
-            errors = [trial.step_ms(r.alone_ms, trial.gap_ms(r.running), r.servers, sharing) / r.step_ms - 1 for r in chosen]
+            errors = [
+                trial.step_ms(r.alone_ms, trial.gap_ms(r.running), r.servers, sharing) / r.step_ms - 1 for r in chosen
+            ]
             return float(np.square(errors).sum())
 
         fitted[sharing] = float(minimize_scalar(loss, bounds=bounds, method="bounded").x)

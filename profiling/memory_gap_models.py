@@ -1,4 +1,4 @@
-"""The models and the GPU of the batch-size measurements (arXiv 2503.08311): sizes from their published configurations."""
+"""Models and GPU of the batch-size measurements (arXiv 2503.08311): sizes from their published configurations."""
 
 from __future__ import annotations
 

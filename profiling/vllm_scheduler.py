@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - vllm reads its environment when it is imported
 """vLLM's own scheduler without a model: its queues, LoRA gate, KV blocks and preemption under a simulated clock.
 
 `vllm_log` runs a scenario through vLLM's `Scheduler` or `AsyncScheduler` with made-up model outputs. The loop around

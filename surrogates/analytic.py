@@ -24,7 +24,7 @@ from surrogates.planning import HingeLoad, OptionModel, Polyhedron
 from twin.calibration import Calibration
 from twin.errors import InputError
 from twin.memory import kv_cache_tokens, memory_error
-from twin.settings import EngineSetting
+from twin.settings import DEFAULT_MAX_NUM_SEQS, EngineSetting
 from twin.workload import Adapter
 
 Array = NDArray[np.float64]
@@ -80,13 +80,23 @@ class AnalyticSurrogate:
         reason = memory_error(setting, calibration)
         if reason is not None:
             raise InputError(f"setting {setting.label} does not start: {reason}", remedy="leave the setting out")
+        if setting.servers_per_gpu > 1:
+            raise InputError(
+                f"setting {setting.label}: servers_per_gpu {setting.servers_per_gpu} is not 1, what the closed form is "
+                "for",
+                where="engine.servers_per_gpu",
+                remedy="use servers_per_gpu=1; python -m placement.batching advises on replicas",
+            )
         step_s, fixed_ms = design_step(setting, calibration)
         busy = _share_of_time(setting, calibration)
         active = _active_adapters(step_s)
         room_ms = 1000 * step_s - fixed_ms
         compute = (1000 * step_s * busy + _per_adapter(setting, calibration) * active) / room_ms
         memory = step_s * _resident_kv() / (FILL * kv_cache_tokens(setting, calibration))
-        outer = Polyhedron(np.stack([compute, memory]), np.array([-1.0, -1.0]))
+        rows = [compute, memory]
+        if setting.max_num_seqs < DEFAULT_MAX_NUM_SEQS:
+            rows.append(_unit(output_rate=step_s) / setting.max_num_seqs)
+        outer = Polyhedron(np.stack(rows), np.full(len(rows), -1.0))
         slots = Polyhedron((active / setting.max_loras)[None], np.array([-(1.0 - self.slot_margin)]))
         decoding, in_system = _loads(compute, fixed_ms / 1000, step_s, busy)
         return OptionModel(

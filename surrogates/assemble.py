@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.artifact import Artifact, as_stored
-from surrogates.context import calibration_hash
+from surrogates.context import calibration_hash, server_flags
 from surrogates.features import INDEX
 from surrogates.neural_planning import gauge_facets, hinge_load, safe_token_s, token_interval_row
 from surrogates.predict import NeuralSurrogate
@@ -66,6 +66,7 @@ def assemble(
         "training": options,
         "rays": {"train": int((~tables.held_out).sum()), "held_out": int(tables.held_out.sum())},
         "context_ranges": [[float(low), float(high)] for low, high in zip(used.min(0), used.max(0), strict=True)],
+        "server_flags": server_flags(records.settings[i] for i in np.unique(records.setting)),
         "max_adapters": int(records.counts.max()),
         "adapter_ranges": _adapter_ranges(tables),
         "hull": {},

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.calibration import Calibration
 from twin.memory import kv_cache_tokens
-from twin.settings import EngineSetting
+from twin.settings import DEFAULT_GPU_MEMORY_UTILIZATION, DEFAULT_MAX_NUM_SEQS, EngineSetting
 
 Array = NDArray[np.float64]
 
@@ -28,6 +29,13 @@ CONTEXT_NAMES: tuple[str, ...] = (
     "log_adapter_ms",
     "load_ms",
 )
+#: Flags of a server that are not context numbers of their own (yet): a network holds for the values it was trained at,
+#: which its artifact names. Artifacts that name none were trained at these defaults.
+SERVER_FLAGS: dict[str, float] = {
+    "max_num_seqs": DEFAULT_MAX_NUM_SEQS,
+    "gpu_memory_utilization": DEFAULT_GPU_MEMORY_UTILIZATION,
+    "servers_per_gpu": 1,
+}
 #: Batched tokens at which the time that the slots alone cost is taken.
 _BATCH_TOKENS = 256.0
 
@@ -50,6 +58,26 @@ def setting_context(setting: EngineSetting, calibration: Calibration) -> Array:
     )
 
 
+def server_flags(settings: Iterable[EngineSetting]) -> dict[str, list[float]]:
+    """Values of `SERVER_FLAGS` among some settings, ascending: what an artifact says it was trained at."""
+    return {name: sorted({float(getattr(s, name)) for s in settings}) for name in SERVER_FLAGS}
+
+
+def untrained_flags(setting: EngineSetting, trained: Mapping[str, Sequence[float]] | None) -> list[str]:
+    """Names the server flags of a setting that no training setting had.
+
+    Args:
+        trained: `server_flags` of the artifact; None = the defaults.
+    """
+    notes = []
+    for name, default in SERVER_FLAGS.items():
+        known = (trained or {}).get(name, [default])
+        if not any(math.isclose(float(getattr(setting, name)), k, abs_tol=1e-9) for k in known):
+            values = ", ".join(f"{k:g}" for k in known)
+            notes.append(f"{name} {getattr(setting, name):g} is not {values}, where the surrogate was trained")
+    return notes
+
+
 def calibration_hash(calibration: Calibration) -> str:
     """SHA-256 of what the twin reads of a calibration: laws, memory and model; not prices, counts or residuals."""
     data = calibration.to_dict()
@@ -58,4 +86,7 @@ def calibration_hash(calibration: Calibration) -> str:
         "memory_bytes": data["gpu"]["memory_bytes"],
         **{k: data[k] for k in ("model", "step", "load", "kv", "first_token_overhead_ms")},
     }
+    # Only where there is one, so that weights of calibrations without it stay valid.
+    if "batching" in data:
+        parts["batching"] = data["batching"]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=float).encode()).hexdigest()

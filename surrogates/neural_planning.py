@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.artifact import Artifact, read_artifact, weights_folder
-from surrogates.context import CONTEXT_NAMES, setting_context
+from surrogates.context import CONTEXT_NAMES, setting_context, untrained_flags
 from surrogates.features import FEATURE_NAMES, INDEX, TOKEN_S, adapter_features
 from surrogates.forward import facets_of, hinges_of, member
 from surrogates.planning import HingeLoad, OptionModel, Polyhedron
@@ -150,6 +150,14 @@ class NeuralPlanningModel:
                 f"setting {setting.label} is for GPU type {setting.gpu_type!r}, the surrogate for "
                 f"{self.calibration.stamp.gpu_type!r}",
                 remedy="choose the surrogate of that GPU's calibration",
+            )
+        untrained = untrained_flags(setting, self.artifact.meta.get("server_flags"))
+        if untrained:
+            raise InputError(
+                f"setting {setting.label}: {untrained[0]}",
+                where=f"engine.{untrained[0].partition(' ')[0]}",
+                remedy="use that value, choose surrogate=analytic, or train with it: "
+                "python -m surrogates dataset settings=...",
             )
         context = setting_context(setting, self.calibration)
         for name, value, (low, high) in zip(CONTEXT_NAMES, context, self.artifact.meta["context_ranges"], strict=True):

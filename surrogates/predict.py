@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.artifact import Artifact, read_artifact, weights_folder
-from surrogates.context import setting_context
+from surrogates.context import setting_context, untrained_flags
 from surrogates.features import FEATURE_NAMES, adapter_features
 from surrogates.forward import perceptron, perceptron_input
 from surrogates.metric_scales import from_targets
@@ -18,6 +18,7 @@ from surrogates.neural_planning import NeuralPlanningModel, load_planning_model
 from surrogates.rules import RULES, Rule
 from twin.calibration import Calibration
 from twin.column import Column
+from twin.errors import InputError
 from twin.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction
 from twin.settings import EngineSetting
 
@@ -91,6 +92,13 @@ class NeuralSurrogate:
             index[k] = row
         for setting in distinct:
             if setting not in self._contexts:
+                untrained = untrained_flags(setting, self.artifact.meta.get("server_flags"))
+                if untrained:
+                    raise InputError(
+                        f"setting {setting.label}: {untrained[0]}",
+                        where=f"engine.{untrained[0].partition(' ')[0]}",
+                        remedy="use that value, or ask the twin",
+                    )
                 self._contexts[setting] = setting_context(setting, self.calibration)
         scaling = self.artifact.scaling
         context = scaling.context(np.array([self._contexts[s] for s in distinct]))[index]

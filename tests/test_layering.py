@@ -27,7 +27,13 @@ MAY_IMPORT = {
 #: Where a heavy library may be imported: files, or folders ending in `/`.
 HEAVY = {
     "vllm": ("profiling/",),
-    "torch": ("surrogates/networks.py", "surrogates/train.py"),
+    # vLLM's own classes are made of torch.
+    "torch": (
+        "surrogates/networks.py",
+        "surrogates/train.py",
+        "profiling/vllm_adapters.py",
+        "profiling/vllm_scheduler.py",
+    ),
     "pytorch_lightning": ("surrogates/networks.py", "surrogates/train.py"),
     "lightning": (),
     "ortools": ("placement/solvers/",),

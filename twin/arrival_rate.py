@@ -166,7 +166,9 @@ def level(process: RateProcess, of: str | float) -> float:
 
 def mean_factor(process: RateProcess | None) -> float:
     """Mean rate over time / `rate_req_per_s`; 1 unless the rate stands for more than the mean."""
-    return 1.0 if process is None or process.stands_for == "mean" else level(process, "mean") / level(process, process.stands_for)
+    if process is None or process.stands_for == "mean":
+        return 1.0
+    return level(process, "mean") / level(process, process.stands_for)
 
 
 def peak_factor(process: RateProcess | None) -> float:

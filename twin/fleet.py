@@ -234,9 +234,7 @@ def simulate_fleet(
     if requests is None:
         known = [s.setting for s in fleet.servers if s.setting.gpu_type in calibrations]
         shortest = min((max_model_len(s, calibrations[s.gpu_type]) for s in known), default=2)
-        requests = draw_requests(
-            fleet.adapters, horizon_s=horizon_s, rng=rng, max_model_len=shortest, phase_seed=seed
-        )
+        requests = draw_requests(fleet.adapters, horizon_s=horizon_s, rng=rng, max_model_len=shortest, phase_seed=seed)
     nodes = _nodes(fleet, calibrations, requests, horizon_s, seed)
     holders = [
         np.array([i for i, node in enumerate(nodes) if g in node.local], np.int64) for g in range(len(fleet.adapters))

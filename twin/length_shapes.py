@@ -41,7 +41,7 @@ def check_length_shape(shape: Any, choices: tuple[str, ...] = CHOICES) -> str:
 
 
 def recorded_quantiles(tokens: ArrayLike) -> tuple[float, ...]:
-    """The 81 quantiles of `Lengths.quantiles` for R recorded lengths (tokens; less than 1 counts as 1).
+    """The 201 quantiles of `Lengths.quantiles` for R recorded lengths (tokens; less than 1 counts as 1).
 
     Raises:
         InputError: no lengths, or some that are no numbers.
@@ -76,7 +76,7 @@ def published_lengths(mean_prompt: float, mean_output: float) -> tuple[Lengths, 
 @lru_cache
 def _published(side: str) -> tuple[float, tuple[float, ...]]:
     """CV and quantiles of the published lengths of one side."""
-    # Fine steps of probability: 81 points would miss the tail's share of the variance.
+    # Fine steps of probability: 201 points would miss the tail's share of the variance.
     steps = np.asarray(published_quantiles(side, (np.arange(100_000) + 0.5) / 100_000))
     quantiles = published_quantiles(side, _PROBABILITIES)
     return float(steps.std() / steps.mean()), tuple(np.asarray(quantiles).tolist())

@@ -22,7 +22,7 @@ DEFAULT_TTFT_P99_S = 5.0
 #: Shapes of a length distribution, see `Lengths`.
 LENGTH_SHAPES = ("gamma", "lognormal", "constant", "empirical")
 #: Points of an empirical quantile function, see `Lengths.quantiles`.
-QUANTILE_POINTS, QUANTILE_Z_MAX = 81, 4.0
+QUANTILE_POINTS, QUANTILE_Z_MAX = 201, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Lengths:
         mean: mean length in tokens, >= 1.
         cv: coefficient of variation, standard deviation / mean; 0 = constant.
         shape: `gamma`; `lognormal`, with a longer tail; `constant` (cv 0); or `empirical`, that of recorded lengths.
-        quantiles: for `empirical` only, quantiles of those lengths at 81 evenly spaced points -4..4 of the standard
+        quantiles: for `empirical` only, quantiles of those lengths at 201 evenly spaced points -4..4 of the standard
             normal, >= 1, ascending. What is drawn is scaled to `mean`; `cv` is theirs (`twin.length_shapes`).
     """
 

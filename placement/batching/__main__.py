@@ -23,7 +23,8 @@ def _print_sweep(outcomes: Sequence[Outcome]) -> None:
 
 
 HIDDEN = (
-    "commands", "workload", "engine", "surrogate", "constraint", "solver", "verify", "export", "experiment", "objective",
+    "commands", "workload", "engine", "surrogate", "constraint", "solver", "verify", "export", "experiment",
+    "objective",
 )  # fmt: skip
 APP = App("placement.batching", "batching", _run, _print_sweep, hidden=HIDDEN)
 

@@ -133,12 +133,11 @@ def law_point(server: Server, batch: int, servers: int = 1) -> CurvePoint:
     for lengths in server.orders():
         own = []
         for part in lengths.parts(servers):
-            own.append(
-                closed_loop(
-                    part.prompt, part.output, batch=batch, times=times, prefill=server.prefill,
-                    token_budget=server.token_budget, kv_capacity_tokens=capacity,
-                )  # fmt: skip
-            )
+            played = closed_loop(
+                part.prompt, part.output, batch=batch, times=times, prefill=server.prefill,
+                token_budget=server.token_budget, kv_capacity_tokens=capacity,
+            )  # fmt: skip
+            own.append(played)
             if own[-1].preempting:
                 return CurvePoint(
                     batch, np.nan, np.nan, np.nan, np.nan, own[-1].kv_peak_tokens, np.nan, preempting=True,

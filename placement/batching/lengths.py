@@ -67,7 +67,8 @@ def request_lengths(config: LengthConfig, *, requests: int, max_model_len: int, 
         return Lengths(mean, cv) if cv > 0 else Lengths(mean, 0.0, shape="constant")
 
     adapter = Adapter(
-        "requests", 0, 1.0, lengths(config.prompt_mean, config.prompt_cv), lengths(config.output_mean, config.output_cv),
+        "requests", 0, 1.0, lengths(config.prompt_mean, config.prompt_cv),
+        lengths(config.output_mean, config.output_cv),
         length_correlation=config.correlation if min(config.prompt_cv, config.output_cv) > 0 else 0.0,
     )  # fmt: skip
     prompt, output = LengthSampler([adapter]).draw(np.zeros(requests * OVERSAMPLING, np.int32), rng)

@@ -14,7 +14,7 @@ REQUIRED = ("max_num_seqs", "req_throughput_rps", "itl_mean_ms", "tpot_mean_ms")
 OPTIONAL = (
     "model", "preemptions", "steady_step_ms", "kv_usage_max", "kv_capacity_tokens", "replicas", "status", "run_id",
     "output_len", "total_input_tokens", "total_output_tokens", "completed", "chunked_prefill", "gpu_sharing",
-    "experiment", "steady_running_mean", "max_num_batched_tokens", "steady_kv_usage_mean", "input_len",
+    "experiment", "steady_running_mean", "max_num_batched_tokens", "steady_kv_usage_mean", "steady_prompt_tok_s",
 )  # fmt: skip
 #: The file of a folder of published measurements that holds the online runs.
 DEFAULT_FILE = "background.csv"

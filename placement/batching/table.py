@@ -70,7 +70,8 @@ def _print_replicas(out: Console, data: dict[str, Any]) -> None:
     replication = data["replication"]
     largest = data["maximum_batch"]["batch"]
     table = Table(title=f"replicas at B_opt ({replication['sharing']})", title_justify="left")
-    for name in ("servers", "each gpu_memory_utilization", "requests/s", f"against {largest} x 1", "ITL ms", "GPU busy"):
+    names = ("servers", "each gpu_memory_utilization", "requests/s", f"against {largest} x 1", "ITL ms", "GPU busy")
+    for name in names:
         table.add_column(name, justify="right")
     for r in replication["at_b_opt"]:
         if r["problem"]:

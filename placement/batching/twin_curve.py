@@ -46,7 +46,8 @@ def twin_point(server: Server, batch: int, servers: int = 1) -> CurvePoint:
         )  # fmt: skip
         if not (out.state == FINISHED_STATE).all():
             raise InputError(
-                f"{int((out.state != FINISHED_STATE).sum())} requests do not fit into the KV cache at a batch of {batch}",
+                f"{int((out.state != FINISHED_STATE).sum())} requests do not fit into the KV cache at a batch of "
+                f"{batch}",
                 where="curve=twin",
                 remedy="give shorter lengths or more memory",
             )

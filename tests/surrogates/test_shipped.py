@@ -6,13 +6,38 @@ import numpy as np
 import pytest
 
 from surrogates.artifact import META_FILE, WEIGHTS_FILE, read_artifact, weights_folder
+from surrogates.context import untrained_flags
 from surrogates.neural_planning import load_planning_model
 from surrogates.rules import RULES
 from twin.calibration import calibration_dir, load_calibration
+from twin.errors import InputError
 from twin.memory import memory_error
-from twin.settings import setting_grid
+from twin.settings import EngineSetting, setting_grid
 
-NAMES = sorted(path.stem for path in calibration_dir().glob("*.yaml"))
+#: Calibrations without adapter costs can serve base-model requests only and have no surrogate.
+NAMES = sorted(path.stem for path in calibration_dir().glob("*.yaml") if load_calibration(path.stem).has_adapter_costs)
+
+
+def test_calibrations_without_weights_say_so_when_planned_with() -> None:
+    others = sorted({path.stem for path in calibration_dir().glob("*.yaml")} - set(NAMES))
+    assert others
+    for name in others:
+        with pytest.raises(InputError, match=f"no trained surrogate for calibration '{name}'"):
+            load_planning_model(load_calibration(name), constraint="stable")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("flag", "value"), [("max_num_seqs", 256), ("gpu_memory_utilization", 0.85), ("servers_per_gpu", 2)]
+)
+def test_server_flags_that_were_not_trained_are_refused_by_name(name: str, flag: str, value: float) -> None:
+    calibration = load_calibration(name)
+    flags = {"gpu_memory_utilization": 0.45, flag: value} if flag == "servers_per_gpu" else {flag: value}
+    setting = EngineSetting(calibration.stamp.gpu_type, 32, 16, **flags)  # type: ignore[arg-type]
+    notes = untrained_flags(setting, read_artifact(weights_folder(name), calibration).meta.get("server_flags"))
+    assert any(note.startswith(f"{flag} {value:g} is not") for note in notes)
+    with pytest.raises(InputError, match="where the surrogate was trained"):
+        load_planning_model(calibration, constraint="stable").option(setting)
 
 
 @pytest.mark.parametrize("name", NAMES)

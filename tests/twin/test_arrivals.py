@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.twin.columns import LLAMA, column
 from twin.arrival_rate import OnOff, RateProcess, RateProfile, even_profile
 from twin.arrivals import Requests, draw_requests, stream_requests
 from twin.errors import InputError
 from twin.simulate import simulate
 from twin.synthetic import discrete_rates, power_law
 from twin.workload import Adapter, Lengths
-
-from .columns import LLAMA, column
 
 SHORT = Lengths(10, 0)
 
@@ -257,9 +256,7 @@ def test_a_horizon_that_is_no_time_is_refused(horizon_s: float) -> None:
 @pytest.mark.parametrize("window_s", [0.0, -5.0, float("nan"), float("inf")])
 def test_a_window_that_is_no_time_is_refused(window_s: float) -> None:
     with pytest.raises(InputError, match="window_s"):
-        stream_requests(
-            [adapter()], horizon_s=10.0, window_s=window_s, rng=np.random.default_rng(0), max_model_len=100
-        )
+        stream_requests([adapter()], horizon_s=10.0, window_s=window_s, rng=np.random.default_rng(0), max_model_len=100)
 
 
 def test_constant_lengths_beyond_the_model_are_refused() -> None:

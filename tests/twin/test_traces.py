@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin.arrival_rate import RateProfile
 from twin.dealing import apportion
 from twin.errors import InputError
 from twin.traces.azure import read_azure
@@ -305,6 +306,50 @@ def test_wrong_servegen_files_are_refused(servegen: Path, windows: str, lengths:
         read_servegen(servegen)
 
 
+def test_servegen_keeps_the_recorded_changes_of_a_stretch(servegen: Path) -> None:
+    """Client 0 has 6 and 3 req/s in the first two windows, client 1 comes in the second, client 2 in the first."""
+    workload = read_servegen(servegen, total_rate_req_per_s=None, drift_s=1200.0)
+    by_client = {a.adapter_id[-1]: a for a in workload.adapters}
+    assert by_client["0"].rate_process == RateProfile((0.0, 600.0, 1200.0), (6.0, 3.0), (1.0, 4.0))
+    assert by_client["1"].rate_process == RateProfile((0.0, 600.0, 1200.0), (0.0, 0.5), (1.0, 2.0))
+    rates = {client: a.rate_req_per_s for client, a in by_client.items()}
+    assert rates == {"0": pytest.approx(4.5), "1": pytest.approx(0.25), "2": pytest.approx(0.45)}
+    assert says(workload, "in the 1200 s from 0 s")
+    later = read_servegen(servegen, total_rate_req_per_s=None, drift_s=600.0, drift_start_s=600.0, plan_rate="peak")
+    assert {a.adapter_id[-1]: a.rate_req_per_s for a in later.adapters} == {"0": 3.0, "1": 0.5}
+    scaled = read_servegen(servegen, total_rate_req_per_s=10.0, drift_s=1200.0, plan_rate="peak")
+    assert sum(a.mean_rate_req_per_s for a in scaled.adapters) == pytest.approx(10.0)
+    assert scaled.total_rate_req_per_s > 12
+
+
+def test_servegen_splits_drift_and_burstiness_alike(servegen: Path) -> None:
+    adapters = read_servegen(
+        servegen, total_rate_req_per_s=None, drift_s=1200.0, n_adapters=6, split_exponent=0
+    ).adapters
+    mine = [a for a in adapters if "client-0" in a.adapter_id]
+    assert len(mine) == 2
+    process = mine[0].rate_process
+    assert isinstance(process, RateProfile)
+    assert process.arrival_cvs == pytest.approx((1.0, np.sqrt(1 + 0.5 * 15)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drift_s": 700.0}, "700"),
+        ({"drift_s": 6000.0}, "1 to 4 windows"),
+        ({"drift_s": 600.0, "drift_start_s": 1200.0}, "no requests from 1200 to 1800 s"),
+        ({"drift_s": 600.0, "drift_start_s": 1e6}, "no requests"),
+        ({"drift_start_s": 600.0}, "without drift_s"),
+        ({"drift_s": 600.0, "quantile": 0.9}, "quantile 0.9"),
+        ({"drift_s": 600.0, "plan_rate": "high"}, "'high'"),
+    ],
+)
+def test_wrong_stretches_are_refused(servegen: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_servegen(servegen, **options)
+
+
 def test_servegen_needs_both_files(servegen: Path) -> None:
     servegen.with_name("m-mid_clients_lengths.csv").unlink()
     with pytest.raises(InputError, match=r"lengths file .* does not exist"):
@@ -394,3 +439,15 @@ def test_servegen_2026(traces: Path, trace: str, clients: int, rate: float, tent
     assert len(scaled.adapters) == 400
     assert scaled.total_rate_req_per_s == pytest.approx(40.0)
     assert all(a.in_out_moment > 0 for a in scaled.adapters)
+
+
+def test_servegen_2026_drifts_as_recorded(traces: Path) -> None:
+    """Six windows of the busiest hour: the rates per window are those of the file, scaled."""
+    workload = read_servegen(traces, trace="m-large", drift_s=3600.0)
+    processes = [a.rate_process for a in workload.adapters]
+    assert all(isinstance(p, RateProfile) and len(p.factors) == 6 for p in processes)
+    total = sum(np.array(p.factors) for p in processes if isinstance(p, RateProfile))
+    assert total.mean() > 195.84, "busier than the mean of 14 days"
+    assert workload.total_rate_req_per_s == pytest.approx(40.0)
+    peak = read_servegen(traces, trace="m-large", drift_s=3600.0, plan_rate="peak")
+    assert 1.02 < peak.total_rate_req_per_s / 40.0 < 3
