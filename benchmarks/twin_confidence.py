@@ -122,11 +122,12 @@ def comparison_table(calibration: Calibration, pairs: int) -> float:
             found = compare(a, b, figure, min_seeds=pairs, max_seeds=pairs)
             apart = np.var([other[figure] for other in others] - found.a, ddof=1)
             together = np.var(found.b - found.a, ddof=1)
+            ratio = apart / together if together else np.inf
             reductions.append(found.variance_reduction)
             print(
                 f"{name:48s} {figure:15s} {found.mean:11.5g} [{found.low:11.5g}, {found.high:11.5g}]  "
                 f"variance reduction {found.variance_reduction:9.4g}, "
-                f"apart {apart / together if together else np.inf:9.4g}"
+                f"apart {ratio:9.4g}"
             )
     return float(np.median(reductions))
 

@@ -15,6 +15,7 @@ from profiling.replay import Rig, replay, script_of, setting_of
 from profiling.runs import MeasuredRun
 from twin.calibration import Calibration
 from twin.memory import memory_error
+from twin.rules import EngineRules
 from twin.simulate import HOUR_S
 
 #: Figures that are compared: JSON key -> column of the data.
@@ -58,10 +59,12 @@ def smape(predicted: Sequence[float], measured: Sequence[float]) -> float:
     return float(100 * (np.abs(a - b)[keep] / size[keep]).mean()) if keep.any() else float("nan")
 
 
-def compare(run: MeasuredRun, calibration: Calibration, rig: Rig, seed: int) -> Comparison:
+def compare(
+    run: MeasuredRun, calibration: Calibration, rig: Rig, seed: int, rules: EngineRules | None = None
+) -> Comparison:
     """Replays one hour of a run without knowing anything that only the run could tell."""
     script = script_of(run, calibration, rig, seed=seed)
-    twin = replay(script, calibration, rig)
+    twin = replay(script, calibration, rig, rules=rules)
     sent, completed = len(script.requests), twin.completed
     predicted = {
         "throughput": twin.throughput_tps,
@@ -80,12 +83,17 @@ def compare(run: MeasuredRun, calibration: Calibration, rig: Rig, seed: int) -> 
 
 
 def compare_all(
-    runs: Sequence[MeasuredRun], calibrations: Mapping[str, Calibration], rig: Rig, seeds: int, threads: int = 2
+    runs: Sequence[MeasuredRun],
+    calibrations: Mapping[str, Calibration],
+    rig: Rig,
+    seeds: int,
+    threads: int = 2,
+    rules: EngineRules | None = None,
 ) -> list[Comparison]:
     """All usable runs under seeds 0, 1, ...; in parallel threads, in order."""
     tasks = [(r, s) for r in runs if r.usable and r.starved is not None for s in range(seeds)]
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(pool.map(lambda t: compare(t[0], calibrations[t[0].model], rig, t[1]), tasks))
+        return list(pool.map(lambda t: compare(t[0], calibrations[t[0].model], rig, t[1], rules), tasks))
 
 
 def f1(predicted: Sequence[bool], measured: Sequence[bool]) -> float:

@@ -64,11 +64,11 @@ def combinations_of(
         step_s: mean step time; a request that arrives during a step is seen waiting at that step's end.
     """
     parts = []
-    for side, (times, change) in enumerate(((release_s, 1), (first_s, -1), (first_s, 1), (finish_s, -1))):
+    for side, (times, gain_of_one) in enumerate(((release_s, 1), (first_s, -1), (first_s, 1), (finish_s, -1))):
         there = np.isfinite(times)
         # Rows: time, adapter (waiting ones after the running ones), change of its count.
         row = adapter[there] + (n_adapters if side < 2 else 0)
-        parts.append((times[there], row, np.full(len(row), change)))
+        parts.append((times[there], row, np.full(len(row), gain_of_one)))
     time_s, row, change = (np.concatenate([p[i] for p in parts]) for i in range(3))
     order = np.lexsort((-change, time_s, row))
     time_s, row, change = time_s[order], row[order], change[order]

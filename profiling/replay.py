@@ -227,7 +227,8 @@ def _seen_by_client(sent: Requests, intake: Intake, out: KernelOutput, rig: Rig,
     opened = Scrapes(intake.busy_s[:, 0], intake.busy_s[:, 1])
     ttft = 1000 * np.sort((opened.after(first_s) - sent.arrival_s)[done]) + rig.client_ttft_ms
     if not len(ttft):
-        return _Seen(*[float("nan")] * 3, chunks, scrape_s)
+        nan = float("nan")
+        return _Seen(nan, nan, nan, chunks, scrape_s)
     p50, p99 = (float(ttft[int(q * (len(ttft) - 1))]) for q in (0.5, 0.99))
     return _Seen(float(ttft.mean()), p50, p99, chunks, scrape_s)
 

@@ -60,7 +60,8 @@ def setting_context(setting: EngineSetting, calibration: Calibration) -> Array:
 
 def server_flags(settings: Iterable[EngineSetting]) -> dict[str, list[float]]:
     """Values of `SERVER_FLAGS` among some settings, ascending: what an artifact says it was trained at."""
-    return {name: sorted({float(getattr(s, name)) for s in settings}) for name in SERVER_FLAGS}
+    known = tuple(settings)
+    return {name: sorted({float(getattr(s, name)) for s in known}) for name in SERVER_FLAGS}
 
 
 def untrained_flags(setting: EngineSetting, trained: Mapping[str, Sequence[float]] | None) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def run_replicas(
         total = sum(out.steps for out, _ in outs)
         if total == 0:
             break
-        features = sum(out.features for out, _ in outs) / total
+        features = np.sum([out.features for out, _ in outs], axis=0) / total
         alone_ms = float(features @ calibration.step.as_array()[:FEATURES])
         busy = sum(out.busy_s for out, _ in outs) / (servers * _span_s(requests, [o for o, _ in outs], horizon_s))
         colocated = colocated_step_law(
@@ -82,7 +83,7 @@ def _span_s(requests: Requests, outs: list[KernelOutput], horizon_s: float) -> f
 def _merged(requests: Requests, outs: list[KernelOutput]) -> KernelOutput:
     """One output of all servers: requests in their own order, totals and series added."""
     servers, n = len(outs), len(requests)
-    joined = {}
+    joined: dict[str, Any] = {}
     for name in ("first_token_s", "finish_s", "state"):
         values = np.empty(n, getattr(outs[0], name).dtype)
         for s, out in enumerate(outs):

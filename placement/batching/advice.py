@@ -229,7 +229,7 @@ def document(result: Result) -> dict[str, Any]:
     options, choice, memory = result.advice.options, result.choice, result.memory
     calibration = result.advice.server.calibration
     point, largest = choice.point, result.maximum
-    return _plain(
+    plain: dict[str, Any] = _plain(
         {
             "schema_version": 1,
             "model": calibration.model.name,

@@ -81,4 +81,5 @@ def request_lengths(config: LengthConfig, *, requests: int, max_model_len: int, 
 
 def _with_mean(tokens: NDArray[np.int32], mean: float) -> NDArray[np.int64]:
     """Whole numbers >= 1 whose mean is the one asked for, before long requests are cut."""
-    return np.maximum(1, np.rint(tokens * (mean / tokens.mean()))).astype(np.int64)
+    scaled: NDArray[np.int64] = np.maximum(1, np.rint(tokens * (mean / tokens.mean()))).astype(np.int64)
+    return scaled
