@@ -27,8 +27,8 @@ from profiling.frontend import Frontend
 from profiling.histogram import LengthHistogram
 from profiling.micro import TERMS
 from profiling.models import MEASURED_MODELS
-from profiling.reports import print_scores
 from profiling.replay import Rig
+from profiling.reports import print_scores
 from profiling.runs import read_all_runs, thin
 from twin.calibration import LoadLaw
 from twin.errors import InputError, PlacementError

@@ -154,7 +154,7 @@ class NeuralPlanningModel:
         untrained = untrained_flags(setting, self.artifact.meta.get("server_flags"))
         if untrained:
             raise InputError(
-                f"setting {setting.label}: {"; ".join(untrained)}",
+                f"setting {setting.label}: {'; '.join(untrained)}",
                 where=f"engine.{untrained[0].partition(' ')[0]}",
                 remedy="use that value, choose surrogate=analytic, or train with it: "
                 "python -m surrogates dataset settings=...",

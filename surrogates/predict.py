@@ -95,7 +95,7 @@ class NeuralSurrogate:
                 untrained = untrained_flags(setting, self.artifact.meta.get("server_flags"))
                 if untrained:
                     raise InputError(
-                        f"setting {setting.label}: {"; ".join(untrained)}",
+                        f"setting {setting.label}: {'; '.join(untrained)}",
                         where=f"engine.{untrained[0].partition(' ')[0]}",
                         remedy="use that value, or ask the twin",
                     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from placement.batching.config import Advice
 from placement.batching.curves import Curve, CurvePoint, Server, law_curve, law_point
@@ -229,7 +229,7 @@ def document(result: Result) -> dict[str, Any]:
     options, choice, memory = result.advice.options, result.choice, result.memory
     calibration = result.advice.server.calibration
     point, largest = choice.point, result.maximum
-    plain: dict[str, Any] = _plain(
+    return cast("dict[str, Any]", _plain(
         {
             "schema_version": 1,
             "model": calibration.model.name,
@@ -278,7 +278,7 @@ def document(result: Result) -> dict[str, Any]:
             "notes": list(result.notes),
             "config": result.advice.config,
         }
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def _share(parts: StepParts | None) -> float | None:
