@@ -3,8 +3,8 @@
     python -m benchmarks.arrivals [repeats=5] [seeds=5]
 
 Drawing: an hour of about 100,000 requests of 300 adapters (power law), best of `repeats`, warm, CPU time of one
-thread. Servers: the published shape on a 64 GB H100 with Llama-3.1-8B, an hour under each of `seeds` seeds, by the rule
-`stable`; `crowded` has twice as many adapters as slots, `roomy` a slot for each.
+thread. Servers: the published shape on a 64 GB H100 with Llama-3.1-8B, an hour under each of `seeds` seeds, healthy
+if at most 1 % of the requests wait longer than 5 s; `crowded` has twice as many adapters as slots, `roomy` a slot each.
 Not measured: the first call, which compiles; reading files.
 """
 

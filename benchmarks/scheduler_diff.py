@@ -36,7 +36,8 @@ def vllm_engine() -> Engine:
         InputError: vLLM 0.32 is not installed.
     """
     try:
-        from profiling.vllm_scheduler import VllmOptions, vllm_log
+        from profiling.vllm_config import VllmOptions
+        from profiling.vllm_scheduler import vllm_log
     except ImportError as error:
         raise InputError(
             f"vLLM 0.32.0 is not installed in {sys.prefix} ({error})",

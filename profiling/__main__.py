@@ -2,6 +2,7 @@
 
     fit            [out=<folder>] [date=YYYY-MM-DD] [every=1] [threads=2] [fold=i/k] [model=] [forced=<folder>]
     crossvalidate  [folds=5] [seeds=1] [every=1] [threads=2] [curve_every=8] [forced=<folder>]
+    memory_gap     [out=<folder>] [date=YYYY-MM-DD]       batch sizes and co-located servers (docs/batching.md)
 
 `fit` writes the calibrations of the measured models, from all runs that the folder holds. `fold=i/k` leaves the
 workloads of fold i out, so that `python -m benchmarks.twin_fidelity fold=i/k calibrations=<out>` scores workloads that
@@ -91,7 +92,14 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-COMMANDS = {"fit": fit, "crossvalidate": cross}
+def memory_gap(words: Sequence[str]) -> None:
+    """Fits the calibrations of the batch-size measurements (docs/batching.md)."""
+    from profiling.memory_gap import command
+
+    command(words)
+
+
+COMMANDS = {"fit": fit, "crossvalidate": cross, "memory_gap": memory_gap}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

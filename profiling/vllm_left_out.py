@@ -5,13 +5,15 @@ Each pair of runs has the same requests, clock and engine; only one option of vL
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from profiling.vllm_config import DEFAULT_OPTIONS, VllmOptions
 from profiling.vllm_log import ScheduleLog
 from profiling.vllm_scenario import Scenario, serving_scenario
-from profiling.vllm_scheduler import DEFAULT_OPTIONS, VllmOptions, vllm_log
+from profiling.vllm_scheduler import vllm_log
 from twin.kernel import HOST, LOADED, PREEMPTED, SCHEDULED, SLOT
 
 #: Name of a rule -> the option that switches it on, and whether the engine schedules asynchronously.
@@ -54,13 +56,18 @@ def figures(scenario: Scenario, log: ScheduleLog) -> Figures:
     )
 
 
+@functools.cache
+def _served(seed: int, async_scheduling: bool, options: VllmOptions) -> Figures:
+    scenario = replace(serving_scenario(seed), async_scheduling=async_scheduling)
+    return figures(scenario, vllm_log(scenario, options))
+
+
 def measure(rule: str, workloads: int, seed: int) -> dict[str, dict[str, float]]:
     """Each figure without a rule, and its change by the rule with the standard error over workloads."""
     options, async_scheduling = RULES[rule]
     without, change = [], []
     for i in range(workloads):
-        scenario = replace(serving_scenario(seed + i), async_scheduling=async_scheduling)
-        off, on = (figures(scenario, vllm_log(scenario, chosen)) for chosen in (DEFAULT_OPTIONS, options))
+        off, on = (_served(seed + i, async_scheduling, chosen) for chosen in (DEFAULT_OPTIONS, options))
         without.append([getattr(off, name) for name in Figures.__slots__])
         change.append([getattr(on, name) - getattr(off, name) for name in Figures.__slots__])
     error = np.std(change, axis=0, ddof=1 if workloads > 1 else 0) / np.sqrt(workloads)

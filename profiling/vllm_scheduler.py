@@ -1,4 +1,3 @@
-# ruff: noqa: E402 - vllm reads its environment when it is imported
 """vLLM's own scheduler without a model: its queues, LoRA gate, KV blocks and preemption under a simulated clock.
 
 `vllm_log` runs a scenario through vLLM's `Scheduler` or `AsyncScheduler` with made-up model outputs. The loop around
@@ -8,27 +7,14 @@ the scenario's step time plus its adapter loads, a batch starts when the one bef
 
 from __future__ import annotations
 
-import copy
 import functools
-import json
-import logging
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-# Before vllm is imported: nothing is fetched, nothing is printed.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
-logging.getLogger("vllm").setLevel(logging.ERROR)
 
 import numpy as np
 import torch
-from vllm.config import CacheConfig, LoRAConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -41,82 +27,13 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 from profiling.vllm_adapters import RecordingAdapters, lora_request
+from profiling.vllm_config import DEFAULT_OPTIONS, MAX_MODEL_LEN, VllmOptions, base_config, engine_config
 from profiling.vllm_log import ScheduleLog
 from profiling.vllm_scenario import Scenario
 from twin.errors import InputError
 from twin.kernel import FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
 
-MAX_MODEL_LEN = 4096
 EOS, TOKEN = 2, 5
-
-
-@dataclass(frozen=True, slots=True)
-class VllmOptions:
-    """Behaviour of vLLM that the twin leaves out; the defaults switch it off.
-
-    Args:
-        prefix_caching: blocks are kept and found again; prompts share no prefix, so that only a preempted request
-            finds its own.
-        stop_by_eos: requests end by an end-of-sequence token instead of `max_tokens`.
-        set_order: adapters are walked in the order of a Python set, as in the model runner, not in the scenario's.
-        watermark: share of the blocks that admission leaves free.
-        long_prefill_token_threshold: most prompt tokens of a request in a step; 0 = no limit.
-        runner_v2: tell the scheduler that model runner 2 executes its batches.
-    """
-
-    prefix_caching: bool = False
-    stop_by_eos: bool = False
-    set_order: bool = False
-    watermark: float = 0.0
-    long_prefill_token_threshold: int = 0
-    runner_v2: bool = False
-
-
-DEFAULT_OPTIONS = VllmOptions()
-
-
-@functools.cache
-def _base_config() -> VllmConfig:
-    """A real configuration of a tiny Llama, of which every scenario changes the parts that schedule."""
-    model = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 64,
-        "num_attention_heads": 4, "num_key_value_heads": 4, "num_hidden_layers": 1, "vocab_size": 128,
-        "max_position_embeddings": MAX_MODEL_LEN, "rms_norm_eps": 1e-5, "torch_dtype": "float32",
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(model), encoding="utf-8")
-        return VllmConfig(
-            model_config=ModelConfig(
-                model=folder, skip_tokenizer_init=True, max_model_len=MAX_MODEL_LEN, dtype="float32"
-            ),
-            cache_config=CacheConfig(block_size=32, enable_prefix_caching=False),
-            scheduler_config=_scheduler_config(1, 1),
-            lora_config=LoRAConfig(max_loras=1, max_lora_rank=16, max_cpu_loras=1),
-        )
-
-
-def _scheduler_config(max_num_seqs: int, token_budget: int, **options: Any) -> SchedulerConfig:
-    return SchedulerConfig(
-        max_num_seqs=max_num_seqs, max_num_batched_tokens=token_budget, max_model_len=MAX_MODEL_LEN,
-        is_encoder_decoder=False, enable_chunked_prefill=True, **options,
-    )  # fmt: skip
-
-
-def _config(scenario: Scenario, options: VllmOptions) -> VllmConfig:
-    config = copy.copy(_base_config())
-    config.scheduler_config = _scheduler_config(
-        scenario.max_num_seqs, scenario.token_budget, async_scheduling=scenario.async_scheduling,
-        scheduler_reserve_full_isl=scenario.reserve_full_sequence, watermark=options.watermark,
-        long_prefill_token_threshold=options.long_prefill_token_threshold,
-    )  # fmt: skip
-    config.cache_config = copy.copy(config.cache_config)
-    config.cache_config.block_size = scenario.block
-    config.cache_config.enable_prefix_caching = options.prefix_caching
-    config.cache_config.num_gpu_blocks = scenario.blocks + 1  # one is the null block
-    config.lora_config = LoRAConfig(
-        max_loras=scenario.max_loras, max_lora_rank=16, max_cpu_loras=scenario.max_cpu_loras
-    )
-    return config
 
 
 class _RecordingQueue(FCFSRequestQueue):  # type: ignore[misc] # vllm is untyped where it is not installed
@@ -136,7 +53,7 @@ class _RecordingQueue(FCFSRequestQueue):  # type: ignore[misc] # vllm is untyped
         super().prepend_requests(requests)
 
 
-def _scheduler(scenario: Scenario, config: VllmConfig, options: VllmOptions) -> Any:
+def _scheduler(scenario: Scenario, config: Any, options: VllmOptions) -> Any:
     spec = FullAttentionSpec(block_size=scenario.block, num_kv_heads=1, head_size=1, dtype=torch.float32)
     scheduler = (AsyncScheduler if scenario.async_scheduling else Scheduler)(
         vllm_config=config,
@@ -154,7 +71,7 @@ def _scheduler(scenario: Scenario, config: VllmConfig, options: VllmOptions) -> 
 
 @functools.cache
 def _grammars() -> StructuredOutputManager:
-    return StructuredOutputManager(_base_config())
+    return StructuredOutputManager(base_config())
 
 
 @functools.cache
@@ -294,7 +211,7 @@ def vllm_log(scenario: Scenario, options: VllmOptions = DEFAULT_OPTIONS) -> Sche
             f"a request of {total.max()} tokens fits neither {scenario.blocks} blocks of {scenario.block} nor "
             f"{MAX_MODEL_LEN} tokens"
         )
-    config = _config(scenario, options)
+    config = engine_config(scenario, options)
     run = _Run(
         scenario, options, _scheduler(scenario, config, options), RecordingAdapters(config),
         _requests(scenario, options),

@@ -61,7 +61,19 @@ class AnalyticSurrogate:
         return FEATURE_NAMES
 
     def features(self, adapters: Sequence[Adapter]) -> Array:
-        """Additive features, (N, F); see `surrogates.features`."""
+        """Additive features, (N, F); see `surrogates.features`.
+
+        Raises:
+            InputError: an adapter needs a slot, and a calibration was measured without adapters.
+        """
+        if any(a.rank > 0 for a in adapters):
+            for calibration in self.calibrations.values():
+                if not calibration.has_adapter_costs:
+                    raise InputError(
+                        f"calibration {calibration.name!r} was measured without adapters",
+                        where="surrogate=analytic",
+                        remedy="serve base-model requests only (rank 0), or choose a calibration with adapter costs",
+                    )
         return adapter_features(adapters)
 
     def option(self, setting: EngineSetting) -> OptionModel:

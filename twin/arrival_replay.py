@@ -11,16 +11,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from twin.arrivals import Requests
 from twin.errors import InputError
 from twin.request_log import RequestLog
 from twin.table import read_table
 from twin.timestamps import timestamps_s
 from twin.wording import counted
 from twin.workload import Adapter
+
+if TYPE_CHECKING:
+    from twin.arrivals import Requests
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,8 @@ class Recording:
             InputError: an adapter is not in the recording or is named twice, the window holds no request of theirs,
                 or a request is too long.
         """
+        from twin.arrivals import Requests  # compiled code, which reading a file should not pay for
+
         speed = self.speed if speed is None else speed
         for name, value, least in (("horizon_s", horizon_s, 0.0), ("speed", speed, 0.0), ("start_s", start_s, None)):
             if not math.isfinite(value) or (value < 0 if least is None else value <= least):

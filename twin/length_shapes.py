@@ -13,19 +13,23 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.special import ndtr
+from numpy.typing import ArrayLike, NDArray
 
 from twin.errors import InputError
 from twin.length_histogram import COPULA, published_quantiles
-from twin.lengths import copula_correlation, form_of
 from twin.workload import QUANTILE_POINTS, QUANTILE_Z_MAX, Adapter, Lengths
 
 #: What a workload's option `length_shape` may be; `empirical` needs recorded requests.
 CHOICES = ("gamma", "lognormal", "constant", "published")
 RECORDED_CHOICES = (*CHOICES, "empirical")
 
-_PROBABILITIES = ndtr(np.linspace(-QUANTILE_Z_MAX, QUANTILE_Z_MAX, QUANTILE_POINTS))
+
+@lru_cache
+def _probabilities() -> NDArray[np.float64]:
+    """Probabilities of `Lengths.quantiles`, (201,)."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(np.linspace(-QUANTILE_Z_MAX, QUANTILE_Z_MAX, QUANTILE_POINTS)))
 
 
 def check_length_shape(shape: Any, choices: tuple[str, ...] = CHOICES) -> str:
@@ -51,7 +55,7 @@ def recorded_quantiles(tokens: ArrayLike) -> tuple[float, ...]:
         wrong = "no recorded lengths" if values.size == 0 else "a recorded length is not a number"
         raise InputError(f"{wrong}: a distribution cannot be made from them", remedy="give numbers of tokens")
     # Hazen's rule: the ends are the shortest and the longest, so that the tail is kept.
-    quantiles = np.quantile(np.maximum(values, 1.0), _PROBABILITIES, method="hazen")
+    quantiles = np.quantile(np.maximum(values, 1.0), _probabilities(), method="hazen")
     return tuple(np.maximum.accumulate(quantiles).tolist())
 
 
@@ -65,6 +69,8 @@ def empirical_lengths(tokens: ArrayLike, mean: float | None = None) -> Lengths:
 
 def published_lengths(mean_prompt: float, mean_output: float) -> tuple[Lengths, Lengths, float]:
     """Prompt and output lengths with the published histogram's shape and these means (tokens); their correlation."""
+    from twin.lengths import copula_correlation, form_of  # compiled code: only where it is asked for
+
     prompt, output = (
         Lengths(mean, cv, "empirical", quantiles)
         for mean, (cv, quantiles) in ((mean_prompt, _published("prompt")), (mean_output, _published("output")))
@@ -78,7 +84,7 @@ def _published(side: str) -> tuple[float, tuple[float, ...]]:
     """CV and quantiles of the published lengths of one side."""
     # Fine steps of probability: 201 points would miss the tail's share of the variance.
     steps = np.asarray(published_quantiles(side, (np.arange(100_000) + 0.5) / 100_000))
-    quantiles = published_quantiles(side, _PROBABILITIES)
+    quantiles = published_quantiles(side, _probabilities())
     return float(steps.std() / steps.mean()), tuple(np.asarray(quantiles).tolist())
 
 

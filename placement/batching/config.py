@@ -89,6 +89,10 @@ def load_advice(config: dict[str, Any]) -> Advice:
         raise InputError(
             "the twin's engine prefills in chunks", where="prefill", remedy="use prefill=chunked, or curve=law"
         )
+    if options.curve == "twin" and options.sharing == "time_sharing":
+        raise InputError(
+            "the twin's servers share a GPU under MPS", where="sharing", remedy="use sharing=mps, or curve=law"
+        )
     server = Server(
         calibration=calibration,
         lengths=request_lengths(lengths, requests=options.requests, max_model_len=longest, seed=options.seed),

@@ -38,8 +38,8 @@ def overrides_for(group: str, option: str, tmp_path: Path) -> list[str]:
     chosen = [f"{'+' if group == 'objective' else ''}{group}={option}"]
     if group != "surrogate":
         chosen.append("surrogate=analytic")
-    if group == "calibration" and option.startswith("qwen"):
-        chosen.append("model=qwen2.5-7b")
+    if group == "calibration":
+        chosen.append(f"model={option.removesuffix('-h100-64gb')}")
     if (group, option) == ("workload", "file"):
         (tmp_path / "a.csv").write_text("adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens\na,8,1,200,200\n")
         chosen.append(f"workload.path={tmp_path}/a.csv")

@@ -19,13 +19,14 @@ from twin.errors import InputError
 
 LLAMA = MEASURED_MODELS[0]
 SHAPE = LengthHistogram(np.array([4.0, 23.0, 100.0, 400.0, 1000.0]), np.array([0.25, 0.25, 0.4, 0.1]))
-RIG = Rig(SHAPE, SHAPE, {LLAMA.spec.name: 0.99})
+RIG = Rig(SHAPE, SHAPE, served_share={LLAMA.spec.name: 0.99})
 
 
 def make_run(**changes: object) -> MeasuredRun:
     """A light run of 12 adapters on 8 slots; figures are placeholders unless changed."""
     run = MeasuredRun(
-        run_id="a/b", group="g", model=LLAMA.spec.name, max_loras=8, num_adapters=12, max_lora_rank=16,
+        run_id="a/b", table="twin_validation_real", group="g", model=LLAMA.spec.name, max_loras=8,
+        num_adapters=12, max_lora_rank=16,
         rates=(0.1, 0.05, 0.025), ranks=(8, 16), prompt_mean=220.0, output_mean=200.0, arrivals=math.nan,
         started=True, starved=False, metrics=dict.fromkeys(METRICS, 1.0),
     )  # fmt: skip
@@ -118,9 +119,10 @@ def test_memory_errors_are_judged_where_the_run_tells() -> None:
 
 
 def test_folds_are_disjoint_and_complete() -> None:
-    runs = [make_run(run_id=str(i)) for i in range(10)]
+    runs = [make_run(run_id=str(i), group=f"workload {i // 2}") for i in range(20)]
     inside, outside = fold_of(runs, "1/3")
-    assert [r.run_id for r in inside] == ["1", "4", "7"]
-    assert len(inside) + len(outside) == 10
+    assert [r.group for r in inside[::2]] == ["workload 1", "workload 4", "workload 7"]
+    assert len(inside) + len(outside) == 20
+    assert not {r.group for r in inside} & {r.group for r in outside}, "a workload is never split"
     with pytest.raises(InputError, match="fold"):
         fold_of(runs, "3/3")

@@ -26,11 +26,10 @@ def calibration() -> Calibration:
     return load_calibration("opt-1.3b-h100-64gb")
 
 
-def setting(servers: int, batch: int = 256, **flags: float) -> EngineSetting:
+def setting(servers: int, batch: int = 256) -> EngineSetting:
     return EngineSetting(
-        "h100-64gb", 1, 8, max_num_seqs=batch, servers_per_gpu=servers,
-        **{"gpu_memory_utilization": 0.9 / servers, **flags},
-    )  # fmt: skip
+        "h100-64gb", 1, 8, max_num_seqs=batch, servers_per_gpu=servers, gpu_memory_utilization=0.9 / servers
+    )
 
 
 def test_two_servers_by_hand() -> None:

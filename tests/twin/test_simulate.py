@@ -60,7 +60,7 @@ def test_too_little_room_for_events_is_an_error() -> None:
 
 def test_a_small_host_cache_reads_adapters_from_disk() -> None:
     served = column(32, (0.2,), 8)
-    slow = replace(LLAMA, load=replace(LLAMA.load, disk_base_ms=50.0))
+    slow = replace(LLAMA, load=replace(LLAMA.load, disk_base_ms=50.0, disk_rank_ms=0.0))
     small = Column(served.adapters, replace(served.setting, max_cpu_loras=8))
     cached, from_disk = (simulate(c, slow, horizon_s=600) for c in (served, small))
     assert cached.disk_loads == 0 and from_disk.disk_loads > 100

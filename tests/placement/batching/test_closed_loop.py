@@ -29,7 +29,8 @@ def literal(
     while waiting or running:
         decodes = [r for r in running if left[r] == 0]
         if prefill == "separate" and waiting and len(running) < batch:
-            room, admitted = budget, []
+            room = budget
+            admitted: list[int] = []
             while waiting and len(running) + len(admitted) < batch and (not admitted or left[waiting[0]] <= room):
                 room -= left[waiting[0]]
                 admitted.append(waiting.pop(0))
