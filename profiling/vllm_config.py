@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - vllm reads its environment when it is imported
 """vLLM's configuration of an engine without a model, for its scheduler and adapter caches. Imports vLLM 0.32."""
 
 from __future__ import annotations
