@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiling.vllm_config import DEFAULT_OPTIONS, MAX_MODEL_LEN, VllmOptions, base_config, engine_config
-
 # isort: split - vllm reads the environment that vllm_config sets
 import numpy as np
 import torch
@@ -30,6 +28,7 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 from profiling.vllm_adapters import RecordingAdapters, lora_request
+from profiling.vllm_config import DEFAULT_OPTIONS, MAX_MODEL_LEN, VllmOptions, base_config, engine_config
 from profiling.vllm_log import ScheduleLog
 from profiling.vllm_scenario import Scenario
 from twin.errors import InputError

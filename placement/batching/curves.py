@@ -153,7 +153,7 @@ def law_point(server: Server, batch: int, servers: int = 1) -> CurvePoint:
         tpot_ms=float(np.mean([r.tpot_ms for r in results])),
         step_ms=float(np.mean(steps)) if steps else float("nan"),
         kv_peak_tokens=max(r.kv_peak_tokens for r in results),
-        busy_share=float(np.mean([r.busy_share for r in results])),
+        busy_share=float(np.mean([r.busy_share for r in results])) if times.sharing_law else float("nan"),
         preempting=False,
         servers=servers,
     )

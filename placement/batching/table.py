@@ -19,6 +19,10 @@ def _number(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
 def print_advice(data: dict[str, Any], files: Sequence[Path], note: str = "") -> None:
     """Curve, choice, memory, replicas, files."""
     out = _console()
@@ -35,7 +39,7 @@ def print_advice(data: dict[str, Any], files: Sequence[Path], note: str = "") ->
         table.add_row(
             str(p["batch"]) + (" *" if p["batch"] == best["batch"] else ""),
             _number(p["throughput_req_per_s"], 2), _number(p["itl_ms"]), _number(p["tpot_ms"]),
-            _number(p["efficiency"], 3), _number(p["kv_peak_tokens"], 0), "-" if share is None else f"{share:.0%}",
+            _number(p["efficiency"], 3), _number(p["kv_peak_tokens"], 0), _percent(share),
             style="bold" if p["batch"] == best["batch"] else None,
         )  # fmt: skip
     out.print(table)
@@ -79,7 +83,7 @@ def _print_replicas(out: Console, data: dict[str, Any]) -> None:
             continue
         table.add_row(
             str(r["servers_per_gpu"]), f"{r['gpu_memory_utilization']:.3g}", _number(r["throughput_req_per_s"], 2),
-            f"{r['throughput_change_pct']:+.1f} %", _number(r["itl_ms"]), f"{r['gpu_busy_share']:.0%}",
+            f"{r['throughput_change_pct']:+.1f} %", _number(r["itl_ms"]), _percent(r["gpu_busy_share"]),
         )  # fmt: skip
     out.print(table)
     for r in replication["at_b_opt"]:

@@ -81,9 +81,9 @@ def test_teacher_forcing_finds_the_factor_that_slowed_the_engine() -> None:
 def test_ports_limit_what_reaches_the_server() -> None:
     calibration = load_calibration(LLAMA.calibration)
     run = make_run(num_adapters=64, rates=(0.8,))
-    free = replay(script_of(run, calibration, RIG), calibration, replace(RIG, client_ports=0))
-    limited = replay(script_of(run, calibration, RIG), calibration, replace(RIG, client_ports=3000))
-    assert free.simulation.refused == 0 < limited.simulation.refused
+    free = replay(script_of(run, calibration, RIG), calibration, replace(RIG, client_ports={}))
+    limited = replay(script_of(run, calibration, RIG), calibration, replace(RIG, client_ports={run.table: 3000}))
+    assert free.refused == 0 < limited.refused
     assert limited.waiting < 3000 < free.waiting
 
 

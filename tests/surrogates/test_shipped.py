@@ -68,5 +68,5 @@ def test_held_out_scores_do_not_get_worse(name: str) -> None:
     scores = read_artifact(weights_folder(name), load_calibration(name)).meta["scores"]
     for rule in RULES:
         assert scores[rule]["convex"]["theta_error_median_pct"] < 7
-        assert scores[rule]["mlp"]["theta_error_median_pct"] < 4
+        assert scores[rule]["mlp"]["theta_error_median_pct"] < 5
     assert scores["metrics"]["itl_smape"] < 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +74,13 @@ def test_the_default_is_mid_sized_skewed_mixed_and_partly_bursty() -> None:
     rates = sorted((a.rate_req_per_s for a in ranked), reverse=True)
     assert sum(rates[: len(rates) // 10]) > 0.5 * sum(rates)
     assert 0.1 < sum(a.arrival_cv > 1.5 for a in ranked) / len(ranked) < 0.4
+
+
+def test_reading_a_workload_loads_no_compiled_code() -> None:
+    """A typo in an option should not wait for a compiler."""
+    modules = {load(path)[0].__module__ for path in OPTIONS}
+    script = f"import sys\nfor name in {sorted(modules)!r}: __import__(name)\nprint('numba' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=FOLDER.parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
