@@ -13,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-# isort: split - vllm reads the environment that vllm_config sets
+from profiling.vllm_config import DEFAULT_OPTIONS, MAX_MODEL_LEN, VllmOptions, base_config, engine_config
+
+# vllm reads the environment that vllm_config has set.
+# isort: split
 import numpy as np
 import torch
 from vllm.sampling_params import SamplingParams
@@ -28,7 +31,6 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 from profiling.vllm_adapters import RecordingAdapters, lora_request
-from profiling.vllm_config import DEFAULT_OPTIONS, MAX_MODEL_LEN, VllmOptions, base_config, engine_config
 from profiling.vllm_log import ScheduleLog
 from profiling.vllm_scenario import Scenario
 from twin.errors import InputError

@@ -108,7 +108,7 @@ def test_a_stream_of_windows_is_the_whole_draw(
         Adapter(f"a{i}", 8, rate, Lengths(50, 1.0), Lengths(20, 0.5), cv, length_correlation=-0.3, rate_process=process)
         for i, (process, rate, cv) in enumerate([(None, 0.1, 1.0), *kinds])
     ]
-    how = {"horizon_s": 600.0, "max_model_len": 200}
+    how: dict[str, Any] = {"horizon_s": 600.0, "max_model_len": 200}
     whole = draw_requests(adapters, rng=np.random.default_rng(seed), **how)
     parts = list(stream_requests(adapters, window_s=window_s, rng=np.random.default_rng(seed), **how))
     assert len(parts) == int(np.ceil(600.0 / window_s))
@@ -188,6 +188,13 @@ def test_windows_have_their_own_burstiness() -> None:
     for window, cv in ((times[times < 2000], 0.4), (times[times >= 2000], 4.0)):
         gaps = np.diff(window)
         assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.06)
+
+
+def test_a_change_of_burstiness_does_not_shift_the_rate() -> None:
+    """After bursty gaps a regular window would begin with a long silence if they simply went on."""
+    profile = even_profile([1.0, 1.0], 100.0, arrival_cvs=(6.0, 0.5))
+    calm = [(draw([adapter(profile, 1.0)], 200.0, seed).arrival_s >= 100).sum() for seed in range(400)]
+    assert np.mean(calm) == pytest.approx(100.0, abs=1.5)
 
 
 @pytest.mark.parametrize("phases", ["exponential", "fixed"])
