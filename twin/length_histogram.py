@@ -28,9 +28,9 @@ OUTPUT_TOKENS = (
 )  # fmt: skip
 #: Parameter of the normal copula between prompt and output lengths; it reproduces the 356-365 resident KV tokens per
 #: running request of the published runs (KV usage x capacity / running), where independent lengths give more.
-COPULA = -0.35
+COPULA = -0.4
 #: The same as Spearman's rank correlation, 6/pi asin(COPULA / 2).
-RANK_CORRELATION = -0.336
+RANK_CORRELATION = -0.385
 
 
 def published_quantiles(side: str, probabilities: ArrayLike) -> NDArray[np.float64]:
