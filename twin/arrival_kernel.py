@@ -235,20 +235,20 @@ def _wider(times: Floats) -> Floats:
 @nb.njit(cache=True, nogil=True)
 def draw_all(
     rng: np.random.Generator, src: Sources, at: Progress, end_s: float, size: int
-) -> tuple[Floats, NDArray[np.int32]]:
-    """Times before `end_s` and adapters, adapter by adapter, (N,) each; `size` is a guess at N."""
+) -> tuple[Floats, Ints]:
+    """Times before `end_s`, adapter by adapter, (N,), and the number of each, (A,); `size` is a guess at N."""
     adapters = len(src.rate)
     times, counts = np.empty(max(size, 16), np.float64), np.empty(adapters, np.int64)
     n = 0
     for a in range(adapters):
         begin(rng, a, src, at)
-        first = n
-        n, done = advance(rng, a, src, at, end_s, times, n, True)
+        first, done = n, False
         while not done:
-            times = _wider(times)
+            if n == len(times):
+                times = _wider(times)
             n, done = advance(rng, a, src, at, end_s, times, n, True)
         counts[a] = n - first
-    return times[:n], np.repeat(np.arange(adapters), counts).astype(np.int32)
+    return times[:n], counts
 
 
 @nb.njit(cache=True, nogil=True)
@@ -262,8 +262,9 @@ def skip(rng: np.random.Generator, a: int, src: Sources, at: Progress, end_s: fl
 def draw_some(rng: np.random.Generator, a: int, src: Sources, at: Progress, end_s: float) -> Floats:
     """The next arrivals of one adapter, those before `end_s`, (N,)."""
     times = np.empty(16, np.float64)
-    n, done = advance(rng, a, src, at, end_s, times, 0, True)
+    n, done = 0, False
     while not done:
-        times = _wider(times)
+        if n == len(times):
+            times = _wider(times)
         n, done = advance(rng, a, src, at, end_s, times, n, True)
     return times[:n]

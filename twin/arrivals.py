@@ -92,7 +92,8 @@ def draw_requests(
     _check(adapters, horizon_s, max_model_len)
     sources, progress = _started(adapters, rng, phase_seed)
     guess = sum(a.rate_req_per_s * mean_factor(a.rate_process) for a in adapters) * horizon_s
-    times, who = draw_all(rng, sources, progress, float(horizon_s), int(guess * 1.05) + 64)
+    times, counts = draw_all(rng, sources, progress, float(horizon_s), int(guess * 1.05) + 64)
+    who = np.repeat(np.arange(len(adapters), dtype=np.int32), counts)
     order = np.argsort(times, kind="stable")
     return _with_lengths(times[order], who[order], LengthSampler(adapters), rng, max_model_len)
 

@@ -10,7 +10,7 @@ import pytest
 
 from profiling.fidelity import compare, f1, memory_scores, scores, smape
 from profiling.forcing import force
-from profiling.histogram import LengthHistogram, constant_length, draw_pair, gamma_shape, lognormal_shape
+from profiling.histogram import LengthHistogram, draw_pair
 from profiling.models import MEASURED_MODELS
 from profiling.replay import Rig, column_of, replay, script_of
 from profiling.runs import METRICS, MeasuredRun, fold_of
@@ -33,24 +33,13 @@ def make_run(**changes: object) -> MeasuredRun:
     return replace(run, **changes)  # type: ignore[arg-type]
 
 
-def test_stretching_reaches_the_mean_and_keeps_the_shape() -> None:
-    for mean in (60.0, SHAPE.mean, 500.0, 2000.0):
-        stretched = SHAPE.with_mean(mean)
-        assert stretched.mean == pytest.approx(mean, rel=0.01)
-        assert stretched.edges[-1] / stretched.mean == pytest.approx(SHAPE.edges[-1] / SHAPE.mean, rel=0.01)
-    with pytest.raises(InputError, match=r"0\.5"):
-        SHAPE.with_mean(0.5)
-
-
-@pytest.mark.parametrize("shape", [gamma_shape(200.0, 210.0), lognormal_shape(200.0, 210.0)])
-def test_smooth_shapes_have_their_moments(shape: LengthHistogram) -> None:
-    drawn, _ = draw_pair(shape, shape, 200_000, np.random.default_rng(1))
-    assert drawn.mean() == pytest.approx(200.0, rel=0.02) and drawn.std() == pytest.approx(210.0, rel=0.05)
-
-
-def test_constant_lengths_have_no_spread() -> None:
-    drawn, _ = draw_pair(constant_length().with_mean(150.0), SHAPE, 1000, np.random.default_rng(0))
-    assert set(drawn.tolist()) == {150}
+def test_tilting_reaches_the_mean_and_keeps_the_support() -> None:
+    for mean in (60.0, SHAPE.mean, 500.0):
+        tilted = SHAPE.with_mean(mean)
+        assert tilted.mean == pytest.approx(mean)
+        assert (tilted.shares > 0).all() and tilted.shares.sum() == pytest.approx(1.0)
+    with pytest.raises(InputError, match="2000"):
+        SHAPE.with_mean(2000.0)
 
 
 def test_drawn_lengths_have_the_means_and_a_negative_correlation() -> None:
@@ -58,7 +47,7 @@ def test_drawn_lengths_have_the_means_and_a_negative_correlation() -> None:
     assert prompt.mean() == pytest.approx(SHAPE.mean, rel=0.01)
     assert output.mean() == pytest.approx(150.0, rel=0.01)
     assert prompt.min() >= 4 and prompt.max() <= 1000
-    assert -0.4 < np.corrcoef(prompt, output)[0, 1] < -0.2
+    assert -0.45 < np.corrcoef(prompt, output)[0, 1] < -0.2
 
 
 def test_rates_go_round_and_ranks_keep_their_counts() -> None:
