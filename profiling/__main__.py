@@ -77,7 +77,9 @@ def cross(words: Sequence[str]) -> None:
     result: dict[str, Any] = by_table(crossvalidate(evidence, folds, seeds, threads))
     shown: dict[str, Mapping[str, float]] = {}
     for name, table in result.items():
-        shown |= {name: table} if name == "overall" else {name: table["overall"], **table["by"]}
+        shown[name] = table if name == "overall" else table["overall"]
+        if name != "overall":
+            shown |= {f"  {name[:5]}: {group}": row for group, row in table["by"].items()}
     print_scores(f"workloads left out of the fit, {folds} folds, SMAPE %", shown)
     scored = thin([f.run for e in evidence.values() for f in e.forced], whole_number(options, "curve_every"))
     curve = {"left-out workloads": result["overall"]}

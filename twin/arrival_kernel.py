@@ -233,9 +233,7 @@ def _wider(times: Floats) -> Floats:
 
 
 @nb.njit(cache=True, nogil=True)
-def draw_all(
-    rng: np.random.Generator, src: Sources, at: Progress, end_s: float, size: int
-) -> tuple[Floats, Ints]:
+def draw_all(rng: np.random.Generator, src: Sources, at: Progress, end_s: float, size: int) -> tuple[Floats, Ints]:
     """Times before `end_s`, adapter by adapter, (N,), and the number of each, (A,); `size` is a guess at N."""
     adapters = len(src.rate)
     times, counts = np.empty(max(size, 16), np.float64), np.empty(adapters, np.int64)

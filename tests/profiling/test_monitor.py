@@ -24,8 +24,8 @@ def test_combinations_are_those_of_a_literal_count(seed: int, n: int, adapters: 
     times = np.unique(np.concatenate([first[~np.isnan(first)], finish[~np.isnan(finish)], release + 0.25]))
     seen = {}
     for t in times:
-        running = {int(a) for a, f, e in zip(adapter, first, finish) if f <= t and not e <= t}
-        waiting = {int(a) for a, r, f in zip(adapter, release, first) if r <= t and not f <= t}
+        running = {int(a) for a, f, e in zip(adapter, first, finish, strict=True) if f <= t and not e <= t}
+        waiting = {int(a) for a, r, f in zip(adapter, release, first, strict=True) if r <= t and not f <= t}
         seen.setdefault((frozenset(running), frozenset(waiting)), len(running) + len(waiting))
     assert len(got.time_s) == len(seen)
     assert sorted(got.named.tolist()) == sorted(seen.values())
