@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
-from twin.errors import InputError
+from twin.errors import InputError, PlacementError
 
 
 def key_values(arguments: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,3 +30,12 @@ def key_values(arguments: Sequence[str], defaults: Mapping[str, Any]) -> dict[st
     if missing:
         raise InputError(f"{missing[0]}= is missing", remedy=f"add {missing[0]}=...")
     return values
+
+
+def run_benchmark(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs a benchmark on the command line's arguments; bad input ends with its exit code, not with a traceback."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except PlacementError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -11,13 +11,12 @@ Not measured: the first call, which compiles; reading files.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from twin.arrival_drift import Drift, Peaks, Reshuffled, Switching, Unpredictable
 from twin.arrivals import draw_requests, stream_requests
 from twin.calibration import load_calibration
@@ -59,8 +58,8 @@ def draw_ms(adapters: Sequence[Adapter], repeats: int, *, stream: bool = False) 
     return 1000 * best
 
 
-def main() -> None:
-    options = key_values(sys.argv[1:], {"repeats": 5, "seeds": 5})
+def main(arguments: Sequence[str]) -> int:
+    options = key_values(arguments, {"repeats": 5, "seeds": 5})
     calibration = load_calibration(CALIBRATION)
     rate = REQUESTS / HOUR_S
     drawing, streaming = {}, {}
@@ -101,7 +100,8 @@ def main() -> None:
             }
         )
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

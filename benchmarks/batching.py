@@ -7,7 +7,6 @@ shipped coefficients; what is missing is named and skipped. Rows that count: fin
 from __future__ import annotations
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from benchmarks.batching_runs import (
     Run,
     calibration_of,
@@ -30,7 +29,7 @@ from benchmarks.batching_runs import (
 from placement.batching.curves import Curve, Server, law_curve
 from placement.batching.rules import LATENCY_RULE_FACTOR, Rule, choose
 from placement.batching.twin_curve import twin_curve
-from twin.errors import InfeasibleError, InputError, PlacementError
+from twin.errors import InfeasibleError, InputError
 
 TABLES = ("background.csv", "bca.csv", "replication.csv")
 #: Name in the output -> (rule, SLO).
@@ -267,8 +266,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except PlacementError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_benchmark(main)

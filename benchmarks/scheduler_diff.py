@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from profiling.vllm_log import Difference, ScheduleLog, first_difference, twin_log
 from profiling.vllm_scenario import Scenario, draw_scenario
-from twin.errors import InputError, PlacementError
+from twin.errors import InputError
 from twin.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
 
 Engine = Callable[[Scenario], ScheduleLog]
@@ -146,8 +146,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except PlacementError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_benchmark(main)

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from benchmarks.baselines import BASELINES, place, smallest
 from placement.bounds import certified_minimum
 from placement.build import build_problem
@@ -33,7 +32,7 @@ from surrogates.analytic import AnalyticSurrogate
 from surrogates.neural_planning import load_planning_model
 from surrogates.planning import PlanningModel
 from twin.calibration import Calibration, load_calibration
-from twin.errors import InputError, PlacementError
+from twin.errors import InputError
 from twin.memory import memory_error
 from twin.settings import setting_grid
 from twin.simulate import simulate_many
@@ -200,8 +199,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except PlacementError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_benchmark(main)

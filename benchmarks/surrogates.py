@@ -11,8 +11,8 @@ than two such searches agree. Not measured: settings outside the grid, columns c
 from __future__ import annotations
 
 import json
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from surrogates.boundary import trace_ray
 from surrogates.features import INDEX, AdapterArrays, adapter_features
 from surrogates.predict import NeuralSurrogate, load_surrogate
@@ -106,9 +106,9 @@ def _features(columns: list[Column]) -> NDArray[np.float64]:
     return np.stack([adapter_features(c.adapters).sum(axis=0) for c in columns])
 
 
-def main() -> None:
-    arguments = key_values(sys.argv[1:], {"calibration": "llama-3.1-8b-h100-64gb", "data": "", "ceiling_rays": 0})
-    calibration = load_calibration(arguments["calibration"])
+def main(arguments: Sequence[str]) -> int:
+    options = key_values(arguments, {"calibration": "llama-3.1-8b-h100-64gb", "data": "", "ceiling_rays": 0})
+    calibration = load_calibration(options["calibration"])
     surrogate = load_surrogate(calibration)
     meta = surrogate.artifact.meta
     grid = setting_grid([calibration.stamp.gpu_type], max_model_len=16384)
@@ -123,16 +123,16 @@ def main() -> None:
         "margins": meta["margins"],
         "rays": meta["rays"],
     }
-    if arguments["data"]:
-        options = meta["training"]
-        records = read_records(Path(arguments["data"]))
+    if options["data"]:
+        training = meta["training"]
+        records = read_records(Path(options["data"]))
         result["baselines"] = {
             f"constant_tokens_{rule}": s
-            for rule, s in baseline_scores(records, options["held_out_share"], options["seed"]).items()
+            for rule, s in baseline_scores(records, training["held_out_share"], training["seed"]).items()
         }
     result["us_per_column_single"], result["us_per_column_batched"] = microseconds_per_column(surrogate, settings)
     result["accuracy_ceiling"] = (
-        accuracy_ceiling(calibration, settings, arguments["ceiling_rays"]) if arguments["ceiling_rays"] else None
+        accuracy_ceiling(calibration, settings, options["ceiling_rays"]) if options["ceiling_rays"] else None
     )
     table = Table(title=f"Boundary on held-out rays, {calibration.name}")
     for heading in ("model", "rule", "theta error, median %", "p90 %", "right within 5 %, %"):
@@ -144,7 +144,8 @@ def main() -> None:
         table.add_row(model, rule, *(f"{values[k]:.1f}" for k in keys))
     Console().print(table)
     print(json.dumps(result))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

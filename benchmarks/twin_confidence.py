@@ -10,23 +10,21 @@ for b). Not measured: the error probabilities, which tests/twin/test_confidence.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.arguments import key_values
-from twin.arrivals import draw_requests
+from benchmarks.arguments import key_values, run_benchmark
 from twin.calibration import Calibration, load_calibration
 from twin.column import Column
 from twin.comparison import compare
-from twin.memory import max_model_len
 from twin.metrics import WindowMetrics, measure
+from twin.play import HOUR_S, play
 from twin.rules import VLLM_0_8
 from twin.seeds import Run, runner
 from twin.settings import EngineSetting
-from twin.simulate import HOUR_S, random_streams, run_requests
 from twin.warmup import steps_to_trace
 from twin.workload import DEFAULT_TTFT_P99_S, Adapter, Lengths
 
@@ -39,7 +37,7 @@ SHAPES = {
 }
 FIGURES = ("throughput_tps", "served_fraction", "ttft_mean_s", "ttft_p99_s", "itl_mean_ms", "running", "waiting")
 COMPARED = ("throughput_tps", "itl_mean_ms", "ttft_mean_s")
-WARMUPS = (0.0, 600.0, "auto")
+WARMUPS: tuple[float | Literal["auto"], ...] = (0.0, 600.0, "auto")
 OTHER_SEEDS = 900_000
 
 
@@ -55,17 +53,12 @@ def build(adapters: int, rates: tuple[float, ...], max_loras: int, gpu_type: str
 
 def windows(column: Column, calibration: Calibration, seed: int) -> list[WindowMetrics]:
     """One simulated hour, measured with every warm-up."""
-    rng, engine_rng = random_streams(column.adapters, seed)
-    longest = max_model_len(column.setting, calibration)
-    requests = draw_requests(column.adapters, horizon_s=HOUR_S, rng=rng, max_model_len=longest)
-    out, blocks = run_requests(
-        requests, column.adapters, column.setting, calibration, horizon_s=HOUR_S,
-        walk=engine_rng.permutation(len(column.adapters)).astype(np.int32),
-        trace_steps=steps_to_trace(HOUR_S, calibration.step.base),
-    )  # fmt: skip
+    played = play(column, calibration, seed=seed, trace_steps=steps_to_trace(HOUR_S, calibration.step.base))
     slo_s = np.full(len(column.adapters), DEFAULT_TTFT_P99_S)
     return [
-        measure(requests, out, horizon_s=HOUR_S, slo_s=slo_s, total_blocks=blocks, warmup_s=w)  # type: ignore[arg-type]
+        measure(
+            played.requests, played.out, horizon_s=HOUR_S, slo_s=slo_s, total_blocks=played.total_blocks, warmup_s=w
+        )
         for w in WARMUPS
     ]
 
@@ -99,8 +92,8 @@ def comparisons(calibration: Calibration) -> Mapping[str, tuple[Run, Run]]:
     """Pairs (a, b) of what is compared."""
     gpu = calibration.stamp.gpu_type
 
-    def hour(rates: tuple[float, ...], adapters: int, max_loras: int, **options: object) -> Run:
-        return runner(build(adapters, rates, max_loras, gpu), calibration, **options)  # type: ignore[arg-type]
+    def hour(rates: tuple[float, ...], adapters: int, max_loras: int, **options: Any) -> Run:
+        return runner(build(adapters, rates, max_loras, gpu), calibration, **options)
 
     common = hour((0.2, 0.1), 64, 64, rules=VLLM_0_8)
     return {
@@ -132,8 +125,8 @@ def comparison_table(calibration: Calibration, pairs: int) -> float:
     return float(np.median(reductions))
 
 
-def main() -> None:
-    options = key_values(sys.argv[1:], {"calibration": "llama-3.1-8b-h100-64gb", "seeds": 4, "pairs": 12})
+def main(arguments: Sequence[str]) -> int:
+    options = key_values(arguments, {"calibration": "llama-3.1-8b-h100-64gb", "seeds": 4, "pairs": 12})
     calibration = load_calibration(options["calibration"])
     largest = warmup_table(calibration, options["seeds"])
     median = comparison_table(calibration, options["pairs"])
@@ -146,7 +139,8 @@ def main() -> None:
             }
         )
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -13,20 +13,18 @@ Not measured: GPUs, engines and models other than these; tails per adapter (the 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from profiling.fidelity import Comparison, compare_all, f1, memory_scores, scores, smape
 from profiling.models import MEASURED_MODELS
 from profiling.replay import Rig
 from profiling.reports import by_table, print_scores
 from profiling.runs import TABLES, MeasuredRun, fold_of, read_all_runs, read_table, thin
 from twin.calibration import calibration_dir, load_calibration
-from twin.errors import PlacementError
 from twin.metrics import STARVATION_THRESHOLD
 
 PUBLISHED_TWIN = "twin_validation_authors_dt.csv"
@@ -109,8 +107,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except PlacementError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_benchmark(main)

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
-from benchmarks.arguments import key_values
+from benchmarks.arguments import key_values, run_benchmark
 from twin.calibration import load_calibration
 from twin.column import Column
 from twin.settings import EngineSetting
@@ -54,8 +55,8 @@ def cold_start_s() -> float:
         return time.perf_counter() - start
 
 
-def main() -> None:
-    repeats = key_values(sys.argv[1:], {"repeats": 5})["repeats"]
+def main(arguments: Sequence[str]) -> int:
+    repeats = key_values(arguments, {"repeats": 5})["repeats"]
     calibration = load_calibration(CALIBRATION)
     walls: dict[str, float] = {}
     for name, shape in COLUMNS.items():
@@ -85,7 +86,8 @@ def main() -> None:
             }
         )
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twin.config import HardwareConfig, ModelConfig, conf_dir, matching_calibration
 from twin.errors import InputError
 from twin.instantiate import build, check_targets
-from twin.schema import bounded, did_you_mean, parse
+from twin.schema import bounded, parse, top_level
 
 if TYPE_CHECKING:
     from placement.constraints import Constraint
@@ -128,16 +128,7 @@ def load_run(config: dict[str, Any]) -> Run:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
     config, notes = with_default_objective(config)
-    known = {*GROUPS, "objective", "seed", "time_limit_s", "allow_modules", "debug"}
-    for key in config:
-        if key not in known:
-            raise InputError(
-                f"unknown option {key!r}{did_you_mean(key, known)}", remedy=f"valid: {', '.join(sorted(known))}"
-            )
-    for group in GROUPS:
-        if not isinstance(config.get(group), Mapping):
-            raise InputError(f"{group} = {config.get(group)!r} is not a group of options", remedy=f"choose {group}=...")
-    options = parse(Options, {k: v for k, v in config.items() if k not in {*GROUPS, "objective"}}, "")
+    options = top_level(Options, config, GROUPS, known=("objective",))
     check_targets(config, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")

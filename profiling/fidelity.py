@@ -15,8 +15,8 @@ from profiling.replay import Rig, replay, script_of, setting_of
 from profiling.runs import MeasuredRun
 from twin.calibration import Calibration
 from twin.memory import memory_error
+from twin.play import HOUR_S
 from twin.rules import EngineRules
-from twin.simulate import HOUR_S
 
 #: Figures that are compared: JSON key -> column of the data.
 COMPARED = {

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import gammaincinv, ndtr, ndtri
 
 from twin.errors import InputError
 from twin.length_histogram import COPULA, PROBABILITIES, published_quantiles
 
 Array = NDArray[np.float64]
+#: Probabilities of the quantiles that stand for a smooth distribution.
+_GRID = np.concatenate([[1e-5, 1e-3], np.arange(1, 100) / 100, [0.995, 0.999, 0.9999, 0.99999]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ class LengthHistogram:
         return float(self.centres @ self.shares)
 
     def with_mean(self, mean: float) -> LengthHistogram:
-        """The same support, probabilities tilted exponentially to another mean."""
+        """The same support, probabilities tilted exponentially to another mean; a single length becomes the mean."""
+        if self.edges[0] == self.edges[-1]:
+            return constant_length(mean)
         x = (self.centres - self.edges[0]) / (self.edges[-1] - self.edges[0])
 
         def tilted(tilt: float) -> Array:
@@ -56,6 +60,27 @@ class LengthHistogram:
         """Quantile function, tokens."""
         cumulative = np.concatenate([[0.0], np.cumsum(self.shares)])
         return np.interp(u, cumulative / cumulative[-1], self.edges)
+
+
+def constant_length(tokens: float) -> LengthHistogram:
+    """One length, no spread."""
+    return LengthHistogram(np.array([tokens, tokens]), np.array([1.0]))
+
+
+def gamma_shape(mean: float, sd: float) -> LengthHistogram:
+    """A Gamma distribution with this mean and standard deviation, tokens."""
+    shape = (mean / sd) ** 2
+    return _of_quantiles(gammaincinv(shape, _GRID) * mean / shape)
+
+
+def lognormal_shape(mean: float, sd: float) -> LengthHistogram:
+    """A lognormal distribution with this mean and standard deviation, tokens; its tail is the longest."""
+    sigma = np.sqrt(np.log1p((sd / mean) ** 2))
+    return _of_quantiles(mean * np.exp(sigma * ndtri(_GRID) - sigma**2 / 2))
+
+
+def _of_quantiles(tokens: Array) -> LengthHistogram:
+    return LengthHistogram(tokens, np.diff(_GRID))
 
 
 def published_histogram(side: str) -> LengthHistogram:

@@ -28,9 +28,9 @@ from twin.column import Column
 from twin.kernel import KernelOutput
 from twin.length_histogram import COPULA
 from twin.metrics import STARVATION_THRESHOLD, measure
+from twin.play import HOUR_S, check_column, random_streams, run_requests
 from twin.rules import EngineRules
 from twin.settings import EngineSetting
-from twin.simulate import HOUR_S, check_column, random_streams, run_requests
 from twin.workload import Adapter, Lengths
 
 #: Ephemeral ports that the client could use, by campaign: 28,232 are Linux's default range; in the second campaign

@@ -9,8 +9,9 @@ import numpy as np
 
 from twin.calibration import Calibration
 from twin.column import Column
+from twin.play import HOUR_S
 from twin.prediction import Prediction, prediction_from_rows
-from twin.simulate import HOUR_S, simulate_many
+from twin.simulate import simulate_many
 
 
 @dataclass(frozen=True, slots=True)

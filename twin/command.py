@@ -67,8 +67,8 @@ def run_command(config: dict[str, Any], directory: Path, *, quiet: bool) -> tupl
 def run_server(command: Command, directory: Path) -> tuple[dict[str, Any], list[Path]]:
     """Simulates one server under every seed; returns its document and the files written beside it."""
     from twin.column import Column
+    from twin.play import check_column
     from twin.server_report import server_report
-    from twin.simulate import check_column
     from twin.warmup import steps_to_trace
 
     column = Column(command.workload.adapters, command.setting)
@@ -120,7 +120,7 @@ def _files(command: Command, column: Column, directory: Path, trace_steps: int) 
     options = command.options
     if not (options.adapters_csv or options.plot or options.chrome_trace):
         return []
-    from twin.detail import in_detail
+    from twin.play import play
 
     seed = options.all_seeds()[0]
     if not options.plot:
@@ -128,7 +128,7 @@ def _files(command: Command, column: Column, directory: Path, trace_steps: int) 
 
         until = min(options.horizon_s, options.trace_from_s + options.trace_for_s) if options.chrome_trace else 0.0
         trace_steps = min(trace_steps, steps_to_trace(until, command.calibration.step.base))
-    detail = in_detail(column, command.calibration, horizon_s=options.horizon_s, seed=seed, trace_steps=trace_steps)
+    detail = play(column, command.calibration, horizon_s=options.horizon_s, seed=seed, trace_steps=trace_steps)
     files: list[Path] = []
     if options.adapters_csv:
         from twin.adapter_table import adapter_table

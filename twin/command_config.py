@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from twin.config import HardwareConfig, ModelConfig, matching_calibration
 from twin.errors import InputError
 from twin.instantiate import build, check_targets
-from twin.schema import bounded, did_you_mean, parse
+from twin.schema import bounded, parse, top_level
 from twin.selection import Selection, select
 from twin.workload import DEFAULT_TTFT_P99_S, Slo
 
@@ -138,18 +138,7 @@ def load_command(config: dict[str, Any]) -> Command:
     Raises:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
-    known = {*GROUPS, *(name for name in Options.__slots__)}
-    for key in config:
-        if key not in known:
-            raise InputError(
-                f"unknown option {key!r}{did_you_mean(key, known)}", remedy=f"valid: {', '.join(sorted(known))}"
-            )
-    for group in GROUPS:
-        if not isinstance(config.get(group), Mapping):
-            raise InputError(
-                f"{group} = {config.get(group)!r} is not a group of options", where=group, remedy=f"choose {group}=..."
-            )
-    options = parse(Options, {k: v for k, v in config.items() if k not in GROUPS}, "")
+    options = top_level(Options, config, GROUPS)
     options.all_seeds()
     _check_trace_window(options)
     check_targets({k: v for k, v in config.items() if k != "constraint"}, options.allow_modules)

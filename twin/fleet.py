@@ -12,42 +12,25 @@ parallel threads; otherwise each is advanced to every arrival that must choose (
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from twin import kernel
 from twin.arrivals import Requests, draw_requests
 from twin.calibration import Calibration
 from twin.column import Column
-from twin.engine import add_request, outcome
+from twin.engine import outcome
 from twin.errors import InputError
+from twin.fleet_node import Failure, Node, Server
 from twin.fleet_result import FleetResult, Served, fleet_result
-from twin.kernel import EngineState, Limits, advance
+from twin.fleet_routing import route
 from twin.memory import max_model_len
-from twin.settings import EngineSetting
-from twin.simulate import HOUR_S, check_column, engine_of, limits_of, random_streams
+from twin.play import HOUR_S, check_column, limits_of, random_streams
 from twin.workload import DEFAULT_TTFT_P99_S, Adapter
 
 ROUTERS = ("shares", "least_loaded")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One vLLM server (one GPU) and what it holds.
-
-    Args:
-        shares: share of an adapter's requests by adapter id, > 0; over all servers they add up to 1.
-    """
-
-    name: str
-    setting: EngineSetting
-    shares: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,85 +65,9 @@ class Fleet:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A server that dies at `at_s` and serves again from `back_s` on (infinity: never).
-
-    Args:
-        server: index into the fleet's servers.
-        detect_s: time until the router notices and sends its requests elsewhere.
-    """
-
-    server: int
-    at_s: float
-    back_s: float = math.inf
-    detect_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.at_s) and self.at_s >= 0 and self.back_s > self.at_s and self.detect_s >= 0):
-            raise InputError(
-                f"failure of server {self.server} at {self.at_s!r} s, back at {self.back_s!r} s, detected after "
-                f"{self.detect_s!r} s is not possible",
-                remedy="0 <= at_s < back_s and detect_s >= 0",
-            )
-
-
-@dataclass(slots=True)
-class _Life:
-    """A server from one start to its death: its engine, and which requests of the fleet it was sent."""
-
-    engine: EngineState
-    sent: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Node:
-    """A server while it is simulated."""
-
-    server: Server
-    adapters: tuple[Adapter, ...]
-    local: dict[int, int]
-    calibration: Calibration
-    limits: Limits
-    walk: NDArray[np.int32]
-    capacity: int
-    longest_output: int
-    life: _Life | None = None
-    lives: list[_Life] = field(default_factory=list)
-
-    def start(self, now_s: float) -> None:
-        nothing = Requests(np.empty(0), *(np.empty(0, np.int32) for _ in range(4)))
-        engine = engine_of(
-            nothing, self.adapters, self.server.setting, self.calibration, self.limits, walk=self.walk,
-            capacity=self.capacity, longest_output=self.longest_output,
-        )  # fmt: skip
-        engine.x[kernel.NOW] = engine.x[kernel.GPU_END] = now_s
-        self.life = _Life(engine)
-        self.lives.append(self.life)
-
-    def send(self, r: int, now_s: float, requests: Requests) -> None:
-        assert self.life is not None
-        self.life.sent.append(r)
-        add_request(
-            self.life.engine, arrival_s=now_s, adapter=self.local[int(requests.adapter[r])],
-            prompt=int(requests.prompt[r]), cached=int(requests.cached[r]), output=int(requests.output[r]),
-        )  # fmt: skip
-
-    def advance(self, until_s: float) -> None:
-        if self.life is not None:
-            advance(self.limits, self.life.engine, until_s)
-
-    def load(self) -> tuple[int, int]:
-        """Requests in the system; among equals the server that was sent fewer is less loaded."""
-        assert self.life is not None
-        n = self.life.engine.n
-        in_system = n[kernel.N_RUNNING] + n[kernel.N_WAITING] + n[kernel.N_KNOWN] - n[kernel.N_UPCOMING]
-        return int(in_system), len(self.life.sent)
-
-
 def _nodes(
     fleet: Fleet, calibrations: Mapping[str, Calibration], requests: Requests, horizon_s: float, seed: int
-) -> list[_Node]:
+) -> list[Node]:
     index = {a.adapter_id: i for i, a in enumerate(fleet.adapters)}
     per_adapter = np.bincount(requests.adapter, minlength=len(fleet.adapters))
     longest = int(requests.output.max()) if len(requests) else 1
@@ -182,7 +89,7 @@ def _nodes(
         walk = stream.permutation(len(adapters)).astype(np.int32)
         local = {g: i for i, g in enumerate(held)}
         size = int(per_adapter[held].sum())
-        nodes.append(_Node(server, adapters, local, calibration, limits, walk, size, longest))
+        nodes.append(Node(server, adapters, local, calibration, limits, walk, size, longest))
     return nodes
 
 
@@ -246,7 +153,7 @@ def simulate_fleet(
     for node in nodes:
         node.start(0.0)
     drawn = choices.random(len(requests))
-    last_server, resent = _route(requests, nodes, holders, shares, drawn, router == "least_loaded", failures, horizon_s)
+    last_server, resent = route(requests, nodes, holders, shares, drawn, router == "least_loaded", failures, horizon_s)
     with ThreadPoolExecutor(max_workers=threads) as pool:
         list(pool.map(lambda node: node.advance(horizon_s), nodes))
     served = [
@@ -265,85 +172,3 @@ def simulate_fleet(
 
 def _down_s(server: int, failures: Sequence[Failure], horizon_s: float) -> float:
     return sum(max(0.0, min(f.back_s, horizon_s) - min(f.at_s, horizon_s)) for f in failures if f.server == server)
-
-
-#: Events at the same time happen in this order.
-_BACK, _DIES, _ARRIVES = 0, 1, 2
-
-
-def _route(
-    requests: Requests,
-    nodes: Sequence[_Node],
-    holders: Sequence[NDArray[np.int64]],
-    shares: Sequence[NDArray[np.float64]],
-    drawn: NDArray[np.float64],
-    least_loaded: bool,
-    failures: Sequence[Failure],
-    horizon_s: float,
-) -> tuple[NDArray[np.int64], int]:
-    """Sends every request to a server, in order of time.
-
-    Returns the server that each was sent to last (-1 = none), (N,), and how many were sent again after a death.
-    """
-    events: list[tuple[float, int, int, int]] = []  # time, kind, request or failure, sequence
-    for i, failure in enumerate(failures):
-        if failure.at_s < horizon_s:
-            events.append((failure.at_s, _DIES, i, 0))
-        if failure.back_s < horizon_s:
-            events.append((failure.back_s, _BACK, i, 0))
-    heapq.heapify(events)
-    stranded: list[int] = []
-    last_server = np.full(len(requests), -1, np.int64)
-    resent = 0
-    upcoming = 0
-    while upcoming < len(requests) or events:
-        arrival = float(requests.arrival_s[upcoming]) if upcoming < len(requests) else math.inf
-        if events and events[0][:2] <= (arrival, _ARRIVES):
-            now, kind, i, _ = heapq.heappop(events)
-            if kind == _ARRIVES:
-                arriving = [i]
-                resent += 1
-            elif kind == _BACK:
-                nodes[failures[i].server].start(now)
-                arriving, stranded = stranded, []
-            else:
-                node = nodes[failures[i].server]
-                node.advance(now)
-                assert node.life is not None
-                unfinished = _unfinished(node.life, now)
-                node.life = None
-                for r in unfinished:
-                    heapq.heappush(events, (now + failures[i].detect_s, _ARRIVES, r, 0))
-                continue
-        else:
-            now, arriving = arrival, [upcoming]
-            upcoming += 1
-        if now >= horizon_s:
-            continue
-        for r in arriving:
-            g = int(requests.adapter[r])
-            up = [j for j, h in enumerate(holders[g]) if nodes[h].life is not None]
-            if not up:
-                stranded.append(r)
-                continue
-            chosen = up[0]
-            if len(up) > 1 and least_loaded:
-                for j in up:
-                    nodes[int(holders[g][j])].advance(now)
-                chosen = min(up, key=lambda j: nodes[int(holders[g][j])].load())
-            elif len(up) > 1:
-                weights = np.cumsum(shares[g][up])
-                chosen = up[min(int(np.searchsorted(weights, drawn[r] * weights[-1], side="right")), len(up) - 1)]
-            last_server[r] = holders[g][chosen]
-            nodes[int(holders[g][chosen])].send(r, now, requests)
-    return last_server, resent
-
-
-def _unfinished(life: _Life, now_s: float) -> list[int]:
-    """Requests of the fleet that a dying server has not finished by now; their progress is lost."""
-    finish = life.engine.finish[: len(life.sent)]
-    state = life.engine.state[: len(life.sent)]
-    lost = np.flatnonzero(~(finish <= now_s) & (state != kernel.REJECTED))
-    life.engine.first[lost] = life.engine.finish[lost] = np.nan
-    life.engine.state[lost] = kernel.WAITING
-    return [life.sent[i] for i in lost]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twin.errors import InputError
-from twin.fleet import Failure, simulate_fleet
+from twin.fleet import simulate_fleet
+from twin.fleet_node import Failure
 from twin.placement_file import read_placement
 from twin.prediction import QUEUE_LABELS
 from twin.report_numbers import finite, intervals, means

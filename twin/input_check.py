@@ -14,18 +14,12 @@ from twin.workload import Adapter
 
 
 def check_numbers(
-    *, horizon_s: float, seed: int, default_ttft_slo_s: float, time_scale: float, client_ports: int, trace_steps: int,
-    events: int,
-) -> None:  # fmt: skip
+    *, horizon_s: float, seed: int, time_scale: float, client_ports: int, trace_steps: int, events: int
+) -> None:
     """Raises `InputError` for numbers that no simulation can have; arguments as in `twin.simulate.simulate`."""
-    for name, value, remedy in (
-        ("horizon_s", horizon_s, "use 3600"),
-        ("default_ttft_slo_s", default_ttft_slo_s, "use e.g. 5.0"),
-        ("time_scale", time_scale, "1.0 leaves the law as it is"),
-    ):
-        if not (math.isfinite(value) and value > 0):
-            unit = "" if name == "time_scale" else " of seconds"
-            raise InputError(f"{name} {value!r} is not a positive number{unit}", remedy=remedy)
+    check_seconds("horizon_s", horizon_s, "use 3600")
+    if not (math.isfinite(time_scale) and time_scale > 0):
+        raise InputError(f"time_scale {time_scale!r} is not a positive number", remedy="1.0 leaves the law as it is")
     for name, count, remedy in (
         ("seed", seed, "use e.g. 0"),
         ("client_ports", client_ports, "0 = no limit"),
@@ -34,6 +28,12 @@ def check_numbers(
     ):
         if not math.isfinite(count) or count != int(count) or count < 0:
             raise InputError(f"{name} {count!r} is not a whole number >= 0", remedy=remedy)
+
+
+def check_seconds(name: str, value: float, remedy: str) -> None:
+    """Raises `InputError` for a time that is not finite and positive."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} {value!r} is not a positive number of seconds", remedy=remedy)
 
 
 def check_lengths(adapters: Sequence[Adapter], *, longest: int) -> None:

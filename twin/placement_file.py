@@ -10,7 +10,8 @@ from typing import Any
 
 from twin.command_config import ServerConfig
 from twin.errors import InputError
-from twin.fleet import Fleet, Server
+from twin.fleet import Fleet
+from twin.fleet_node import Server
 from twin.schema import bounded, did_you_mean, parse
 from twin.text_file import open_text
 from twin.wording import counted, percent

@@ -9,7 +9,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, field, fields
 from typing import Any, TypeVar
 
@@ -151,3 +151,26 @@ def parse(cls: type[T], data: Any, where: str) -> T:
         elif spec.default is MISSING and spec.default_factory is MISSING:
             raise InputError(f"{place} is missing", where=where, remedy=f"set {place}=...")
     return cls(**values)
+
+
+def top_level(options: type[T], config: Mapping[str, Any], groups: Collection[str], known: Collection[str] = ()) -> T:
+    """Checks that a configuration has its groups and no key unknown; returns the options outside the groups.
+
+    Args:
+        known: further keys that somebody else reads.
+
+    Raises:
+        InputError: an unknown key, a group that is missing, or an option out of range.
+    """
+    names = {*groups, *known, *(f.name for f in fields(options))}  # type: ignore[arg-type]
+    for key in config:
+        if key not in names:
+            raise InputError(
+                f"unknown option {key!r}{did_you_mean(key, names)}", remedy=f"valid: {', '.join(sorted(names))}"
+            )
+    for group in groups:
+        if not isinstance(config.get(group), Mapping):
+            raise InputError(
+                f"{group} = {config.get(group)!r} is not a group of options", where=group, remedy=f"choose {group}=..."
+            )
+    return parse(options, {k: v for k, v in config.items() if k not in {*groups, *known}}, "")

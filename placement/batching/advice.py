@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from placement.batching.config import Advice
 from placement.batching.curves import Curve, CurvePoint, Server, law_curve, law_point
@@ -14,6 +14,7 @@ from placement.batching.rules import Choice, choose
 from twin.errors import InfeasibleError, InputError
 from twin.hardware import GIB
 from twin.memory import MEASURED_UTILIZATION, kv_cache_tokens
+from twin.report_numbers import finite
 from twin.roofline import StepParts, step_parts
 
 #: vLLM takes two decimals well; a recommendation is rounded up to them.
@@ -229,7 +230,7 @@ def document(result: Result) -> dict[str, Any]:
     options, choice, memory = result.advice.options, result.choice, result.memory
     calibration = result.advice.server.calibration
     point, largest = choice.point, result.maximum
-    return cast("dict[str, Any]", _plain(
+    return dict(finite(
         {
             "schema_version": 1,
             "model": calibration.model.name,
@@ -307,14 +308,3 @@ def _replica(r: Replication, largest: CurvePoint) -> dict[str, Any]:
             "itl_change_pct": _change(r.point.itl_ms, largest.itl_ms),
         }
     return row
-
-
-def _plain(value: Any) -> Any:
-    """NaN as null, tuples as lists, numpy numbers as Python's."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from placement.batching.rules import check_epsilon
 from twin.config import HardwareConfig, ModelConfig, matching_calibration
 from twin.errors import InfeasibleError, InputError
 from twin.memory import max_model_len, memory_error
-from twin.schema import bounded, did_you_mean, parse
+from twin.schema import bounded, parse, top_level
 
 GROUPS = ("model", "hardware", "calibration")
 
@@ -59,16 +58,7 @@ def load_advice(config: dict[str, Any]) -> Advice:
         InputError: anything that does not exist, does not fit together, or is out of range.
         InfeasibleError: the model does not fit into the GPU's memory at the smallest batch.
     """
-    known = {*GROUPS, *Options.__slots__}
-    for key in config:
-        if key not in known:
-            raise InputError(
-                f"unknown option {key!r}{did_you_mean(key, known)}", remedy=f"valid: {', '.join(sorted(known))}"
-            )
-    for group in GROUPS:
-        if not isinstance(config.get(group), Mapping):
-            raise InputError(f"{group} = {config.get(group)!r} is not a group of options", remedy=f"choose {group}=...")
-    options = parse(Options, {k: v for k, v in config.items() if k not in GROUPS}, "")
+    options = top_level(Options, config, GROUPS)
     check_epsilon(options.epsilon)
     if not options.batches:
         raise InputError("batches is empty", where="batches", remedy="give at least one batch limit")

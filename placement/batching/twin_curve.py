@@ -11,7 +11,7 @@ from placement.batching.lengths import RequestLengths
 from twin.arrivals import Requests
 from twin.errors import InputError
 from twin.kernel import FINISHED_STATE
-from twin.simulate import run_requests
+from twin.play import run_requests
 from twin.workload import Adapter, Lengths
 
 #: Longer than any run; the twin stops when nothing is left.

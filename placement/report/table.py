@@ -14,12 +14,11 @@ from placement.report.words import (
     Document,
     certificate_text,
     gpu_row,
-    number,
     objective_text,
-    percent,
     status_text,
     verification_text,
 )
+from twin.report_numbers import number, percent
 
 #: More GPUs than this are summarised on the terminal; the files list all.
 MOST_ROWS = 40

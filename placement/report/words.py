@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from twin.report_numbers import number, percent
+
 Document = dict[str, Any]
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits; `-` for what is not known."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    if value == 0:
-        return "0"
-    if abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
 def objective_text(document: Document) -> str:

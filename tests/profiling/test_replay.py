@@ -10,7 +10,7 @@ import pytest
 
 from profiling.fidelity import compare, f1, memory_scores, scores, smape
 from profiling.forcing import force
-from profiling.histogram import LengthHistogram, draw_pair
+from profiling.histogram import LengthHistogram, constant_length, draw_pair, gamma_shape, lognormal_shape
 from profiling.models import MEASURED_MODELS
 from profiling.replay import Rig, column_of, replay, script_of
 from profiling.runs import METRICS, MeasuredRun, fold_of
@@ -40,6 +40,15 @@ def test_tilting_reaches_the_mean_and_keeps_the_support() -> None:
         assert (tilted.shares > 0).all() and tilted.shares.sum() == pytest.approx(1.0)
     with pytest.raises(InputError, match="2000"):
         SHAPE.with_mean(2000.0)
+
+
+def test_other_shapes_have_the_moments_asked_for() -> None:
+    for shape in (gamma_shape(200.0, 210.0), lognormal_shape(200.0, 210.0)):
+        u = np.random.default_rng(0).random(400_000)
+        tokens = shape.quantile(u)
+        assert tokens.mean() == pytest.approx(200.0, rel=0.02) and tokens.std() == pytest.approx(210.0, rel=0.04)
+        assert shape.with_mean(230.0).mean == pytest.approx(230.0)
+    assert (constant_length(7.0).with_mean(30.0).quantile(np.array([0.0, 0.5, 1.0])) == 30.0).all()
 
 
 def test_drawn_lengths_have_the_means_and_a_negative_correlation() -> None:

@@ -12,7 +12,7 @@ from twin.column import Column
 from twin.errors import InputError
 from twin.kernel import KernelOutput
 from twin.metrics import measure
-from twin.simulate import run_requests
+from twin.play import run_requests
 from twin.time_series import time_series
 
 HORIZON_S = 300.0

@@ -9,8 +9,8 @@ import pytest
 from tests.twin.columns import LLAMA, column
 from twin.bottleneck import Bottleneck, advice, bottleneck, explained, mean_bottleneck
 from twin.column import Column
-from twin.detail import in_detail
 from twin.memory import kv_cache_tokens, memory_error
+from twin.play import play
 from twin.simulate import simulate
 from twin.warmup import steps_to_trace
 from twin.workload import Lengths
@@ -26,7 +26,7 @@ def with_setting(original: Column, **flags: int) -> Column:
 LIGHT = column(8, (0.05,), 8)
 CASES = {
     "none": LIGHT,
-    "adapter_slots": column(40, (0.2,), 4),
+    "adapter_slots": column(40, (0.25,), 4),
     "max_num_seqs": with_setting(column(8, (0.4,), 8), max_num_seqs=8),
     # Long answers in a cache that holds a single longest request.
     "kv_cache": Column(
@@ -94,7 +94,7 @@ def test_advice_names_a_setting_that_starts_and_helps() -> None:
     assert memory_error(better.setting, LLAMA) is None
     assert f"{kv_cache_tokens(better.setting, LLAMA):,}" in text
     before, after = (simulate(c, LLAMA, horizon_s=HORIZON_S).row for c in (case, better))
-    assert after["served_fraction"] > before["served_fraction"] + 0.03
+    assert after["served_fraction"] > before["served_fraction"] + 0.05
 
 
 def test_advice_gives_unused_rank_and_slots_to_the_cache() -> None:
@@ -118,7 +118,7 @@ def test_means_over_simulations() -> None:
 def test_a_simulation_in_detail_is_the_simulation() -> None:
     case = CASES["adapter_slots"]
     result = simulate(case, LLAMA, horizon_s=HORIZON_S, seed=4, trace_steps=TRACE)
-    detail = in_detail(case, LLAMA, horizon_s=HORIZON_S, seed=4, trace_steps=TRACE)
+    detail = play(case, LLAMA, horizon_s=HORIZON_S, seed=4, trace_steps=TRACE)
     assert len(detail.requests) == result.arrivals
     assert detail.out.loads == result.loads
     assert (detail.out.trace == result.trace).all()

@@ -13,9 +13,9 @@ import pytest
 from tests.twin.columns import LLAMA, column
 from twin.chrome_trace import ENGINE, REQUESTS, chrome_trace
 from twin.column import Column
-from twin.detail import Detail, in_detail
 from twin.errors import InputError
 from twin.kernel import TRACE_COLUMNS
+from twin.play import Played, play
 from twin.warmup import steps_to_trace
 from twin.workload import Lengths
 
@@ -29,17 +29,17 @@ COLUMN = Column(
 
 
 @pytest.fixture(scope="module")
-def detail() -> Detail:
-    return in_detail(COLUMN, LLAMA, horizon_s=HORIZON_S, trace_steps=steps_to_trace(HORIZON_S, LLAMA.step.base))
+def detail() -> Played:
+    return play(COLUMN, LLAMA, horizon_s=HORIZON_S, trace_steps=steps_to_trace(HORIZON_S, LLAMA.step.base))
 
 
-def trace(detail: Detail, from_s: float, for_s: float) -> dict[str, Any]:
+def trace(detail: Played, from_s: float, for_s: float) -> dict[str, Any]:
     return chrome_trace(
         detail.requests, detail.out, COLUMN.adapters, from_s=from_s, for_s=for_s, title="engine"
     )  # fmt: skip
 
 
-def test_every_event_has_what_the_format_asks_of_its_kind(detail: Detail) -> None:
+def test_every_event_has_what_the_format_asks_of_its_kind(detail: Played) -> None:
     data = json.loads(json.dumps(trace(detail, 60, 30), allow_nan=False))
     assert data["displayTimeUnit"] == "ms"
     needed = {
@@ -64,7 +64,7 @@ def test_every_event_has_what_the_format_asks_of_its_kind(detail: Detail) -> Non
     assert kinds == set(needed)
 
 
-def test_steps_are_those_of_the_simulation_and_do_not_overlap(detail: Detail) -> None:
+def test_steps_are_those_of_the_simulation_and_do_not_overlap(detail: Played) -> None:
     events = trace(detail, 60, 30)["traceEvents"]
     steps = [e for e in events if e["ph"] == "X"]
     rows = detail.out.trace
@@ -78,7 +78,7 @@ def test_steps_are_those_of_the_simulation_and_do_not_overlap(detail: Detail) ->
     assert waiting == column_of["waiting"][inside].astype(int).tolist()
 
 
-def test_preemptions_and_loads_are_marked(detail: Detail) -> None:
+def test_preemptions_and_loads_are_marked(detail: Played) -> None:
     events = trace(detail, 0, HORIZON_S)["traceEvents"]
     preempted = sum(e["args"]["requests"] for e in events if e.get("cat") == "preemption")
     loaded = sum(e["args"]["adapters"] for e in events if e.get("cat") == "load")
@@ -86,7 +86,7 @@ def test_preemptions_and_loads_are_marked(detail: Detail) -> None:
     assert loaded == detail.out.loads > 0
 
 
-def test_slices_of_a_request_begin_and_end_in_pairs(detail: Detail) -> None:
+def test_slices_of_a_request_begin_and_end_in_pairs(detail: Played) -> None:
     open_at: dict[tuple[int, str], float] = {}
     spans: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
     for event in trace(detail, 60, 30)["traceEvents"]:
@@ -112,7 +112,7 @@ def test_slices_of_a_request_begin_and_end_in_pairs(detail: Detail) -> None:
             assert parts["decode"] == (parts["to first token"][1], whole[1])
 
 
-def test_a_part_without_steps_or_with_too_many_is_refused(detail: Detail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_without_steps_or_with_too_many_is_refused(detail: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no step between"):
         trace(detail, 1000, 10)
     monkeypatch.setattr("twin.chrome_trace.MOST_STEPS", 5)

@@ -12,9 +12,11 @@ from tests.twin.columns import LLAMA, column
 from twin.arrivals import draw_requests
 from twin.column import Column
 from twin.errors import InputError
-from twin.fleet import Failure, Fleet, Server, simulate_fleet
+from twin.fleet import Fleet, simulate_fleet
+from twin.fleet_node import Failure, Server
+from twin.play import random_streams
 from twin.settings import EngineSetting
-from twin.simulate import random_streams, simulate
+from twin.simulate import simulate
 from twin.workload import Adapter, Lengths
 
 CALIBRATIONS = {LLAMA.stamp.gpu_type: LLAMA}

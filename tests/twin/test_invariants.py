@@ -33,9 +33,9 @@ from twin.kernel import (
     WAITING,
     KernelOutput,
 )
+from twin.play import run_requests
 from twin.rules import VLLM_0_8, VLLM_0_32, EngineRules
 from twin.settings import EngineSetting
-from twin.simulate import run_requests
 from twin.workload import Adapter, Lengths
 
 #: Cases are drawn from a seed: hypothesis' own draws favour small values, and what is rare needs several large ones.

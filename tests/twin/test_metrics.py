@@ -16,8 +16,9 @@ from twin.column import Column
 from twin.errors import InputError
 from twin.kernel import TRACE_COLUMNS, KernelOutput
 from twin.metrics import DRIFT_BLOCKS, WindowMetrics, measure, queue_drift, queue_label
+from twin.play import run_requests
 from twin.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction, prediction_from_rows
-from twin.simulate import SimulationResult, run_requests, simulate
+from twin.simulate import SimulationResult, simulate
 from twin.warmup import mser, resolve, steps_to_trace
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"

@@ -15,7 +15,8 @@ from placement.__main__ import main as place
 from twin.__main__ import main
 from twin.calibration import load_calibration
 from twin.errors import InputError
-from twin.fleet import Fleet, Server, simulate_fleet
+from twin.fleet import Fleet, simulate_fleet
+from twin.fleet_node import Server
 from twin.placement_file import read_placement
 from twin.settings import EngineSetting
 from twin.synthetic import discrete_rates

@@ -68,6 +68,19 @@ def test_a_small_host_cache_reads_adapters_from_disk() -> None:
     assert from_disk.row["ttft_mean_s"] > cached.row["ttft_mean_s"]
 
 
+def test_a_warm_up_is_left_out_on_request() -> None:
+    served = column(64, (0.4, 0.05), 16)
+    plain, given, automatic = (
+        simulate(served, LLAMA, horizon_s=1200, warmup_s=w)
+        for w in (0.0, 300.0, "auto")  # type: ignore[arg-type]
+    )
+    assert (plain.warmup_s, plain.warmup_rule) == (0.0, "none")
+    assert (given.warmup_s, given.warmup_rule) == (300.0, "given")
+    assert automatic.warmup_rule in ("mser-5", "no steady state")
+    assert 0.6 < given.counts.sum() / plain.counts.sum() < 0.9
+    assert plain.steps == given.steps, "the same simulation, another part of it counts"
+
+
 def test_async_scheduling_is_the_engines_choice_or_the_users() -> None:
     newer = replace(LLAMA, stamp=replace(LLAMA.stamp, engine_version="0.32.0"))
     off = Column(LIGHT.adapters, replace(LIGHT.setting, async_scheduling=False))
