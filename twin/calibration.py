@@ -173,7 +173,7 @@ class Calibration:
     @property
     def has_adapter_costs(self) -> bool:
         """Whether adapters were measured at all; without, only base-model requests can be simulated."""
-        return self.step.lora > 0 or self.step.adapter > 0 or self.step.slot > 0
+        return any(x > 0 for x in (self.step.lora, self.step.adapter, self.step.slot, self.load.equal_rank_ms))
 
     def outside(self, **values: float) -> list[str]:
         """Names the values that lie outside the fitted ranges, e.g. `max_loras 512 is outside 8..384`."""
