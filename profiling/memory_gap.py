@@ -24,6 +24,7 @@ from profiling.memory_gap_fit import (
     fit_gap,
     fit_sharing,
     fit_steps,
+    held_out_pct,
 )
 from profiling.memory_gap_models import DECODERS, ENGINE_VERSION, GPU, Decoder
 from profiling.options import read_options
@@ -125,7 +126,8 @@ def fit_memory_gap(folder: Path, *, date: str, say: Callable[[str], None] = prin
     background, replication = read(folder, "background.csv"), read(folder, "replication.csv")
     rows = step_rows(read(folder, "step_points.csv"), background)
     bandwidth = DECODERS[0].roofline().bandwidth_bytes_per_s
-    fit = fit_steps(rows, {d.name: 1e6 * d.kv_bytes_per_token / bandwidth for d in DECODERS})
+    least_kv_ms = {d.name: 1e6 * d.kv_bytes_per_token / bandwidth for d in DECODERS}
+    fit = fit_steps(rows, least_kv_ms)
     kernels = read(folder, "kernels.csv")
     kernels = kernels[kernels["decode_valid"] & kernels["cpu_ms"].notna()]
     base, seq, gap_error = fit_gap(kernels["batch"].to_numpy(float), kernels["cpu_ms"].to_numpy(float))
@@ -150,6 +152,10 @@ def fit_memory_gap(folder: Path, *, date: str, say: Callable[[str], None] = prin
         parts = ", ".join(f"{k} {error[m].mean():.2f}" for k, m in kinds.items() if m.any())
         law = " ".join(f"{v:.4f}" for v in fit.laws[decoder.name])
         say(f"{decoder.name}: base seq kv prompt prefill = {law}; MAPE {error.mean():.2f} % ({parts})")
+    # One output length of the advisor's runs at a time; their ids are advisor/<output length>/<model>/<batch>.
+    for group in sorted({"/".join(i.split("/")[:2]) + "/" for r in rows for i in r.run_id if i.startswith("advisor/")}):
+        errors = held_out_pct(rows, least_kv_ms, group)
+        say(f"{group} left out of the fit: MAPE " + ", ".join(f"{m} {e:.2f} %" for m, e in errors.items()))
     return calibrations
 
 

@@ -56,12 +56,15 @@ class StepFit:
     errors_pct: dict[str, Array]
 
 
-def fit_steps(rows: Sequence[StepRows], least_kv_ms: dict[str, float]) -> StepFit:
+def fit_steps(rows: Sequence[StepRows], least_kv_ms: dict[str, float], *, without: str = "") -> StepFit:
     """Least absolute relative error over all models at once, coefficients >= 0.
 
     Running requests and KV tokens rise together in these runs, so that their coefficients trade against each other.
     KV tokens therefore cost at least what the DRAM's peak bandwidth allows (`least_kv_ms`, ms per 1000 tokens); the
     attention kernels alone were measured at 1.08 to 1.12 times that.
+
+    Args:
+        without: runs whose id starts with this are left out of the fit; their errors are those of a prediction.
     """
     models = [r.model for r in rows]
     blocks, target, scale = [], [], []
@@ -76,10 +79,11 @@ def fit_steps(rows: Sequence[StepRows], least_kv_ms: dict[str, float]) -> StepFi
         target.append(r.step_ms - least_kv_ms[r.model] * own[:, 2])
         scale.append(r.step_ms)
     x, y, t = np.concatenate(blocks), np.concatenate(target), np.concatenate(scale)
-    weight = np.ones(len(t))
+    used = np.array([not (without and i.startswith(without)) for r in rows for i in r.run_id])
+    weight = used.astype(float)
     for _ in range(60):
         found = lsq_linear(x / t[:, None] * weight[:, None], y / t * weight, bounds=(0, np.inf)).x
-        weight = 1.0 / np.sqrt(np.maximum(np.abs((x @ found - y) / t), _ABSOLUTE_FLOOR))
+        weight = used / np.sqrt(np.maximum(np.abs((x @ found - y) / t), _ABSOLUTE_FLOOR))
     error = 100.0 * (x @ found - y) / t
     laws, errors, start = {}, {}, 0
     for k, (model, r) in enumerate(zip(models, rows, strict=True)):
@@ -87,6 +91,13 @@ def fit_steps(rows: Sequence[StepRows], least_kv_ms: dict[str, float]) -> StepFi
         errors[model] = error[start : start + len(r.step_ms)]
         start += len(r.step_ms)
     return StepFit(laws, float(found[-2]), float(found[-1]), errors)
+
+
+def held_out_pct(rows: Sequence[StepRows], least_kv_ms: dict[str, float], run_ids: str) -> dict[str, float]:
+    """MAPE by model of the runs whose id starts with `run_ids`, by laws that have not seen them."""
+    fit = fit_steps(rows, least_kv_ms, without=run_ids)
+    left_out = {r.model: np.array([i.startswith(run_ids) for i in r.run_id]) for r in rows}
+    return {m: float(np.abs(e[left_out[m]]).mean()) for m, e in fit.errors_pct.items() if left_out[m].any()}
 
 
 def fit_gap(batch: Array, gap_ms: Array) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 
 from profiling.__main__ import main
 from profiling.memory_gap import fit_memory_gap
-from profiling.memory_gap_fit import SharedRun, StepRows, fit_gap, fit_sharing, fit_steps
+from profiling.memory_gap_fit import SharedRun, StepRows, fit_gap, fit_sharing, fit_steps, held_out_pct
 from profiling.memory_gap_models import DECODERS
 from twin.calibration import load_calibration
 from twin.colocation import SharingLaw
@@ -38,6 +39,17 @@ def test_step_fit_finds_the_laws_that_made_the_data() -> None:
     for model, law in truth.items():
         assert fit.laws[model] == pytest.approx(law, rel=1e-3)
     assert (fit.eager_seq, fit.profiler) == pytest.approx((0.02, 0.5), rel=1e-3)
+
+
+def test_runs_that_are_left_out_do_not_touch_the_laws() -> None:
+    truth = (3.5, 0.04, 0.13, 0.005, 7.0)
+    good = rows("a", truth, 0.02, 0.5)
+    odd = np.arange(60) >= 45
+    ids = [f"{'odd' if o else 'even'}/{i}" for i, o in enumerate(odd)]
+    wrong = replace(good, run_id=ids, step_ms=good.step_ms * np.where(odd, 1.25, 1.0))
+    assert fit_steps([wrong], {"a": 0.12}, without="odd/").laws["a"] == pytest.approx(truth, rel=1e-3)
+    # Measured 25 % longer than the law says: the law is 20 % short.
+    assert held_out_pct([wrong], {"a": 0.12}, "odd/") == {"a": pytest.approx(20.0, rel=1e-3)}
 
 
 def test_kv_tokens_never_cost_less_than_the_bandwidth_allows() -> None:
