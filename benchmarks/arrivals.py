@@ -17,14 +17,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.arguments import key_values, run_benchmark
-from twin.arrival_drift import Drift, Peaks, Reshuffled, Switching, Unpredictable
-from twin.arrivals import draw_requests, stream_requests
-from twin.calibration import load_calibration
-from twin.column import Column
-from twin.settings import EngineSetting
-from twin.simulate import simulate_many
-from twin.synthetic import discrete_rates, power_law
-from twin.workload import Adapter
+from twin.server.calibration import load_calibration
+from twin.server.column import Column
+from twin.server.settings import EngineSetting
+from twin.simulation import simulate_many
+from twin.sources.synthetic import discrete_rates, power_law
+from twin.traffic.arrivals import draw_requests, stream_requests
+from twin.traffic.drift import Drift, Peaks, Reshuffled, Switching, Unpredictable
+from twin.workload.adapter import Adapter
 
 CALIBRATION = "llama-3.1-8b-h100-64gb"
 HOUR_S, REQUESTS = 3600.0, 100_000

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.problem import Placement, PlacementProblem, violations
+from placement.problem.problem import Placement, PlacementProblem, violations
 from placement.solvers.search_state import SearchState
 
 #: (problem, number of GPUs, generator) -> GPU of each item, (N,)

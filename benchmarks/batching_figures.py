@@ -13,7 +13,7 @@ from benchmarks.batching_runs import Run, calibration_of, measured_curve, predic
 from placement.batching.advice import mean_context
 from placement.batching.curves import law_curve
 from placement.batching.rules import choose
-from twin.roofline import step_parts
+from twin.server.roofline import step_parts
 
 COLOURS = ("#3366aa", "#dd7722", "#338855", "#8855aa")
 

@@ -11,10 +11,10 @@ import numpy as np
 from placement.batching.curves import Curve, CurvePoint, Server, law_point
 from placement.batching.lengths import LengthConfig, request_lengths
 from placement.batching.measured import column, point, read_runs
-from twin.calibration import Calibration, calibration_dir, load_calibration
-from twin.colocation import Sharing
 from twin.errors import InputError
-from twin.table import Table
+from twin.server.calibration import Calibration, calibration_dir, load_calibration
+from twin.server.sharing import Sharing
+from twin.sources.table import Table
 
 HARDWARE = "h100-64gb"
 #: Spread of the ShareGPT output lengths by model family, from the mean KV tokens of a running request:

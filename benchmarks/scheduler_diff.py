@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import key_values, run_benchmark
-from profiling.vllm_log import Difference, ScheduleLog, first_difference, twin_log
-from profiling.vllm_scenario import Scenario, draw_scenario
+from profiling.vllm.log import Difference, ScheduleLog, first_difference, twin_log
+from profiling.vllm.scenario import Scenario, draw_scenario
+from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
 from twin.errors import InputError
-from twin.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
 
 Engine = Callable[[Scenario], ScheduleLog]
 
@@ -36,8 +36,8 @@ def vllm_engine() -> Engine:
         InputError: vLLM 0.32 is not installed.
     """
     try:
-        from profiling.vllm_config import VllmOptions
-        from profiling.vllm_scheduler import vllm_log
+        from profiling.vllm.config import VllmOptions
+        from profiling.vllm.scheduler import vllm_log
     except ImportError as error:
         raise InputError(
             f"vLLM 0.32.0 is not installed in {sys.prefix} ({error})",
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
     result = compare(range(options["seed"], options["seed"] + options["workloads"]), vllm, twin_log, report)
     print_table(result)
     if options["left_out"]:
-        from profiling.vllm_left_out import RULES, measure
+        from profiling.vllm.left_out import RULES, measure
 
         result["left_out"] = {rule: measure(rule, options["left_out"], options["seed"]) for rule in RULES}
         print_left_out(result["left_out"])

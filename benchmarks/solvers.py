@@ -20,25 +20,25 @@ from typing import Any
 
 from benchmarks.arguments import key_values, run_benchmark
 from benchmarks.baselines import BASELINES, place, smallest
-from placement.bounds import certified_minimum
-from placement.build import build_problem
-from placement.objectives import GpuCount, MeanE2E, Objective
-from placement.problem import Placement, PlacementProblem, Solver, evaluate, violations
+from placement.problem.build import build_problem
+from placement.problem.objectives import GpuCount, MeanE2E, Objective
+from placement.problem.problem import Placement, PlacementProblem, Solver, evaluate, violations
+from placement.solvers.bounds import certified_minimum
 from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
 from placement.solvers.milp import MilpSolver
-from surrogates.analytic import AnalyticSurrogate
-from surrogates.neural_planning import load_planning_model
-from surrogates.planning import PlanningModel
-from twin.calibration import Calibration, load_calibration
+from surrogates.model.analytic import AnalyticSurrogate
+from surrogates.model.neural_planning import load_planning_model
+from surrogates.model.planning import PlanningModel
 from twin.errors import InputError
-from twin.memory import memory_error
-from twin.settings import setting_grid
-from twin.simulate import simulate_many
-from twin.synthetic import discrete_rates, power_law
-from twin.verdict import stable
-from twin.workload import Workload
+from twin.figures.health import stable
+from twin.server.calibration import Calibration, load_calibration
+from twin.server.memory import memory_error
+from twin.server.settings import setting_grid
+from twin.simulation import simulate_many
+from twin.sources.synthetic import discrete_rates, power_law
+from twin.workload.adapter import Workload
 
 CALIBRATION = "llama-3.1-8b-h100-64gb"
 MAX_LORAS, MAX_RANKS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384), (8, 16, 32)

@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arguments import key_values, run_benchmark
-from profiling.crossval import Evidence, Variant, crossvalidate
-from profiling.evidence import fit_model
-from profiling.fidelity import scores
-from profiling.fit import RECIPE
-from profiling.frontend import Frontend
-from profiling.histogram import constant_length, gamma_shape, lognormal_shape
-from profiling.micro import TERMS
-from profiling.models import MEASURED_MODELS
-from profiling.replay import Rig
-from profiling.reports import print_scores
-from profiling.runs import read_all_runs, thin
-from twin.calibration import LoadLaw
+from profiling.fit.calibration import RECIPE
+from profiling.fit.crossval import Evidence, Variant, crossvalidate
+from profiling.fit.evidence import fit_model
+from profiling.fit.micro import TERMS
+from profiling.published.fidelity import scores
+from profiling.published.frontend import Frontend
+from profiling.published.histogram import constant_length, gamma_shape, lognormal_shape
+from profiling.published.models import MEASURED_MODELS
+from profiling.published.replay import Rig
+from profiling.published.reports import print_scores
+from profiling.published.runs import read_all_runs, thin
 from twin.errors import InputError
-from twin.rules import VLLM_0_8
+from twin.server.calibration import LoadLaw
+from twin.server.rules import VLLM_0_8
 
 LORA_TERMS = tuple(name for name in TERMS if name.startswith(("lora", "adapter", "slot")))
 #: Mean and standard deviation of the served data set, tokens; each run keeps its own means.

@@ -4,7 +4,7 @@
 
 Warm-up: figures of whole windows, without the first 600 s, and by MSER-5, means of `seeds` seeds. Comparison: paired
 differences over `pairs` seeds and the variance that independent seeds would have (`apart`: measured with other seeds
-for b). Not measured: the error probabilities, which tests/twin/test_confidence.py simulates.
+for b). Not measured: the error probabilities, which tests/twin/confidence/test_confidence.py simulates.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.arguments import key_values, run_benchmark
-from twin.calibration import Calibration, load_calibration
-from twin.column import Column
-from twin.comparison import compare
-from twin.metrics import WindowMetrics, measure
-from twin.play import HOUR_S, play
-from twin.rules import VLLM_0_8
-from twin.seeds import Run, runner
-from twin.settings import EngineSetting
-from twin.warmup import steps_to_trace
-from twin.workload import DEFAULT_TTFT_P99_S, Adapter, Lengths
+from twin.confidence.comparison import compare
+from twin.confidence.seeds import Run, runner
+from twin.engine.play import HOUR_S, play
+from twin.figures.metrics import WindowMetrics, measure
+from twin.figures.warmup import steps_to_trace
+from twin.server.calibration import Calibration, load_calibration
+from twin.server.column import Column
+from twin.server.rules import VLLM_0_8
+from twin.server.settings import EngineSetting
+from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter, Lengths
 
 SHAPES = {
     "light: 32 adapters, 1 req/s, 32 slots": (32, (0.05, 0.0125), 32),

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arguments import key_values, run_benchmark
-from profiling.fidelity import Comparison, compare_all, f1, memory_scores, scores, smape
-from profiling.models import MEASURED_MODELS
-from profiling.replay import Rig
-from profiling.reports import by_table, print_scores
-from profiling.runs import TABLES, MeasuredRun, fold_of, read_all_runs, read_table, thin
-from twin.calibration import calibration_dir, load_calibration
-from twin.metrics import STARVATION_THRESHOLD
+from profiling.published.fidelity import Comparison, compare_all, f1, memory_scores, scores, smape
+from profiling.published.models import MEASURED_MODELS
+from profiling.published.replay import Rig
+from profiling.published.reports import by_table, print_scores
+from profiling.published.runs import TABLES, MeasuredRun, fold_of, read_all_runs, read_table, thin
+from twin.figures.metrics import STARVATION_THRESHOLD
+from twin.server.calibration import calibration_dir, load_calibration
 
 PUBLISHED_TWIN = "twin_validation_authors_dt.csv"
 

@@ -19,11 +19,11 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.arguments import key_values, run_benchmark
-from twin.calibration import load_calibration
-from twin.column import Column
-from twin.settings import EngineSetting
-from twin.simulate import simulate, simulate_many
-from twin.workload import Adapter, Lengths
+from twin.server.calibration import load_calibration
+from twin.server.column import Column
+from twin.server.settings import EngineSetting
+from twin.simulation import simulate, simulate_many
+from twin.workload.adapter import Adapter, Lengths
 
 CALIBRATION = "llama-3.1-8b-h100-64gb"
 COLUMNS = {

@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twin.config import HardwareConfig, ModelConfig, conf_dir, matching_calibration
+from twin.config.instantiate import build, check_targets
+from twin.config.schema import bounded, parse, top_level
 from twin.errors import InputError
-from twin.instantiate import build, check_targets
-from twin.schema import bounded, parse, top_level
+from twin.server.groups import HardwareConfig, ModelConfig, conf_dir, matching_calibration
 
 if TYPE_CHECKING:
     from placement.constraints import Constraint
     from placement.export import Exporter
-    from placement.objectives import Objective
-    from placement.problem import Solver
+    from placement.problem.objectives import Objective
+    from placement.problem.problem import Solver
     from placement.verify import Verifier
-    from surrogates.planning import PlanningModel
-    from twin.calibration import Calibration
-    from twin.hardware import GpuType
-    from twin.settings import EngineSetting
-    from twin.workload import Workload
+    from surrogates.model.planning import PlanningModel
+    from twin.server.calibration import Calibration
+    from twin.server.hardware import GpuType
+    from twin.server.settings import EngineSetting
+    from twin.workload.adapter import Workload
 
 GROUPS = (
     "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
@@ -50,7 +50,7 @@ class EngineConfig:
 
     def settings(self, gpu_type: str) -> tuple[EngineSetting, ...]:
         """All combinations, before the memory check."""
-        from twin.settings import setting_grid
+        from twin.server.settings import setting_grid
 
         slots = (self.max_loras,) if isinstance(self.max_loras, int) else self.max_loras
         ranks = (self.max_lora_rank,) if isinstance(self.max_lora_rank, int) else self.max_lora_rank

@@ -2,7 +2,7 @@
 
 `stable` (default): the queue does not grow and nearly all requests, of every adapter, get their first token within
 the promise. `published`: throughput / ideal >= 0.90, the rule of the publications, for comparisons. The thresholds
-live in `twin.metrics` and `twin.verdict`.
+live in `twin.figures.metrics` and `twin.figures.health`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
-from twin.workload import Slo
+from twin.workload.adapter import Slo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from twin.simulate import SimulationResult
+    from twin.simulation import SimulationResult
 
 Array = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ class Stable:
         return "stable"
 
     def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
-        from twin.metrics import STARVATION_THRESHOLD
+        from twin.figures.metrics import STARVATION_THRESHOLD
 
         hours = np.array([r.horizon_s for r in results]) / 3600.0
         arrivals_per_h = float(np.mean(np.array([r.arrivals for r in results]) / hours))
@@ -129,7 +129,7 @@ class Stable:
         ]
 
     def broken(self, results: Sequence[SimulationResult]) -> str:
-        from twin.verdict import starving_adapters
+        from twin.figures.health import starving_adapters
 
         counts = np.sum([r.counts for r in results], axis=0)
         late = np.sum([r.late_counts for r in results], axis=0)
@@ -160,7 +160,7 @@ class Published:
         return "published"
 
     def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
-        from twin.metrics import STARVATION_THRESHOLD
+        from twin.figures.metrics import STARVATION_THRESHOLD
 
         return [Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False)]
 

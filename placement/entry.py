@@ -1,4 +1,4 @@
-"""The main job as a Hydra command; `twin.entry` drives Hydra."""
+"""The main job as a Hydra command; `twin.config.entry` drives Hydra."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twin.entry import App, Outcome, run_app
+from twin.config.entry import App, Outcome, run_app
 
 
 def _run(config: dict[str, Any], directory: Path, quiet: bool) -> tuple[int, dict[str, Any] | None]:
-    from placement.run import run_placement
+    from placement.command import run_placement
 
     return run_placement(config, directory, quiet=quiet)
 

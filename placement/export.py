@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from twin.config import ModelConfig
 from twin.errors import InputError
 from twin.files import write_text
+from twin.server.groups import ModelConfig
 
 
 class Exporter(Protocol):

@@ -16,11 +16,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.bounds import certified_minimum, outer, prove_bound
-from placement.build import build_problem
 from placement.config import Run
-from placement.margin import WithMargin
-from placement.problem import (
+from placement.problem.build import build_problem
+from placement.problem.margin import WithMargin
+from placement.problem.problem import (
     Placement,
     PlacementProblem,
     SolveReport,
@@ -28,13 +27,14 @@ from placement.problem import (
     relative_gap,
     violations,
 )
-from placement.result import Result, simulated_objective
-from placement.tightening import tighten
+from placement.problem.tightening import tighten
+from placement.report.result import Result, simulated_objective
+from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.verify import Verifier
-from twin.column import Column
 from twin.errors import InfeasibleError, InputError, NoSolutionError
-from twin.memory import memory_error
-from twin.settings import EngineSetting
+from twin.server.column import Column
+from twin.server.memory import memory_error
+from twin.server.settings import EngineSetting
 
 
 class Progress(Protocol):
@@ -174,7 +174,7 @@ def refuse(run: Run, result: Result, problem: PlacementProblem, report: SolveRep
         raise KeyboardInterrupt
     if report.status == "infeasible":
         result.status = "infeasible"
-        from placement.explain import infeasible_error
+        from placement.solvers.explain import infeasible_error
 
         raise infeasible_error(problem)
     raise NoSolutionError(
@@ -198,7 +198,7 @@ def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:
     """Loads, or compiles, the twin's kernel while the solver works: a second, on a fresh machine a quarter minute."""
 
     def load_twin() -> None:
-        from twin.simulate import simulate
+        from twin.simulation import simulate
 
         item = int(np.argmin([a.rate_req_per_s for a in problem.items]))
         option = int(np.argmax(problem.allowed[item]))

@@ -18,14 +18,14 @@ from typing import Literal, Protocol
 import numpy as np
 
 from placement.constraints import Constraint, Requirement
-from twin.calibration import Calibration
-from twin.column import Column
+from twin.confidence.sequential import looks, mean_limit
 from twin.errors import InputError
-from twin.sequential import looks, mean_limit
+from twin.server.calibration import Calibration
+from twin.server.column import Column
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from twin.simulate import SimulationResult
+    from twin.simulation import SimulationResult
 
 Progress = Callable[[int, int], None]
 Simulate = Callable[[Column, int], "SimulationResult"]
@@ -43,7 +43,7 @@ class ColumnVerdict:
         accepted: every requirement holds with confidence.
         reason: the requirement that decided, in words; empty if accepted.
         seeds: seeds that were simulated.
-        simulated: metrics, means over the seeds (fields of `twin.prediction.Prediction`).
+        simulated: metrics, means over the seeds (fields of `twin.figures.prediction.Prediction`).
     """
 
     accepted: bool
@@ -182,7 +182,7 @@ class TwinVerifier:
         progress: Progress | None = None,
     ) -> Verification:
         """Judges columns; every round gets seeds of its own."""
-        from twin.simulate import simulate
+        from twin.simulation import simulate
 
         def run(column: Column, seed: int) -> SimulationResult:
             return simulate(

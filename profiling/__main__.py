@@ -21,15 +21,15 @@ from typing import Any
 
 import yaml
 
-from profiling.crossval import Evidence, crossvalidate, with_few_runs
-from profiling.evidence import fit_model
-from profiling.fidelity import scores
-from profiling.models import MEASURED_MODELS
+from profiling.fit.crossval import Evidence, crossvalidate, with_few_runs
+from profiling.fit.evidence import fit_model
 from profiling.options import read_options, whole_number
-from profiling.reports import by_table, print_scores
-from profiling.runs import fold_of, read_all_runs, thin
-from twin.calibration import calibration_dir
+from profiling.published.fidelity import scores
+from profiling.published.models import MEASURED_MODELS
+from profiling.published.reports import by_table, print_scores
+from profiling.published.runs import fold_of, read_all_runs, thin
 from twin.errors import InputError, PlacementError
+from twin.server.calibration import calibration_dir
 
 FIT_DEFAULTS = {
     "data": "???", "out": "", "every": "1", "date": "", "threads": "2", "model": "", "fold": "", "forced": "",
@@ -96,7 +96,7 @@ def _say(text: str) -> None:
 
 def memory_gap(words: Sequence[str]) -> None:
     """Fits the calibrations of the batch-size measurements (docs/batching.md)."""
-    from profiling.memory_gap import command
+    from profiling.fit.memory_gap import command
 
     command(words)
 

@@ -37,12 +37,12 @@ def run_dataset(options: dict[str, Any]) -> None:
     """Simulates the data set of one calibration."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from surrogates.dataset import DatasetSpec, make_dataset, shard_path
-    from twin.calibration import load_calibration
-    from twin.column import Column
-    from twin.memory import memory_error
-    from twin.settings import setting_grid
-    from twin.simulate import SimulationResult, simulate
+    from surrogates.training.dataset import DatasetSpec, make_dataset, shard_path
+    from twin.server.calibration import load_calibration
+    from twin.server.column import Column
+    from twin.server.memory import memory_error
+    from twin.server.settings import setting_grid
+    from twin.simulation import SimulationResult, simulate
 
     calibration = load_calibration(options["calibration"])
     spec = DatasetSpec(**options["spec"])
@@ -67,14 +67,14 @@ def run_dataset(options: dict[str, Any]) -> None:
 def run_train(options: dict[str, Any]) -> None:
     """Trains all networks of one calibration and writes its artifact."""
     try:
-        from surrogates.train import TrainingOptions, train
+        from surrogates.training.train import TrainingOptions, train
     except ModuleNotFoundError as error:
         raise InputError(
             f"training needs the package {error.name!r}", remedy="pip install 'adapter-placement[train]'"
         ) from error
-    from surrogates.artifact import weights_folder
-    from surrogates.records import join_records, read_records
-    from twin.calibration import load_calibration
+    from surrogates.model.artifact import weights_folder
+    from surrogates.training.records import join_records, read_records
+    from twin.server.calibration import load_calibration
 
     calibration = load_calibration(options["calibration"])
     folders = options["data"] if isinstance(options["data"], list) else [options["data"]]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples on every run, and none judged by how long it took: a slow machine is no defect.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
-# For long searches: HYPOTHESIS_PROFILE=thorough python -m pytest tests/twin/test_invariants.py
+# For long searches: HYPOTHESIS_PROFILE=thorough python -m pytest tests/twin/engine/test_invariants.py
 settings.register_profile("thorough", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 

@@ -29,16 +29,16 @@ HEAVY = {
     "vllm": ("profiling/",),
     # vLLM's own classes are made of torch.
     "torch": (
-        "surrogates/networks.py",
-        "surrogates/train.py",
-        "profiling/vllm_adapters.py",
-        "profiling/vllm_scheduler.py",
+        "surrogates/training/networks.py",
+        "surrogates/training/train.py",
+        "profiling/vllm/adapters.py",
+        "profiling/vllm/scheduler.py",
     ),
-    "pytorch_lightning": ("surrogates/networks.py", "surrogates/train.py"),
+    "pytorch_lightning": ("surrogates/training/networks.py", "surrogates/training/train.py"),
     "lightning": (),
-    "ortools": ("placement/solvers/",),
-    "pyomo": ("placement/solvers/",),
-    "highspy": ("placement/solvers/",),
+    "ortools": ("placement/solvers/assignment.py",),
+    "pyomo": ("placement/solvers/perspective.py",),
+    "highspy": ("placement/solvers/highs.py",),
 }
 
 #: Modules that turn a command line into plain values; no other module knows Hydra or OmegaConf.
@@ -47,7 +47,7 @@ ENTRY_MODULES = (
     "placement/compose.py",
     "profiling/__main__.py",
     "surrogates/__main__.py",
-    "twin/entry.py",
+    "twin/config/entry.py",
 )
 HEAVY |= {"hydra": ENTRY_MODULES, "omegaconf": ENTRY_MODULES}
 
@@ -98,15 +98,15 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("twin/simulate.py", "from surrogates.planning import OptionModel"),
-        ("twin/simulate.py", "def f():\n    import placement.problem"),
-        ("surrogates/sampling.py", "import profiling"),
-        ("surrogates/predict.py", "import torch.nn"),
-        ("surrogates/predict.py", "import importlib\nimportlib.import_module('torch')"),
-        ("placement/pipeline.py", "from profiling.fit import fit"),
-        ("placement/certify.py", "import highspy"),
-        ("placement/objectives.py", "from omegaconf import DictConfig"),
-        ("surrogates/planning.py", "from placement.problem import Term"),
+        ("twin/simulation.py", "from surrogates.model.planning import OptionModel"),
+        ("twin/simulation.py", "def f():\n    import placement.problem.problem"),
+        ("surrogates/training/sampling.py", "import profiling"),
+        ("surrogates/model/prediction.py", "import torch.nn"),
+        ("surrogates/model/prediction.py", "import importlib\nimportlib.import_module('torch')"),
+        ("placement/pipeline.py", "from profiling.fit.calibration import fit"),
+        ("placement/solvers/certificate.py", "import highspy"),
+        ("placement/problem/objectives.py", "from omegaconf import DictConfig"),
+        ("surrogates/model/planning.py", "from placement.problem.problem import Term"),
     ],
 )
 def test_the_check_sees_a_forbidden_import(path: str, source: str) -> None:

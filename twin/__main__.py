@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twin.entry import Outcome
+    from twin.config.entry import Outcome
 
 #: Groups of other commands.
 HIDDEN = ("commands", "experiment", "export", "objective", "solver", "surrogate", "verify")
@@ -27,21 +27,21 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
 def run(config: dict[str, Any], directory: Path, quiet: bool) -> tuple[int, dict[str, Any] | None]:
     """One job."""
-    from twin.command import run_command
+    from twin.command.run import run_command
 
     return run_command(config, directory, quiet=quiet)
 
 
 def show_sweep(outcomes: Sequence[Outcome]) -> None:
     """The table after a sweep."""
-    from twin.summary import print_sweep
+    from twin.command.summary import print_sweep
 
     print_sweep(outcomes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit code."""
-    from twin.entry import App, run_app
+    from twin.config.entry import App, run_app
 
     app = App("twin", "twin", run, show_sweep, hidden=HIDDEN)
     return run_app(app, normalised(sys.argv[1:] if argv is None else argv))

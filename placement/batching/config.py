@@ -8,10 +8,10 @@ from typing import Any, Literal
 from placement.batching.curves import Server
 from placement.batching.lengths import LengthConfig, request_lengths
 from placement.batching.rules import check_epsilon
-from twin.config import HardwareConfig, ModelConfig, matching_calibration
+from twin.config.schema import bounded, parse, top_level
 from twin.errors import InfeasibleError, InputError
-from twin.memory import max_model_len, memory_error
-from twin.schema import bounded, parse, top_level
+from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.server.memory import max_model_len, memory_error
 
 GROUPS = ("model", "hardware", "calibration")
 

@@ -11,11 +11,11 @@ import numpy as np
 from placement.batching.closed_loop import LoopResult, Prefill, closed_loop
 from placement.batching.lengths import RequestLengths
 from placement.batching.step_times import step_times
-from twin.calibration import Calibration
-from twin.colocation import Sharing
 from twin.errors import InputError
-from twin.memory import kv_cache_tokens
-from twin.settings import EngineSetting
+from twin.server.calibration import Calibration
+from twin.server.memory import kv_cache_tokens
+from twin.server.settings import EngineSetting
+from twin.server.sharing import Sharing
 
 Source = Literal["law", "twin", "measured"]
 #: A run is repeated with its requests in this many orders: the last ones to finish decide how long it takes.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.schema import bounded
 from twin.errors import InputError
-from twin.schema import bounded
 
 #: Requests drawn for each one kept; taking every k-th of them in order of length leaves little sampling error.
 OVERSAMPLING = 64
@@ -51,8 +51,8 @@ def request_lengths(config: LengthConfig, *, requests: int, max_model_len: int, 
     Raises:
         InputError: the mean request is longer than the model allows.
     """
-    from twin.lengths import LengthSampler
-    from twin.workload import Adapter, Lengths
+    from twin.traffic.lengths import LengthSampler
+    from twin.workload.adapter import Adapter, Lengths
 
     if config.prompt_mean + config.output_mean > max_model_len:
         raise InputError(

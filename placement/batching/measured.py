@@ -8,7 +8,7 @@ import numpy as np
 
 from placement.batching.curves import Curve, CurvePoint
 from twin.errors import InputError
-from twin.table import Table, read_table
+from twin.sources.table import Table, read_table
 
 REQUIRED = ("max_num_seqs", "req_throughput_rps", "itl_mean_ms", "tpot_mean_ms")
 OPTIONAL = (

@@ -8,7 +8,7 @@ from typing import Literal
 
 from placement.batching.curves import CurvePoint, Server, law_point
 from twin.errors import InfeasibleError
-from twin.memory import kv_cache_tokens, memory_error
+from twin.server.memory import kv_cache_tokens, memory_error
 
 Objective = Literal["throughput", "latency"]
 PointOf = Callable[[Server, int, int], CurvePoint]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twin.batching_laws import SeparatePrefill
-from twin.calibration import Calibration, StepTimeLaw
-from twin.colocation import Sharing, SharingLaw, sharing_law
 from twin.errors import InputError
+from twin.server.batching_laws import SeparatePrefill
+from twin.server.calibration import Calibration, StepTimeLaw
+from twin.server.sharing import Sharing, SharingLaw, sharing_law
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import numpy as np
 
 from placement.batching.curves import Curve, CurvePoint, Server, law_point
 from placement.batching.lengths import RequestLengths
-from twin.arrivals import Requests
+from twin.engine.kernel import FINISHED_STATE
+from twin.engine.play import run_requests
 from twin.errors import InputError
-from twin.kernel import FINISHED_STATE
-from twin.play import run_requests
-from twin.workload import Adapter, Lengths
+from twin.traffic.arrivals import Requests
+from twin.workload.adapter import Adapter, Lengths
 
 #: Longer than any run; the twin stops when nothing is left.
 HORIZON_S = 1e6

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.certify import Certificate, cleaned, option_prices, price_list_bound, rounded_bound
-from placement.classes import ItemClasses, item_classes, split_classes
-from placement.problem import PlacementProblem
-from placement.rows import ColumnRows, column_rows
+from placement.problem.classes import ItemClasses, item_classes, split_classes
+from placement.problem.problem import PlacementProblem
+from placement.problem.rows import ColumnRows, column_rows
+from placement.solvers.certificate import Certificate, cleaned, option_prices, price_list_bound, rounded_bound
 from placement.solvers.highs import LinearModel, LinearResult, solve_linear
 from placement.solvers.perspective import PerspectiveModel, perspective_model
 from placement.solvers.rounding import round_settings
@@ -68,7 +68,7 @@ class Aggregate:
     """The class model of one problem: bound once, then settings as often as packing asks for them.
 
     Raises:
-        InputError: if a term has no convex form (`placement.rows.column_rows`).
+        InputError: if a term has no convex form (`placement.problem.rows.column_rows`).
     """
 
     def __init__(self, problem: PlacementProblem, classes: ItemClasses | None = None) -> None:

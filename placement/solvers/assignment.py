@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 
-from placement.classes import ItemClasses
-from placement.problem import PlacementProblem
-from placement.rows import PAD, ColumnRows
+from placement.problem.classes import ItemClasses
+from placement.problem.problem import PlacementProblem
+from placement.problem.rows import PAD, ColumnRows
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.dealing import deal
-from placement.objectives import relaxed_terms
-from placement.problem import (
+from placement.problem.objectives import relaxed_terms
+from placement.problem.problem import (
     Capabilities,
     Placement,
     PlacementProblem,
@@ -21,6 +20,7 @@ from placement.problem import (
     relative_gap,
     violations,
 )
+from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
 from placement.solvers.local_search import improve
 from placement.solvers.search_state import state_of
@@ -96,7 +96,7 @@ class CpSat:
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
-        """See `placement.problem.Solver`.
+        """See `placement.problem.problem.Solver`.
 
         Raises:
             InputError: if a term has neither a convex form nor a convex lower bound.
@@ -104,7 +104,7 @@ class CpSat:
         began = time.perf_counter()
         _refuse_unsupported(problem)
         # imported here: a refused problem pays for no solver
-        from placement.refuted import tightened
+        from placement.problem.refuted import tightened
         from placement.solvers.aggregate import Aggregate
 
         run = _Run(problem, began + time_limit_s)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from placement.objectives import GpuCount
-from placement.problem import (
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import (
     Capabilities,
     Placement,
     PlacementProblem,
@@ -17,7 +17,7 @@ from placement.problem import (
     evaluate,
     violations,
 )
-from placement.refuted import tightened
+from placement.problem.refuted import tightened
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, deal_lpt, fleet_order, tier_of, tiers_by_mask
 from placement.solvers.search_state import SearchState, state_of

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.objectives import GpuCount
-from placement.problem import (
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import (
     Capabilities,
     GpuAssignment,
     Placement,

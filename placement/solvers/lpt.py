@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.problem import Array, PlacementProblem
+from placement.problem.problem import Array, PlacementProblem
 
 _TINY = 1e-9
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from placement.dealing import deal
-from placement.problem import (
+from placement.problem.problem import (
     Capabilities,
     Placement,
     PlacementProblem,
@@ -18,8 +17,9 @@ from placement.problem import (
     relative_gap,
     violations,
 )
-from placement.refuted import refuted_by_rules, tightened
+from placement.problem.refuted import refuted_by_rules, tightened
 from placement.solvers.aggregate import PRICE_STEP, Aggregate, Relaxation
+from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
 from placement.solvers.local_search import improve
 from placement.solvers.packing import pack
@@ -99,7 +99,7 @@ class _Interrupted(Exception):
 class MilpSolver:
     """Proves a bound, then builds a placement down to it.
 
-    1. Linear program over setting counts and classes -> price-list bound (`placement.certify`).
+    1. Linear program over setting counts and classes -> price-list bound (`placement.solvers.certificate`).
     2. Whole GPUs per setting: most headroom at the bound's GPU count, or least cost (`placement.solvers.aggregate`).
     3. Whole class members per GPU near the even split (`placement.solvers.packing`), objective inside.
     4. Members dealt by name, repaired, improved; one GPU more if nothing fits.
@@ -122,7 +122,7 @@ class MilpSolver:
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
-        """See `placement.problem.Solver`.
+        """See `placement.problem.problem.Solver`.
 
         Raises:
             InputError: if a term is not a sum of convex loads.

@@ -21,9 +21,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.classes import ItemClasses
-from placement.problem import PlacementProblem
-from placement.rows import PAD, ColumnRows
+from placement.problem.classes import ItemClasses
+from placement.problem.problem import PlacementProblem
+from placement.problem.rows import PAD, ColumnRows
 from placement.solvers.highs import RowBuilder, solve_linear
 
 Array = NDArray[np.float64]

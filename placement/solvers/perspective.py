@@ -24,10 +24,10 @@ import pyomo.environ as pyo
 from numpy.typing import NDArray
 from pyomo.core.expr.numeric_expr import LinearExpression
 
-from placement.certify import Certificate, fleet_limits
-from placement.classes import ItemClasses
-from placement.problem import PlacementProblem
-from placement.rows import PAD, ColumnRows
+from placement.problem.classes import ItemClasses
+from placement.problem.problem import PlacementProblem
+from placement.problem.rows import PAD, ColumnRows
+from placement.solvers.certificate import Certificate, fleet_limits
 from placement.solvers.highs import LinearModel, RowBuilder
 
 Array = NDArray[np.float64]

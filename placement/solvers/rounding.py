@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.certify import fleet_limits
-from placement.problem import PlacementProblem
+from placement.problem.problem import PlacementProblem
+from placement.solvers.certificate import fleet_limits
 from placement.solvers.highs import LinearModel, LinearResult, solve_linear
 from placement.solvers.perspective import PerspectiveModel
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.problem import Array, GpuAssignment, Placement, PlacementProblem
+from placement.problem.problem import Array, GpuAssignment, Placement, PlacementProblem
 
 #: A facet counts as satisfied up to here; stricter than `violations`, which recomputes sums in another order.
 FEASIBLE = 1e-7

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from placement.problem import GpuAssignment, Placement, PlacementProblem, violations
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, violations
 
 
 def partitions(items: list[int]) -> Iterator[list[list[int]]]:

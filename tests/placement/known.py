@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.objectives import GpuCount, MeanE2E, MeanItl, MeanTtft, TailE2E
-from placement.problem import PlacementProblem, Term
+from placement.problem.objectives import GpuCount, MeanE2E, MeanItl, MeanTtft, TailE2E
+from placement.problem.problem import PlacementProblem, Term
 from tests.placement.synthetic import adapter, option, power_law, problem
 
 SMALL_OPTIONS = (option(8, 8), option(8, 32), option(32, 32))

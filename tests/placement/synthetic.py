@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from placement.objectives import GpuCount, MeanE2E
-from placement.problem import ObjectiveContext, PlacementProblem, Term
-from surrogates.planning import HingeLoad, OptionModel, Polyhedron
-from twin.settings import EngineSetting
-from twin.workload import Adapter, Lengths
+from placement.problem.objectives import GpuCount, MeanE2E
+from placement.problem.problem import ObjectiveContext, PlacementProblem, Term
+from surrogates.model.planning import HingeLoad, OptionModel, Polyhedron
+from twin.server.settings import EngineSetting
+from twin.workload.adapter import Adapter, Lengths
 
 RATE_LIMIT = 20.0
 

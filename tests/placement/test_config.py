@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from placement.config import EngineConfig, config_hash, load_run, with_default_objective
-from twin.config import HardwareConfig, conf_dir
+from twin.config.instantiate import build, check_targets, locate
+from twin.config.schema import bounded, parse
 from twin.errors import InputError
-from twin.instantiate import build, check_targets, locate
-from twin.schema import bounded, parse
+from twin.server.groups import HardwareConfig, conf_dir
 
 CONF = conf_dir()
 #: Groups of other programs.
@@ -156,7 +156,7 @@ def test_foreign_targets_are_refused_before_import(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["twin.files.os.remove", "placement.config.hashlib.sha256", "twin.calibration.yaml.load"]
+    "target", ["twin.files.os.remove", "placement.config.hashlib.sha256", "twin.server.calibration.yaml.load"]
 )
 def test_targets_reached_through_a_project_module_are_refused(target: str) -> None:
     with pytest.raises(InputError, match="defined in"):
@@ -164,7 +164,7 @@ def test_targets_reached_through_a_project_module_are_refused(target: str) -> No
 
 
 @pytest.mark.parametrize(
-    "target", ["placement.nowhere.f", "twin.files.nothing", "placement", "twin.workload.DEFAULT_TTFT_P99_S"]
+    "target", ["placement.nowhere.f", "twin.files.nothing", "placement", "twin.workload.adapter.DEFAULT_TTFT_P99_S"]
 )
 def test_targets_that_are_no_callable(target: str) -> None:
     with pytest.raises(InputError, match="does not exist or is not callable"):
@@ -179,13 +179,16 @@ def test_allowed_module_is_instantiated() -> None:
 
 
 def test_context_fills_what_the_node_leaves_open() -> None:
-    node = {"_target_": "twin.workload.Slo"}
+    node = {"_target_": "twin.workload.adapter.Slo"}
     assert build(node, "slo", ttft_p99_s=2.0, unknown=1).ttft_p99_s == 2.0
     assert build({**node, "ttft_p99_s": 3.0}, "slo", ttft_p99_s=2.0).ttft_p99_s == 3.0
 
 
 def test_nested_nodes_are_built_and_errors_name_their_place() -> None:
-    node = {"_target_": "placement.constraints.Stable", "slo": {"_target_": "twin.workload.Slo", "ttft_p99_s": -1.0}}
+    node = {
+        "_target_": "placement.constraints.Stable",
+        "slo": {"_target_": "twin.workload.adapter.Slo", "ttft_p99_s": -1.0},
+    }
     with pytest.raises(InputError) as caught:
         build(node, "constraint")
     assert caught.value.where == "constraint.slo"

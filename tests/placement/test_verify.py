@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import t as student_t
 
 from placement.constraints import Published, Requirement, Stable
-from placement.problem import GpuAssignment, Placement, violations
-from placement.tightening import tighten
+from placement.problem.problem import GpuAssignment, Placement, violations
+from placement.problem.tightening import tighten
 from placement.verify import TwinVerifier, decide, judge, mean_metrics
 from tests.placement.synthetic import adapter, problem
-from twin.column import Column
+from twin.confidence.sequential import mean_limit
 from twin.errors import InputError
-from twin.sequential import mean_limit
-from twin.settings import EngineSetting
+from twin.server.column import Column
+from twin.server.settings import EngineSetting
 
 COLUMN = Column((adapter("a", 1.0),), EngineSetting("gpu", 8, 8))
 ALPHA = 0.001 / 3

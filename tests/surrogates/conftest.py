@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from surrogates.artifact import Artifact
-from surrogates.dataset import METRICS, DatasetSpec, make_dataset
-from surrogates.features import INDEX, adapter_features
-from surrogates.records import Records, read_records
-from twin.calibration import Calibration, load_calibration
-from twin.column import Column
-from twin.settings import EngineSetting, setting_grid
+from surrogates.model.artifact import Artifact
+from surrogates.model.features import INDEX, adapter_features
+from surrogates.training.dataset import METRICS, DatasetSpec, make_dataset
+from surrogates.training.records import Records, read_records
+from twin.server.calibration import Calibration, load_calibration
+from twin.server.column import Column
+from twin.server.settings import EngineSetting, setting_grid
 
 SLOTS, RANKS = (8, 32, 128), (8, 16)
 
@@ -77,7 +77,7 @@ def column_phi(records: Records) -> np.ndarray:
 @pytest.fixture(scope="session")
 def artifact(records: Records, calibration: Calibration) -> Artifact:
     pytest.importorskip("torch", reason="training needs the extra `train`")
-    from surrogates.train import TrainingOptions, train
+    from surrogates.training.train import TrainingOptions, train
 
     options = TrainingOptions(
         gauges=2, facets=3, hinges=2, perceptrons=2, hidden=6, perceptron_hidden=16, gauge_steps=200, load_steps=150,

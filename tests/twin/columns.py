@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from twin.calibration import load_calibration
-from twin.column import Column
-from twin.settings import EngineSetting
-from twin.workload import Adapter, Lengths
+from twin.server.calibration import load_calibration
+from twin.server.column import Column
+from twin.server.settings import EngineSetting
+from twin.workload.adapter import Adapter, Lengths
 
 LLAMA = load_calibration("llama-3.1-8b-h100-64gb")
 

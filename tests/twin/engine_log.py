@@ -13,8 +13,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.arrivals import Requests
-from twin.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
+from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
+from twin.traffic.arrivals import Requests
 
 
 @dataclass

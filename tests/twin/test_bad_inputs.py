@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.arrivals import Requests
-from twin.calibration import KvCapacityLaw, LoadLaw, calibration_from_dict, load_calibration
-from twin.column import Column
-from twin.comparison import compare
-from twin.confidence import decide_label, decide_limit, estimate
+from twin.confidence.comparison import compare
+from twin.confidence.decide import decide_label, decide_limit, estimate
+from twin.confidence.seeds import runner
 from twin.errors import InputError
-from twin.hardware import GpuType, ModelSpec
-from twin.rules import rules_of
-from twin.seeds import runner
-from twin.settings import EngineSetting
-from twin.simulate import simulate, simulate_many
-from twin.workload import Adapter, Lengths, Slo, Workload
+from twin.server.calibration import KvCapacityLaw, LoadLaw, calibration_from_dict, load_calibration
+from twin.server.column import Column
+from twin.server.hardware import GpuType, ModelSpec
+from twin.server.rules import rules_of
+from twin.server.settings import EngineSetting
+from twin.simulation import simulate, simulate_many
+from twin.traffic.arrivals import Requests
+from twin.workload.adapter import Adapter, Lengths, Slo, Workload
 
 OK = column(4, (0.05,), 4)
 NAN, INF = float("nan"), float("inf")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from placement.batching.closed_loop import Prefill, closed_loop
 from placement.batching.step_times import StepTimes, step_times
-from twin.calibration import load_calibration
+from twin.server.calibration import load_calibration
 
 CALIBRATION = load_calibration("opt-1.3b-h100-64gb")
 REQUESTS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=25)

@@ -1,0 +1,89 @@
+"""From a workload to a `PlacementProblem`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from placement.problem.problem import ObjectiveContext, PlacementProblem, Term
+from placement.problem.replicas import MOST_REPLICAS, compatible, split_hot
+from surrogates.model.planning import PlanningModel
+from twin.errors import InputError
+from twin.server.hardware import GpuType
+from twin.server.settings import EngineSetting
+from twin.workload.adapter import Workload
+
+#: Stock of a GPU type without a count.
+UNLIMITED = 10**6
+
+
+def build_problem(
+    workload: Workload,
+    planning_model: PlanningModel,
+    settings: Sequence[EngineSetting],
+    gpu_types: Sequence[GpuType],
+    terms: Sequence[Term],
+    *,
+    max_gpus: int | None = None,
+    most_replicas: int = MOST_REPLICAS,
+) -> PlacementProblem:
+    """Evaluates features and facets, masks what is incompatible and splits adapters that are too hot.
+
+    An adapter may run under a setting if its rank is at most `max_lora_rank` and, where `pinned_gpu` names a GPU
+    type, the setting is for that type. Other names in `pinned_gpu` are names of single GPUs: adapters with one name
+    share a GPU, and different names mean different GPUs.
+
+    Args:
+        settings: only those that fit into memory (`twin.server.memory.memory_error`).
+        gpu_types: of the settings; `count` limits the stock, `price_per_hour` is the price.
+        max_gpus: most GPUs in total.
+        most_replicas: most shares of one adapter.
+
+    Raises:
+        InputError: nothing to choose from, or settings for an unknown GPU type.
+        InfeasibleError: an adapter that no GPU can serve.
+    """
+    names = tuple(t.name for t in gpu_types)
+    if not settings:
+        raise InputError("no engine setting is left to choose from", where="engine", remedy="allow more settings")
+    unknown = [s for s in settings if s.gpu_type not in names]
+    if unknown:
+        raise InputError(
+            f"setting {unknown[0].label} is for GPU type {unknown[0].gpu_type!r}",
+            where="hardware",
+            remedy=f"the GPU types are: {', '.join(names)}",
+        )
+    if max_gpus is not None and max_gpus < 1:
+        raise InputError(
+            f"max_gpus {max_gpus!r} is not at least 1", where="max_gpus", remedy="leave it out for no limit"
+        )
+    options = tuple(planning_model.option(s) for s in settings)
+    allowed = np.array(
+        [
+            [
+                compatible(a, o) and (a.pinned_gpu is None or a.pinned_gpu not in names or a.pinned_gpu == s.gpu_type)
+                for o, s in zip(options, settings, strict=True)
+            ]
+            for a in workload.adapters
+        ]
+    )
+    items = split_hot(workload.adapters, planning_model, options, allowed, most_replicas=most_replicas)
+    return PlacementProblem(
+        items=items.adapters,
+        item_adapter=items.item_adapter,
+        item_share=items.item_share,
+        phi=items.phi,
+        options=options,
+        allowed=allowed[items.item_adapter],
+        option_type=np.array([names.index(s.gpu_type) for s in settings]),
+        gpu_types=names,
+        stock=np.array([UNLIMITED if t.count is None else t.count for t in gpu_types]),
+        max_gpus=max_gpus,
+        terms=tuple(terms),
+        context=ObjectiveContext(
+            total_rate_req_per_s=workload.total_rate_req_per_s,
+            total_output_tokens_per_s=workload.total_output_tokens_per_s,
+            price={t.name: t.price_per_hour for t in gpu_types},
+        ),
+    )

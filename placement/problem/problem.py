@@ -1,0 +1,283 @@
+"""The placement problem and its answer, free of any solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surrogates.model.planning import HingeLoad, OptionModel
+from twin.server.column import Column
+from twin.workload.adapter import Adapter
+
+Array = NDArray[np.float64]
+Aggregate = Literal["sum", "max"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveContext:
+    """Totals of the workload that turn loads into means.
+
+    Args:
+        total_rate_req_per_s: of all adapters.
+        total_output_tokens_per_s: of all adapters.
+        price: price of one GPU of each type name.
+        rate_feature: index of the planning feature that is the sum of request rates, req/s.
+    """
+
+    total_rate_req_per_s: float
+    total_output_tokens_per_s: float
+    price: dict[str, float]
+    rate_feature: int = 0
+
+
+class Term(Protocol):
+    """One term of an objective, always minimised. See `placement.problem.objectives`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def aggregate(self) -> Aggregate: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
+        """Cost of P columns under one setting, natural units, shape (P,); phi (P, F) are summed features."""
+        ...
+
+    def convex(self, option: OptionModel, context: ObjectiveContext) -> HingeLoad | None:
+        """The same cost as a convex load, or None: then it is not part of a certificate."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementProblem:
+    """Which item goes on which GPU under which option.
+
+    An *item* is an adapter, or one replica of an adapter that is too hot for a single GPU. Arrays: N items,
+    O options (engine settings), F features.
+
+    Args:
+        items: the adapters or shares of adapters to place, rates already split.
+        item_adapter: index of the workload's adapter behind each item, (N,).
+        item_share: share of that adapter's traffic, (N,), sums to 1 per adapter.
+        phi: features of the items, (N, F).
+        options: planning model of each setting.
+        allowed: item i may run under option o, (N, O).
+        option_type: GPU type index of each option, (O,).
+        gpu_types: names of the GPU types.
+        stock: GPUs of each type that may be used, (T,); a large number = as many as needed.
+        max_gpus: most GPUs in total, or None.
+        terms: objective = sum of weight * value / scale; each value aggregated over GPUs.
+        context: totals for the terms.
+        banned: columns refuted by the twin: (option index, item indices); no GPU may hold a superset.
+    """
+
+    items: tuple[Adapter, ...]
+    item_adapter: NDArray[np.int64]
+    item_share: Array
+    phi: Array
+    options: tuple[OptionModel, ...]
+    allowed: NDArray[np.bool_]
+    option_type: NDArray[np.int64]
+    gpu_types: tuple[str, ...]
+    stock: NDArray[np.int64]
+    max_gpus: int | None
+    terms: tuple[Term, ...]
+    context: ObjectiveContext
+    banned: tuple[tuple[int, frozenset[int]], ...] = ()
+
+    @property
+    def replica_groups(self) -> list[list[int]]:
+        """Items that are replicas of one adapter: they must sit on different GPUs."""
+        groups: dict[int, list[int]] = {}
+        for item, adapter in enumerate(self.item_adapter.tolist()):
+            groups.setdefault(adapter, []).append(item)
+        return [g for g in groups.values() if len(g) > 1]
+
+    @property
+    def pin_of(self) -> NDArray[np.int64]:
+        """Number of the single GPU that each item is pinned to, -1 = none, (N,).
+
+        Items with one number share a GPU, items with different numbers do not. A pin that names a GPU type is a
+        matter of `allowed` instead.
+        """
+        names: dict[str, int] = {}
+        pins = [
+            -1 if a.pinned_gpu is None or a.pinned_gpu in self.gpu_types else names.setdefault(a.pinned_gpu, len(names))
+            for a in self.items
+        ]
+        return np.array(pins, dtype=np.int64)
+
+    def convex_cost(self, option: int) -> HingeLoad | None:
+        """weight/scale-weighted sum of the SUM terms of one option as a convex load; None if a term has none."""
+        from surrogates.model.planning import add_loads
+
+        parts = []
+        for term in self.terms:
+            load = term.convex(self.options[option], self.context) if term.aggregate == "sum" else None
+            if load is None:
+                return None
+            parts.append(load.scaled(term.weight / term.scale))
+        return add_loads(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuAssignment:
+    """One GPU: an option and the items on it."""
+
+    option: int
+    items: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A list of GPUs; every item sits on exactly one."""
+
+    gpus: tuple[GpuAssignment, ...]
+
+    def features(self, problem: PlacementProblem) -> Array:
+        """Summed features of each GPU, (G, F)."""
+        return np.stack([problem.phi[list(g.items)].sum(axis=0) for g in self.gpus])
+
+    def columns(self, problem: PlacementProblem) -> list[Column]:
+        return [Column(tuple(problem.items[i] for i in g.items), problem.options[g.option].setting) for g in self.gpus]
+
+
+def evaluate(problem: PlacementProblem, placement: Placement) -> tuple[float, dict[str, float]]:
+    """Objective and natural value of each term under the planning model."""
+    phi = placement.features(problem)
+    values: dict[str, float] = {}
+    total = 0.0
+    for term in problem.terms:
+        costs = np.array(
+            [
+                term.cost(problem.options[g.option], phi[k : k + 1], problem.context)[0]
+                for k, g in enumerate(placement.gpus)
+            ]
+        )
+        value = float(costs.sum() if term.aggregate == "sum" else costs.max())
+        values[term.name] = value
+        total += term.weight * value / term.scale
+    return total, values
+
+
+def violations(problem: PlacementProblem, placement: Placement, tolerance: float = 1e-6) -> list[str]:
+    """Every rule that a placement breaks, in words; empty = feasible under the planning model."""
+    found: list[str] = []
+    seen = np.zeros(len(problem.items), dtype=int)
+    for k, gpu in enumerate(placement.gpus):
+        option = problem.options[gpu.option]
+        for i in gpu.items:
+            seen[i] += 1
+            if not problem.allowed[i, gpu.option]:
+                found.append(f"GPU {k}: {problem.items[i].adapter_id!r} is not allowed under {option.setting.label}")
+        excess = float(option.violation(problem.phi[list(gpu.items)].sum(axis=0)[None])[0])
+        if excess > tolerance:
+            found.append(f"GPU {k}: planning model violated by {excess:.3g} under {option.setting.label}")
+        if sum(problem.items[i].rank > 0 for i in gpu.items) > option.max_adapters:
+            found.append(f"GPU {k}: more than {option.max_adapters} adapters")
+        adapters = problem.item_adapter[list(gpu.items)]
+        if len(set(adapters.tolist())) < len(adapters):
+            found.append(f"GPU {k}: two replicas of one adapter")
+        found += [
+            f"GPU {k}: contains a column that the twin refuted"
+            for option_index, items in problem.banned
+            if option_index == gpu.option and items <= set(gpu.items)
+        ]
+    found += _pin_violations(problem, placement)
+    found += [f"{problem.items[i].adapter_id!r} is placed {seen[i]} times" for i in np.flatnonzero(seen != 1)]
+    used = np.bincount([problem.option_type[g.option] for g in placement.gpus], minlength=len(problem.stock))
+    for t in np.flatnonzero(used > problem.stock):
+        found.append(f"{used[t]} GPUs of type {problem.gpu_types[t]} used, {problem.stock[t]} exist")
+    if problem.max_gpus is not None and len(placement.gpus) > problem.max_gpus:
+        found.append(f"{len(placement.gpus)} GPUs used, at most {problem.max_gpus} allowed")
+    return found
+
+
+def _pin_violations(problem: PlacementProblem, placement: Placement) -> list[str]:
+    """Items pinned to one GPU sit together, items pinned to different GPUs apart."""
+    pins = problem.pin_of
+    found, hosts = [], dict[int, int]()
+    for k, gpu in enumerate(placement.gpus):
+        here = sorted({int(pins[i]) for i in gpu.items if pins[i] >= 0})
+        if len(here) > 1:
+            found.append(f"GPU {k}: adapters pinned to {len(here)} different GPUs")
+        for pin in here:
+            if hosts.setdefault(pin, k) != k:
+                name = problem.items[int((pins == pin).argmax())].pinned_gpu
+                found.append(f"GPUs {hosts[pin]} and {k}: adapters pinned to one GPU, {name!r}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SolveReport:
+    """What a solver returns.
+
+    Args:
+        status: did it work? `feasible`, `infeasible` (proven under the planning model) or `no_solution`.
+        termination: why it stopped.
+        objective: of the placement, objective units; NaN without one.
+        bound: lower bound on the objective for every placement under the planning model; None = none claimed.
+        gap: (objective - bound) / |objective|, or None.
+        details: solver figures for logs and benchmarks (nodes, iterations, headroom, ...).
+    """
+
+    status: Literal["feasible", "infeasible", "no_solution"]
+    termination: Literal["optimal", "gap", "time_limit", "interrupted"]
+    placement: Placement | None
+    objective: float
+    bound: float | None
+    gap: float | None
+    runtime_s: float
+    solver: str
+    details: dict[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a solver supports; asked for something else it refuses before building anything."""
+
+    max_terms: bool = False
+    bound: bool = False
+    stock: bool = True
+    replicas: bool = True
+    banned: bool = True
+    non_convex_terms: bool = False
+
+
+class Solver(Protocol):
+    """One protocol for all solvers."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def solve(
+        self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
+    ) -> SolveReport: ...
+
+
+def relative_gap(objective: float, bound: float | None) -> float | None:
+    """(objective - bound) / |objective|, clipped at 0; None without a bound."""
+    if bound is None or not np.isfinite(objective):
+        return None
+    return max(0.0, (objective - bound) / max(abs(objective), 1e-12))
+
+
+def items_of(problem: PlacementProblem, gpus: Sequence[GpuAssignment]) -> set[int]:
+    """All items on the given GPUs."""
+    return {i for g in gpus for i in g.items}

@@ -1,0 +1,134 @@
+"""All linear rules and convex costs of a problem as dense arrays, exactly scaled.
+
+Facets, hull rows and the adapter count of each option become rows `H_o psi + h_o <= 0` over scaled features `psi`:
+the problem's features plus one that counts adapters (rank > 0). Scales are powers of two, so every number here is
+the problem's number times an exact factor, and what is proven about these rows is proven about the problem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.problem.problem import PlacementProblem
+from surrogates.model.planning import HingeLoad
+from twin.errors import InputError
+
+Array = NDArray[np.float64]
+
+#: What a row is about; `PAD` fills options with fewer rows and never binds.
+PAD, FACET, HULL, COUNT = 0, 1, 2, 3
+ROW_NAMES = {FACET: "feasibility", HULL: "trained range or slot safety", COUNT: "adapters per GPU"}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRows:
+    """Rules and costs of columns. N items, O options, J rows, D = F + 1 scaled features, E hinges.
+
+    Args:
+        psi: features of the items, (N, D); the last one is 1 for adapters and 0 for base-model traffic.
+        H: row coefficients, (O, J, D).
+        h: row constants, (O, J); a column is allowed iff `H[o] @ psi.sum(0) + h[o] <= 0`.
+        kind: PAD, FACET, HULL or COUNT, (O, J).
+        W: hinge coefficients of the weighted objective, (O, E, D).
+        b: hinge constants, (O, E).
+        v: hinge weights, (O, E), >= 0; 0 pads.
+        q: linear cost, (O, D).
+        r: cost of opening a GPU, (O,).
+        feature_scale: psi = phi / feature_scale, (D,).
+    """
+
+    psi: Array
+    H: Array
+    h: Array
+    kind: NDArray[np.int8]
+    W: Array
+    b: Array
+    v: Array
+    q: Array
+    r: Array
+    feature_scale: Array
+
+    @property
+    def cost_is_per_gpu(self) -> bool:
+        """The objective depends only on which GPUs are opened (GPU count or price)."""
+        return not self.v.any() and not self.q.any()
+
+    @property
+    def cost_is_count(self) -> bool:
+        """Every GPU costs the same: the objective is a multiple of the GPU count."""
+        return self.cost_is_per_gpu and bool((self.r == self.r[0]).all() and self.r[0] > 0)
+
+    def excess(self, option: int, psi: Array) -> Array:
+        """Largest scaled row value of columns with summed features psi (P, D), shape (P,); <= 0 = allowed."""
+        return np.asarray((psi @ self.H[option].T + self.h[option]).max(axis=1))
+
+
+def column_rows(problem: PlacementProblem, side: Literal["feasible", "outer"] = "feasible") -> ColumnRows:
+    """Collects and scales the rows.
+
+    Args:
+        side: `feasible` keeps the margin; `outer` takes the facets without it (for `bound_outer`).
+
+    Raises:
+        InputError: if a term of the objective has no convex form, or is not summed over GPUs.
+    """
+    costs = [_cost(problem, o) for o in range(len(problem.options))]
+    slots = np.array([[float(a.rank > 0)] for a in problem.items])
+    feature_scale = _power_of_two(np.append(np.abs(problem.phi).max(axis=0), 1.0))
+    blocks = []
+    for option in problem.options:
+        polyhedron = getattr(option, side)
+        count = np.zeros((1, problem.phi.shape[1] + 1))
+        count[0, -1] = 1.0
+        blocks.append(
+            (
+                np.vstack([_pad_columns(polyhedron.G), _pad_columns(option.hull.G), count]) * feature_scale,
+                np.concatenate([polyhedron.g, option.hull.g, [-float(option.max_adapters)]]),
+                np.repeat([FACET, HULL, COUNT], [len(polyhedron.g), len(option.hull.g), 1]),
+            )
+        )
+    most = max(len(h) for _, h, _ in blocks)
+    O, D = len(blocks), len(feature_scale)
+    H, h, kind = np.zeros((O, most, D)), np.full((O, most), -1.0), np.full((O, most), PAD, dtype=np.int8)
+    for o, (H_o, h_o, kind_o) in enumerate(blocks):
+        size = np.where(h_o != 0, np.abs(h_o), np.abs(H_o).max(axis=1))
+        scale = _power_of_two(size)
+        H[o, : len(h_o)], h[o, : len(h_o)], kind[o, : len(h_o)] = H_o / scale[:, None], h_o / scale, kind_o
+    hinges = max(len(c.b) for c in costs)
+    W, b, v = np.zeros((O, hinges, D)), np.zeros((O, hinges)), np.zeros((O, hinges))
+    for o, cost in enumerate(costs):
+        n = len(cost.b)
+        W[o, :n], b[o, :n], v[o, :n] = _pad_columns(cost.W) * feature_scale, cost.b, cost.v
+    q = np.stack([np.append(c.q, 0.0) for c in costs]) * feature_scale
+    r = np.array([c.r for c in costs])
+    return ColumnRows(np.hstack([problem.phi, slots]) / feature_scale, H, h, kind, W, b, v, q, r, feature_scale)
+
+
+def _cost(problem: PlacementProblem, option: int) -> HingeLoad:
+    load = problem.convex_cost(option)
+    if load is None:
+        names = [t.name for t in problem.terms if t.aggregate != "sum" or _has_no_form(problem, option, t.name)]
+        raise InputError(
+            f"objective term {', '.join(names)} has no convex form summed over GPUs: no bound can be computed",
+            where="objective",
+            remedy="use a solver without a bound for it (solver=greedy or solver=cpsat), or leave the term out",
+        )
+    return load
+
+
+def _has_no_form(problem: PlacementProblem, option: int, name: str) -> bool:
+    return any(t.name == name and t.convex(problem.options[option], problem.context) is None for t in problem.terms)
+
+
+def _pad_columns(matrix: Array) -> Array:
+    """Adds a zero coefficient for the adapter count."""
+    return np.hstack([matrix, np.zeros((len(matrix), 1))])
+
+
+def _power_of_two(size: Array) -> Array:
+    """Nearest power of two of each positive number, 1 for zeros: dividing by it is exact."""
+    return np.asarray(np.exp2(np.round(np.log2(np.where(size > 0, size, 1.0)))))

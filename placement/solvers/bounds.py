@@ -1,0 +1,40 @@
+"""What no placement beats: bounds of the planning model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from placement.problem.objectives import GpuCount, relaxed_terms
+from placement.problem.problem import PlacementProblem
+from placement.solvers.aggregate import Aggregate
+
+
+def prove_bound(problem: PlacementProblem, time_limit_s: float, *, refinements: int = 1) -> float | None:
+    """Lower bound for every placement under the problem's facets, from the price list; None if there is none.
+
+    Args:
+        refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
+    """
+    terms = relaxed_terms(problem.terms)
+    relaxed = replace(problem, terms=terms)
+    if any(t.aggregate != "sum" or t.convex(o, problem.context) is None for t in terms for o in problem.options):
+        return None
+    aggregate = Aggregate(relaxed)
+    aggregate.prove(time_limit_s, refinements=refinements)
+    return aggregate.bound
+
+
+def certified_minimum(problem: PlacementProblem, time_limit_s: float) -> int | None:
+    """Fewest GPUs that any placement needs under the planning model; None if that could not be proven."""
+    price = dict.fromkeys(problem.context.price, 1.0)
+    counted = replace(
+        problem, terms=(GpuCount(),), context=replace(problem.context, price=price), max_gpus=None, banned=()
+    )
+    bound = prove_bound(counted, time_limit_s)
+    return None if bound is None else max(1, math.ceil(bound - 1e-6))
+
+
+def outer(problem: PlacementProblem) -> PlacementProblem:
+    """The optimistic side: facets without the margin."""
+    return replace(problem, options=tuple(replace(o, feasible=o.outer) for o in problem.options), banned=())

@@ -1,0 +1,47 @@
+"""One kernel, always step by step: recording changes nothing, and what is recorded adds up to the figures.
+
+There are no macro-steps to compare with a step-by-step mode; the engine that skips nothing and is compared with the
+kernel request by request is `tests.twin.engine.reference_engine` (`test_kernel.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.twin.columns import LLAMA, column
+from twin.engine.kernel import TRACE_COLUMNS
+from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
+from twin.simulation import SimulationResult, simulate
+
+BUSY = column(40, (0.6, 0.2, 0.05), 16)
+SECONDS = 240.0
+
+
+def bare(result: SimulationResult) -> dict[str, object]:
+    """Everything but what was recorded, arrays as bytes."""
+    values = {name: getattr(result, name) for name in result.__slots__ if name not in ("trace", "events")}
+    return {name: v.tobytes() if isinstance(v, np.ndarray) else v for name, v in values.items()}
+
+
+@pytest.mark.parametrize("rules", [VLLM_0_8, VLLM_0_32], ids=lambda r: r.name)
+def test_recording_every_step_changes_no_figure(rules: EngineRules) -> None:
+    plain = simulate(BUSY, LLAMA, horizon_s=SECONDS, rules=rules)
+    traced = simulate(BUSY, LLAMA, horizon_s=SECONDS, rules=rules, trace_steps=30_000)
+    logged = simulate(BUSY, LLAMA, horizon_s=SECONDS, rules=rules, trace_steps=30_000, events=9_000_000)
+    assert len(plain.trace) == len(plain.events) == 0
+    assert len(traced.trace) == traced.steps > 1000 and len(logged.events) > traced.steps
+    assert bare(plain) == bare(traced) == bare(logged)
+
+
+@pytest.mark.parametrize("rules", [VLLM_0_8, VLLM_0_32], ids=lambda r: r.name)
+def test_steps_add_up_to_the_figures(rules: EngineRules) -> None:
+    result = simulate(BUSY, LLAMA, horizon_s=SECONDS, rules=rules, trace_steps=30_000)
+    columns = {name: result.trace[:, i] for i, name in enumerate(TRACE_COLUMNS)}
+    assert columns["duration_s"].sum() == pytest.approx(result.busy_s)
+    assert columns["loads"].sum() == result.loads
+    assert columns["decodes"].sum() == pytest.approx(result.step_features[1])
+    assert columns["prompt_tokens"].sum() == pytest.approx(result.step_features[2])
+    for name in ("running", "waiting"):
+        mean = columns[name] @ columns["duration_s"] / SECONDS
+        assert mean == pytest.approx(result.row[name]) == pytest.approx(getattr(result, f"{name}_series").mean())

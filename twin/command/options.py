@@ -1,0 +1,235 @@
+"""The configuration of `python -m twin` as checked objects; Hydra's containers end here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from twin.config.instantiate import build, check_targets
+from twin.config.schema import bounded, parse, top_level
+from twin.errors import InputError
+from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.workload.adapter import DEFAULT_TTFT_P99_S, Slo
+from twin.workload.selection import Selection, select
+
+if TYPE_CHECKING:
+    from twin.server.calibration import Calibration
+    from twin.server.settings import EngineSetting
+    from twin.workload.adapter import Workload
+
+GROUPS = ("workload", "model", "hardware", "calibration", "engine", "constraint", "adapters")
+#: What `conf/constraint` instantiates in the main job -> rule of `twin.figures.health`.
+RULE_OF = {"placement.constraints.Stable": "stable", "placement.constraints.Published": "published"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """`conf/engine` with one value each: vLLM's flags of the server."""
+
+    max_loras: int = bounded(1, 4096, unit="slots")
+    max_lora_rank: int = bounded(1, 512)
+    max_num_seqs: int = bounded(1, 65536, default=2048, unit="requests")
+    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
+    block_size: int = bounded(1, 1024, default=16, unit="tokens")
+    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
+    servers_per_gpu: int = bounded(1, 64, default=1)
+    max_model_len: int | None = bounded(1, default=None, unit="tokens")
+    max_cpu_loras: int | None = bounded(1, default=None, unit="adapters")
+    async_scheduling: bool | None = None
+    version: str | None = None
+
+    def setting(self, gpu_type: str) -> EngineSetting:
+        from twin.server.settings import EngineSetting
+
+        if self.servers_per_gpu != 1:
+            raise InputError(
+                f"engine.servers_per_gpu = {self.servers_per_gpu}: a server simulated here has the GPU to itself",
+                where="engine.servers_per_gpu",
+                remedy="use servers_per_gpu=1",
+            )
+        flags = {name: getattr(self, name) for name in self.__slots__ if name != "version"}
+        return EngineSetting(gpu_type=gpu_type, **flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One entry of `failures`: a GPU that is away from `at_s` to `back_s` (None: for ever).
+
+    Its requests start again elsewhere `detect_s` later.
+    """
+
+    gpu: int = bounded(0, 1_000_000)
+    at_s: float = bounded(0, unit="seconds")
+    back_s: float | None = bounded(0, default=None, above=True, unit="seconds")
+    detect_s: float = bounded(0, default=0.0, unit="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Keys of `conf/twin.yaml` outside the groups."""
+
+    placement: str | None = None
+    router: Literal["shares", "least_loaded"] = "shares"
+    failures: tuple[Any, ...] = ()
+    rate_scale: float = bounded(0, 1e6, default=1.0, above=True)
+    horizon_s: float = bounded(0, 31_536_000, default=3600.0, above=True, unit="seconds")
+    seed: int = bounded(0, 99_999, default=0)
+    seeds: int | tuple[int, ...] = bounded(0, 1_000_000, default=1)
+    threads: int = bounded(1, 256, default=2, unit="threads")
+    json: bool = False
+    adapters_csv: bool = False
+    plot: bool = False
+    chrome_trace: bool = False
+    trace_from_s: float = bounded(0, default=600.0, unit="seconds")
+    trace_for_s: float = bounded(0, 3600, default=20.0, above=True, unit="seconds")
+    require_healthy: bool = False
+    allow_modules: tuple[str, ...] = ()
+    debug: bool = False
+
+    def all_seeds(self) -> tuple[int, ...]:
+        """Seeds of the simulations, in order."""
+        if not isinstance(self.seeds, int):
+            if not self.seeds:
+                raise InputError("seeds is empty", where="seeds", remedy="give a number, or a list such as [0,1,2]")
+            return tuple(dict.fromkeys(self.seeds))
+        if not 1 <= self.seeds <= 1000:
+            raise InputError(
+                f"seeds = {self.seeds} simulations are not between 1 and 1000",
+                where="seeds",
+                remedy="seeds=5 simulates five times, 'seeds=[7]' with seed 7",
+            )
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """By which rule a server counts as healthy."""
+
+    rule: str
+    ttft_slo_s: float = DEFAULT_TTFT_P99_S
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Everything that `python -m twin` needs, checked and built.
+
+    Args:
+        workload: what the server gets; with a placement all of it.
+        setting: the server's; not used with a placement.
+        placement: file of the placement to simulate instead.
+        config: the plain configuration, for the provenance.
+    """
+
+    workload: Workload
+    calibration: Calibration
+    setting: EngineSetting
+    judge: Judge
+    options: Options
+    failures: tuple[Failure, ...]
+    placement: Path | None
+    config: dict[str, Any]
+
+
+def load_command(config: dict[str, Any]) -> Command:
+    """Checks a configuration and builds its parts; cheap parts first.
+
+    Raises:
+        InputError: anything that does not exist, does not fit, or is out of range.
+    """
+    options = top_level(Options, config, GROUPS)
+    options.all_seeds()
+    _check_trace_window(options)
+    check_targets({k: v for k, v in config.items() if k != "constraint"}, options.allow_modules)
+    model = parse(ModelConfig, config["model"], "model")
+    hardware = parse(HardwareConfig, config["hardware"], "hardware")
+    engine = parse(ServerConfig, _single_values(config["engine"]), "engine")
+    selection = parse(Selection, config["adapters"], "adapters")
+    failures = tuple(parse(Failure, f, f"failures[{i}]") for i, f in enumerate(options.failures))
+    placement = None if options.placement is None else Path(options.placement).expanduser()
+    _check_fleet(placement, failures, options, selection)
+    calibration = matching_calibration(config["calibration"], model, hardware, engine.version)
+    workload: Workload = build(config["workload"], "workload", options.allow_modules, seed=options.seed)
+    workload = select(workload, selection, seed=options.seed)
+    if options.rate_scale != 1:
+        note = f"All request rates times {options.rate_scale:g}."
+        workload = replace(workload.scaled(options.rate_scale), notes=(*workload.notes, note))
+    # Last: the thresholds come with the compiled twin.
+    judge = _judge(config["constraint"])
+    return Command(
+        workload=workload,
+        calibration=calibration,
+        setting=engine.setting(hardware.name),
+        judge=judge,
+        options=options,
+        failures=failures,
+        placement=placement,
+        config=config,
+    )
+
+
+def _single_values(engine: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key, value in engine.items():
+        if isinstance(value, (list, tuple)):
+            first = value[len(value) // 2] if value else 32
+            raise InputError(
+                f"engine.{key} = {list(value)} is a grid; the twin simulates one server with one value",
+                where=f"engine.{key}",
+                remedy=f"give engine.{key}={first}, or sweep: -m engine.{key}={','.join(map(str, value))}",
+            )
+    return engine
+
+
+def _judge(node: Mapping[str, Any]) -> Judge:
+    """The rule's name and the TTFT promise; the thresholds are those of `twin.figures.health`."""
+    from twin.figures.health import MAX_ADAPTER_LATE_SHARE, MAX_LATE_SHARE
+
+    target = node.get("_target_")
+    if target not in RULE_OF:
+        raise InputError(
+            f"constraint {target!r} is not one that the twin judges by",
+            where="constraint",
+            remedy="choose constraint=stable or constraint=published",
+        )
+    for key, fixed in (("late_share", MAX_LATE_SHARE), ("adapter_late_share", MAX_ADAPTER_LATE_SHARE)):
+        if node.get(key, fixed) != fixed:
+            raise InputError(
+                f"constraint.{key} = {node[key]!r} differs from {fixed}, which the twin's verdict uses",
+                where=f"constraint.{key}",
+                remedy="leave it out; metrics.json has late_fraction and adapter_late_fraction to judge by",
+            )
+    slo = node.get("slo")
+    values = {k: v for k, v in slo.items() if k != "_target_"} if isinstance(slo, Mapping) else slo
+    promise = parse(Slo, values, "constraint.slo") if values is not None else Slo()
+    return Judge(RULE_OF[target], promise.ttft_p99_s)
+
+
+def _check_trace_window(options: Options) -> None:
+    if options.chrome_trace and options.trace_from_s >= options.horizon_s:
+        raise InputError(
+            f"trace_from_s = {options.trace_from_s:g} lies beyond horizon_s = {options.horizon_s:g}",
+            where="trace_from_s",
+            remedy="start the trace within the simulated window, e.g. trace_from_s=0",
+        )
+
+
+def _check_fleet(placement: Path | None, failures: tuple[Failure, ...], options: Options, selection: Selection) -> None:
+    if placement is None:
+        if failures or options.router != "shares":
+            key = "failures" if failures else "router"
+            raise InputError(f"{key} is given without a placement", where=key, remedy="add placement=placement.json")
+        return
+    if not selection.everything:
+        raise InputError(
+            "adapters.* selects adapters for one server, a placement says itself where each adapter is",
+            where="adapters",
+            remedy="leave adapters.* or placement out",
+        )
+    for index, failure in enumerate(failures):
+        if failure.back_s is not None and failure.back_s <= failure.at_s:
+            raise InputError(
+                f"failures[{index}]: back_s {failure.back_s:g} is not after at_s {failure.at_s:g}",
+                where=f"failures[{index}]",
+                remedy="give the time at which the GPU serves again, or leave back_s out for never",
+            )

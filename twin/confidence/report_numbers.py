@@ -1,0 +1,69 @@
+"""Figures over several simulations: means, intervals, and the way a report writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from twin.confidence.sequential import mean_interval
+
+#: Error probability of the intervals that reports show.
+INTERVAL_ERROR = 0.05
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every figure over the simulations."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def intervals(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]] | None:
+    """95 % Student-t intervals of the means; None for a single simulation, NaN where a figure is not known."""
+    if len(rows) < 2:
+        return None
+    return {name: list(mean_interval(np.array([row[name] for row in rows]), INTERVAL_ERROR)) for name in rows[0]}
+
+
+def finite(value: Any) -> Any:
+    """Plain JSON values: NaN and infinities become null, NumPy scalars Python's, also inside containers."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits; `-` for what is not known."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    text = f"{value:.{digits}g}"
+    return f"{value:.1g}" if "e" in text else text
+
+
+def small(value: float | None) -> str:
+    """As `number`, for figures whose third decimal says nothing (requests in a queue)."""
+    return "0.00" if value is not None and abs(value) < 0.005 else number(value)
+
+
+def percent(value: float | None) -> str:
+    """`97.3 %`; a digit more below 0.1 % and above 99.9 %, where the rest would vanish."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value in (0, 1):
+        return f"{100 * value:.0f} %"
+    if 0 < value < 0.00005:
+        return "below 0.01 %"
+    if 0.99995 <= value < 1:
+        return "above 99.99 %"
+    return f"{100 * value:.{1 if 0.001 <= value < 0.9995 else 2}f} %"

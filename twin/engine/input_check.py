@@ -1,0 +1,97 @@
+"""Checks of what is handed to a simulation: its numbers, and requests that were not drawn here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.errors import InputError
+from twin.traffic.arrivals import Requests
+from twin.workload.adapter import Adapter
+
+
+def check_numbers(
+    *, horizon_s: float, seed: int, time_scale: float, client_ports: int, trace_steps: int, events: int
+) -> None:
+    """Raises `InputError` for numbers that no simulation can have; arguments as in `twin.simulation.simulate`."""
+    check_seconds("horizon_s", horizon_s, "use 3600")
+    if not (math.isfinite(time_scale) and time_scale > 0):
+        raise InputError(f"time_scale {time_scale!r} is not a positive number", remedy="1.0 leaves the law as it is")
+    for name, count, remedy in (
+        ("seed", seed, "use e.g. 0"),
+        ("client_ports", client_ports, "0 = no limit"),
+        ("trace_steps", trace_steps, "0 records nothing"),
+        ("events", events, "0 records nothing"),
+    ):
+        if not math.isfinite(count) or count != int(count) or count < 0:
+            raise InputError(f"{name} {count!r} is not a whole number >= 0", remedy=remedy)
+
+
+def check_seconds(name: str, value: float, remedy: str) -> None:
+    """Raises `InputError` for a time that is not finite and positive."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} {value!r} is not a positive number of seconds", remedy=remedy)
+
+
+def check_lengths(adapters: Sequence[Adapter], *, longest: int) -> None:
+    """Raises `InputError` where the mean request is longer than any may be: nearly all would be cut."""
+    for adapter in adapters:
+        for side, lengths in (("prompt", adapter.prompt_tokens), ("output", adapter.output_tokens)):
+            if lengths.mean >= longest:
+                raise InputError(
+                    f"adapter {adapter.adapter_id!r}: mean {side} length {lengths.mean!r} is not below max_model_len "
+                    f"{longest}",
+                    remedy="raise engine.max_model_len, or give the lengths that clients may send",
+                )
+
+
+def check_requests(requests: Requests, adapters: Sequence[Adapter], *, longest: int) -> None:
+    """Raises `InputError` for requests that an engine would refuse or that name unknown adapters.
+
+    Args:
+        longest: most tokens of a request, prompt and output (`max_model_len`).
+    """
+    n = len(requests)
+    for name in ("adapter", "prompt", "cached", "output"):
+        size = len(getattr(requests, name))
+        if size != n:
+            raise InputError(f"requests have {n} arrival times, but {size} values of {name}", remedy="give one each")
+    if n == 0:
+        return
+    prompt, output = requests.prompt.astype(np.int64), requests.output.astype(np.int64)
+
+    def refuse(wrong: NDArray[np.bool_], name: str, values: NDArray[np.generic], problem: str, remedy: str) -> None:
+        if wrong.any():
+            r = int(np.flatnonzero(wrong)[0])
+            raise InputError(
+                f"request {r}: {name} {values[r].item()!r} {problem}",
+                where=f"{int(wrong.sum())} of {n} requests",
+                remedy=remedy,
+            )
+
+    arrival = requests.arrival_s
+    refuse(
+        ~(np.isfinite(arrival) & (arrival >= 0)), "arrival", arrival, "s is not a time >= 0",
+        "count seconds from the start of the window",
+    )  # fmt: skip
+    refuse(
+        np.append(False, np.diff(arrival) < 0), "arrival", arrival, "s is before that of the request ahead of it",
+        "sort the requests by arrival",
+    )  # fmt: skip
+    refuse(
+        (requests.adapter < 0) | (requests.adapter >= len(adapters)), "adapter", requests.adapter,
+        f"is not one of the column's {len(adapters)}", "use indices into the column's adapters",
+    )  # fmt: skip
+    refuse(prompt < 1, "prompt", prompt, "is not a number of tokens >= 1", "leave out empty requests")
+    refuse(output < 1, "output", output, "is not a number of tokens >= 1", "leave out requests without output")
+    refuse(
+        (requests.cached < 0) | (requests.cached >= prompt), "cached", requests.cached,
+        "tokens of the prompt is not between 0 and its length (exclusive)", "the last token is always computed",
+    )  # fmt: skip
+    refuse(
+        prompt + output > longest, "length", prompt + output, f"tokens is beyond max_model_len {longest}",
+        "cut the requests as the server does, or raise engine.max_model_len",
+    )  # fmt: skip

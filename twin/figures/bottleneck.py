@@ -1,0 +1,220 @@
+"""What limits a server: measured facts of a simulation, and a sentence about them.
+
+Whenever requests wait after a step has been scheduled, the scan of the waiting queue ended for one reason
+(`SimulationResult.blocked_s`): the token budget of the step was used up, all adapter slots were held by other
+adapters, KV blocks ran out, or `max_num_seqs` requests were running. The share of time of each reason says what holds
+requests back; where the step time goes says what makes tokens slow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.confidence.report_numbers import percent
+from twin.engine.kernel import GATED, KV_FULL, SCAN, SEQS_FULL, TRACE_COLUMNS
+from twin.server.calibration import Calibration
+from twin.server.column import Column
+from twin.server.memory import kv_cache_tokens, memory_error
+from twin.server.settings import DEFAULT_MAX_LORAS, EngineSetting
+from twin.simulation import SimulationResult
+
+#: Requests that wait less of the time than this are held back by nothing worth a name.
+SELDOM = 0.02
+#: A second reason is named from this share of the waiting time on.
+ALSO = 0.2
+#: Values that vLLM accepts for `max_lora_rank`.
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """Shares of the window, 0..1, and peaks; means over the simulations that they come from.
+
+    Args:
+        busy: the engine computes.
+        waiting: requests wait although a step was just scheduled; the sum of the next four.
+        token_budget: ... because `max_num_batched_tokens` was used up.
+        adapter_slots: ... because `max_loras` other adapters held the slots.
+        kv_cache: ... because no KV blocks were free for the next request, or a running one had just been preempted.
+        max_num_seqs: ... because so many requests were running.
+        slots_held: all `max_loras` slots are held by requests in the batch.
+        kv_peak: largest share of the KV blocks in use.
+        running_peak, adapters_peak: most requests running, most distinct adapters in a step.
+        tokens_per_step: decoded and prompt tokens, mean over steps.
+        step_ms: mean duration of a step, and what it is made of (times of the step-time law): `fixed` is what an
+            empty step costs, `decode`, `prompt` and `kv` grow with the batch, `lora` is the adapters' computation,
+            `loads` copies adapters, `scheduler` is the cost of long queues.
+    """
+
+    busy: float
+    waiting: float
+    token_budget: float
+    adapter_slots: float
+    kv_cache: float
+    max_num_seqs: float
+    slots_held: float
+    kv_peak: float
+    running_peak: float
+    adapters_peak: float
+    tokens_per_step: float
+    step_ms: float
+    fixed_ms: float
+    decode_ms: float
+    prompt_ms: float
+    kv_ms: float
+    lora_ms: float
+    loads_ms: float
+    scheduler_ms: float
+
+    def reasons(self) -> list[tuple[str, float]]:
+        """Why requests waited, the longest share first."""
+        names = ("token_budget", "adapter_slots", "kv_cache", "max_num_seqs")
+        return sorted(((n, getattr(self, n)) for n in names), key=lambda item: -item[1])
+
+    @property
+    def limit(self) -> str:
+        """Name of what holds requests back most, or `none`."""
+        return "none" if self.waiting < SELDOM else self.reasons()[0][0]
+
+
+def _step_parts_ms(features: NDArray[np.float64], law: NDArray[np.float64]) -> dict[str, float]:
+    """Total milliseconds of the law's terms, in the groups of `Bottleneck`."""
+    # Feature i belongs to the coefficient of the same index.
+    ms = features * law[: len(features)]
+    return {
+        "fixed_ms": ms[0],
+        "decode_ms": ms[1],
+        "prompt_ms": ms[2] + ms[4] + ms[5],
+        "kv_ms": ms[3],
+        "lora_ms": ms[6:15].sum(),
+        "scheduler_ms": ms[15] + ms[16],
+    }
+
+
+def bottleneck(result: SimulationResult, column: Column, calibration: Calibration, total_blocks: int) -> Bottleneck:
+    """The facts of one simulation; peaks come from its step trace, which must not be empty if steps were made."""
+    horizon, steps = result.horizon_s, max(1, result.steps)
+    trace = {name: result.trace[:, i] for i, name in enumerate(TRACE_COLUMNS)}
+    duration = trace["duration_s"]
+    held = trace["adapters"] >= column.setting.max_loras
+    parts = _step_parts_ms(result.step_features, calibration.step.as_array())
+    made = max(1.0, float(result.step_features[0]))
+    # A step that preempted admits nobody: `blocked_s` counts it with those that ended at the token budget.
+    preempting = (trace["preemptions"] > 0) & (trace["waiting"] > 0)
+    preempting_s = min(float(duration[preempting].sum()), float(result.blocked_s[SCAN]))
+
+    def peak(values: NDArray[np.float64]) -> float:
+        return float(values.max()) if len(values) else 0.0
+
+    return Bottleneck(
+        busy=result.busy_s / horizon,
+        waiting=float(result.blocked_s.sum()) / horizon,
+        token_budget=(float(result.blocked_s[SCAN]) - preempting_s) / horizon,
+        adapter_slots=float(result.blocked_s[GATED]) / horizon,
+        kv_cache=(float(result.blocked_s[KV_FULL]) + preempting_s) / horizon,
+        max_num_seqs=float(result.blocked_s[SEQS_FULL]) / horizon,
+        slots_held=float(duration[held].sum()) / horizon,
+        kv_peak=peak((total_blocks - trace["free_blocks"]) / total_blocks),
+        running_peak=peak(trace["running"]),
+        adapters_peak=peak(trace["adapters"]),
+        tokens_per_step=float(result.step_features[1] + result.step_features[2]) / made,
+        step_ms=1000 * result.busy_s / steps,
+        loads_ms=1000 * (result.load_s + result.disk_s) / steps,
+        **{name: float(total) / made for name, total in parts.items()},
+    )
+
+
+def mean_bottleneck(facts: Sequence[Bottleneck]) -> Bottleneck:
+    """Mean over simulations."""
+    return Bottleneck(**{f.name: math.fsum(getattr(b, f.name) for b in facts) / len(facts) for f in fields(Bottleneck)})
+
+
+_WAITED_FOR = {
+    "token_budget": "for room in the step: its {0.max_num_batched_tokens} tokens (max_num_batched_tokens) were used up",
+    "adapter_slots": "for one of the {0.max_loras} adapter slots (max_loras), all held by other adapters",
+    "kv_cache": "for KV cache memory",
+    "max_num_seqs": "because {0.max_num_seqs} requests (max_num_seqs) were running",
+}
+_TITLE = {
+    "none": "nothing",
+    "token_budget": "compute (tokens a step)",
+    "adapter_slots": "adapter slots",
+    "kv_cache": "KV cache memory",
+    "max_num_seqs": "max_num_seqs",
+}
+
+
+def title(limit: str) -> str:
+    """A few words for a table."""
+    return _TITLE[limit]
+
+
+def explained(facts: Bottleneck, setting: EngineSetting) -> str:
+    """What limits the server, in a sentence or two."""
+    if facts.limit == "none":
+        use, name = max(
+            (facts.kv_peak, "the KV cache"),
+            (facts.adapters_peak / setting.max_loras, "max_loras"),
+            (facts.running_peak / setting.max_num_seqs, "max_num_seqs"),
+        )
+        return (
+            f"Nothing holds requests back: they had to wait in {percent(facts.waiting)} of the time. Closest to its "
+            f"limit came {name}, at most {percent(use)} used; the engine computed {percent(facts.busy)} of the time."
+        )
+    (first, share), *others = facts.reasons()
+    text = f"Limited by {title(first)}: in {percent(share)} of the time requests waited {_WAITED_FOR[first]}".format(
+        setting
+    )
+    for name, also in others:
+        if also >= ALSO * facts.waiting and also >= SELDOM:
+            text += f"; in {percent(also)} {_WAITED_FOR[name]}".format(setting)
+    return f"{text}."
+
+
+def advice(facts: Bottleneck, column: Column, calibration: Calibration) -> str:
+    """The next setting worth a simulation, with the KV cache that it would have; empty if there is none to name.
+
+    Arithmetic on the memory law, not a promise.
+    """
+    setting = column.setting
+    if facts.limit == "adapter_slots":
+        more = [slots for slots in DEFAULT_MAX_LORAS if slots > setting.max_loras]
+        slots = more[0] if more else 2 * setting.max_loras
+        cached = None if setting.max_cpu_loras is None else max(slots, setting.max_cpu_loras)
+        other = replace(setting, max_loras=slots, max_cpu_loras=cached)
+        if memory_error(other, calibration) is None:
+            return f"engine.max_loras={other.max_loras}, {_cache_text(other, setting, calibration)}"
+        return f"fewer adapters on this server: {other.max_loras} slots would not leave enough memory"
+    if facts.limit == "kv_cache":
+        return _less_memory_for_slots(facts, column, calibration)
+    if facts.limit == "max_num_seqs":
+        return f"engine.max_num_seqs={min(2 * setting.max_num_seqs, setting.max_num_batched_tokens)}"
+    if facts.limit == "token_budget":
+        budget = 2 * setting.max_num_batched_tokens
+        return f"fewer requests (rate_scale, adapters.take), or engine.max_num_batched_tokens={budget} (longer steps)"
+    return ""
+
+
+def _less_memory_for_slots(facts: Bottleneck, column: Column, calibration: Calibration) -> str:
+    """Slots or rank that nobody uses, given to the KV cache."""
+    setting = column.setting
+    ranks = [a.rank for a in column.adapters if a.rank > 0]
+    rank = next((r for r in LORA_RANKS if r >= max(ranks, default=1)), setting.max_lora_rank)
+    if rank < setting.max_lora_rank:
+        other = replace(setting, max_lora_rank=rank)
+        return f"engine.max_lora_rank={rank}, enough for these adapters, {_cache_text(other, setting, calibration)}"
+    fewer = [slots for slots in DEFAULT_MAX_LORAS if facts.adapters_peak <= slots < setting.max_loras]
+    if fewer:
+        other = replace(setting, max_loras=fewer[0])
+        return f"engine.max_loras={fewer[0]}, never more were in use, {_cache_text(other, setting, calibration)}"
+    return "fewer requests (rate_scale, adapters.take), shorter ones, or a GPU with more memory"
+
+
+def _cache_text(other: EngineSetting, setting: EngineSetting, calibration: Calibration) -> str:
+    tokens, now = kv_cache_tokens(other, calibration), kv_cache_tokens(setting, calibration)
+    return f"which leaves {tokens:,} KV tokens instead of {now:,}"

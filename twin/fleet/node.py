@@ -1,0 +1,109 @@
+"""A server of a fleet while it is simulated: its engine from one start to its death, and what it was sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.engine import kernel
+from twin.engine.engine import add_request
+from twin.engine.kernel import EngineState, Limits, advance
+from twin.engine.play import engine_of
+from twin.errors import InputError
+from twin.server.calibration import Calibration
+from twin.server.settings import EngineSetting
+from twin.traffic.arrivals import Requests
+from twin.workload.adapter import Adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One vLLM server (one GPU) and what it holds.
+
+    Args:
+        shares: share of an adapter's requests by adapter id, > 0; over all servers they add up to 1.
+    """
+
+    name: str
+    setting: EngineSetting
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A server that dies at `at_s` and serves again from `back_s` on (infinity: never).
+
+    Args:
+        server: index into the fleet's servers.
+        detect_s: time until the router notices and sends its requests elsewhere.
+    """
+
+    server: int
+    at_s: float
+    back_s: float = math.inf
+    detect_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.at_s) and self.at_s >= 0 and self.back_s > self.at_s and self.detect_s >= 0):
+            raise InputError(
+                f"failure of server {self.server} at {self.at_s!r} s, back at {self.back_s!r} s, detected after "
+                f"{self.detect_s!r} s is not possible",
+                remedy="0 <= at_s < back_s and detect_s >= 0",
+            )
+
+
+@dataclass(slots=True)
+class Life:
+    """A server from one start to its death: its engine, and which requests of the fleet it was sent."""
+
+    engine: EngineState
+    sent: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Node:
+    """A server while it is simulated."""
+
+    server: Server
+    adapters: tuple[Adapter, ...]
+    local: dict[int, int]
+    calibration: Calibration
+    limits: Limits
+    walk: NDArray[np.int32]
+    capacity: int
+    longest_output: int
+    life: Life | None = None
+    lives: list[Life] = field(default_factory=list)
+
+    def start(self, now_s: float) -> None:
+        nothing = Requests(np.empty(0), *(np.empty(0, np.int32) for _ in range(4)))
+        engine = engine_of(
+            nothing, self.adapters, self.server.setting, self.calibration, self.limits, walk=self.walk,
+            capacity=self.capacity, longest_output=self.longest_output,
+        )  # fmt: skip
+        engine.x[kernel.NOW] = engine.x[kernel.GPU_END] = now_s
+        self.life = Life(engine)
+        self.lives.append(self.life)
+
+    def send(self, r: int, now_s: float, requests: Requests) -> None:
+        assert self.life is not None
+        self.life.sent.append(r)
+        add_request(
+            self.life.engine, arrival_s=now_s, adapter=self.local[int(requests.adapter[r])],
+            prompt=int(requests.prompt[r]), cached=int(requests.cached[r]), output=int(requests.output[r]),
+        )  # fmt: skip
+
+    def advance(self, until_s: float) -> None:
+        if self.life is not None:
+            advance(self.limits, self.life.engine, until_s)
+
+    def load(self) -> tuple[int, int]:
+        """Requests in the system; among equals the server that was sent fewer is less loaded."""
+        assert self.life is not None
+        n = self.life.engine.n
+        in_system = n[kernel.N_RUNNING] + n[kernel.N_WAITING] + n[kernel.N_KNOWN] - n[kernel.N_UPCOMING]
+        return int(in_system), len(self.life.sent)

@@ -1,0 +1,74 @@
+"""Groups of the configuration that every command reads: base model, hardware, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twin.config.schema import bounded
+from twin.errors import InputError
+from twin.server.hardware import GIB
+
+if TYPE_CHECKING:
+    from twin.server.calibration import Calibration
+
+
+def conf_dir() -> Path:
+    """Folder of the shipped configuration."""
+    return Path(__file__).resolve().parent.parent.parent / "conf"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """`conf/model`: the base model."""
+
+    name: str
+    weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareConfig:
+    """`conf/hardware`: one GPU type."""
+
+    name: str
+    price_per_hour: float = bounded(0, default=1.0, above=True)
+    count: int | None = bounded(1, 1_000_000, default=None, unit="GPUs")
+    host_memory_gib: float | None = bounded(0, default=None, above=True, unit="GiB")
+
+
+def matching_calibration(
+    node: Mapping[str, Any], model: ModelConfig, hardware: HardwareConfig, engine_version: str | None
+) -> Calibration:
+    """The calibration, if it was measured with this model, GPU and engine version; prices and stock filled in.
+
+    Raises:
+        InputError: it is malformed or was measured with something else.
+    """
+    from twin.server.calibration import calibration_dir, calibration_from_dict
+
+    calibration = calibration_from_dict(node, where="calibration")
+    stamp = calibration.stamp
+    for group, asked, have in (
+        ("model", model.name, stamp.model),
+        ("hardware", hardware.name, stamp.gpu_type),
+        ("engine.version", engine_version, stamp.engine_version),
+    ):
+        if asked is not None and asked != have:
+            known = ", ".join(sorted(p.stem for p in calibration_dir().glob("*.yaml")))
+            raise InputError(
+                f"calibration {calibration.name!r} was measured with {have!r}, not with {asked!r}",
+                where=f"calibration, {group}",
+                remedy=f"leave calibration out to follow model and hardware, or choose one of: {known}",
+            )
+    gpu = replace(
+        calibration.gpu,
+        name=hardware.name,
+        price_per_hour=hardware.price_per_hour,
+        count=hardware.count,
+        host_memory_bytes=calibration.gpu.host_memory_bytes
+        if hardware.host_memory_gib is None
+        else int(hardware.host_memory_gib * GIB),
+    )
+    return replace(calibration, gpu=gpu)

@@ -1,0 +1,130 @@
+"""Engine settings: vLLM's flags as decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twin.errors import InputError
+
+DEFAULT_MAX_LORAS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
+DEFAULT_MAX_LORA_RANKS = (8, 16, 32, 64)
+#: What the shipped surrogates were trained at; `EngineSetting.label` names other values.
+DEFAULT_MAX_NUM_SEQS, DEFAULT_GPU_MEMORY_UTILIZATION = 2048, 0.9
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EngineSetting:
+    """Flags of one vLLM server; names are vLLM's own.
+
+    Args:
+        gpu_type: name of the `GpuType` it runs on.
+        max_loras: adapter slots on the GPU (A_max of the publications).
+        max_lora_rank: every slot is padded to this rank.
+        max_num_seqs: most requests running at once.
+        max_num_batched_tokens: token budget of a step.
+        block_size: tokens of a KV block.
+        gpu_memory_utilization: share of the GPU's memory that each server may use.
+        servers_per_gpu: equal servers that share one GPU, the load dealt evenly.
+        max_model_len: longest request in tokens; None = the model's own.
+        max_cpu_loras: adapters cached on the host; None = as many as are assigned. The others load from disk.
+        async_scheduling: schedule a step while the one before it runs; None = the engine version's default.
+    """
+
+    gpu_type: str
+    max_loras: int
+    max_lora_rank: int
+    max_num_seqs: int = DEFAULT_MAX_NUM_SEQS
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
+    servers_per_gpu: int = 1
+    max_model_len: int | None = None
+    max_cpu_loras: int | None = None
+    async_scheduling: bool | None = None
+
+    def __post_init__(self) -> None:
+        for field in (
+            "max_loras", "max_lora_rank", "max_num_seqs", "max_num_batched_tokens", "block_size", "servers_per_gpu",
+        ):  # fmt: skip
+            value = getattr(self, field)
+            if not math.isfinite(value) or value != int(value) or value < 1:
+                raise InputError(
+                    f"engine.{field} {value!r} is not a whole number >= 1", remedy=f"give {field} a value vLLM accepts"
+                )
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(
+                f"engine.gpu_memory_utilization {self.gpu_memory_utilization!r} is outside (0, 1]",
+                remedy="vLLM's default is 0.9",
+            )
+        if self.servers_per_gpu * self.gpu_memory_utilization > 1 + 1e-9:
+            raise InputError(
+                f"engine.servers_per_gpu {self.servers_per_gpu} x gpu_memory_utilization "
+                f"{self.gpu_memory_utilization:g} is more than one GPU: each server takes its own share",
+                remedy=f"give each gpu_memory_utilization={0.9 / self.servers_per_gpu:.3g}",
+            )
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise InputError(
+                f"engine.max_num_batched_tokens {self.max_num_batched_tokens} is below "
+                f"max_num_seqs {self.max_num_seqs}",
+                remedy="vLLM refuses this; raise the token budget or lower max_num_seqs",
+            )
+        for field, least in (("max_model_len", 2), ("max_cpu_loras", 1)):
+            value = getattr(self, field)
+            if value is not None and (not math.isfinite(value) or value != int(value) or value < least):
+                raise InputError(
+                    f"engine.{field} {value!r} is not a whole number >= {least}", remedy="leave it out for the default"
+                )
+        if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
+            raise InputError(
+                f"engine.max_cpu_loras {self.max_cpu_loras} is below max_loras {self.max_loras}",
+                remedy="vLLM needs every GPU slot backed by a CPU slot",
+            )
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: `slots x rank`, with what differs from the defaults."""
+        extra = ""
+        if self.max_num_seqs != DEFAULT_MAX_NUM_SEQS:
+            extra += f" seqs {self.max_num_seqs}"
+        if self.gpu_memory_utilization != DEFAULT_GPU_MEMORY_UTILIZATION:
+            extra += f" mem {self.gpu_memory_utilization:g}"
+        if self.servers_per_gpu != 1:
+            extra += f" x{self.servers_per_gpu}"
+        return f"{self.max_loras}x{self.max_lora_rank}{extra}"
+
+    def flags(self) -> dict[str, Any]:
+        """vLLM flag names and values, as written to `placement.json`."""
+        flags: dict[str, Any] = {
+            "max_loras": self.max_loras,
+            "max_lora_rank": self.max_lora_rank,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "block_size": self.block_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "servers_per_gpu": self.servers_per_gpu,
+        }
+        if self.max_model_len is not None:
+            flags["max_model_len"] = self.max_model_len
+        if self.max_cpu_loras is not None:
+            flags["max_cpu_loras"] = self.max_cpu_loras
+        if self.async_scheduling is not None:
+            flags["async_scheduling"] = self.async_scheduling
+        return flags
+
+
+def setting_grid(
+    gpu_types: Sequence[str],
+    max_loras: Sequence[int] = DEFAULT_MAX_LORAS,
+    max_lora_rank: Sequence[int] = DEFAULT_MAX_LORA_RANKS,
+    **flags: Any,
+) -> tuple[EngineSetting, ...]:
+    """All combinations, before the memory check (`twin.server.memory.fits`)."""
+    return tuple(
+        EngineSetting(gpu_type=g, max_loras=int(m), max_lora_rank=int(r), **flags)
+        for g in gpu_types
+        for m in max_loras
+        for r in max_lora_rank
+    )

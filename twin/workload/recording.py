@@ -1,0 +1,175 @@
+"""Replay: the very requests of an access log or trace, instead of ones drawn from what was estimated from it.
+
+recording = read_recording("log.csv")                     # or Workload.recording of a log or trace
+requests = recording.requests(column.adapters, start_s=7200, horizon_s=3600, max_model_len=2048)
+simulate(column, calibration, requests=requests, horizon_s=3600)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twin.errors import InputError
+from twin.sources.estimates import RequestLog
+from twin.sources.table import read_table
+from twin.sources.timestamps import timestamps_s
+from twin.wording import counted
+from twin.workload.adapter import Adapter
+
+if TYPE_CHECKING:
+    from twin.traffic.arrivals import Requests
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """R recorded requests of N adapters.
+
+    Args:
+        adapter_ids: name of each adapter, N; `log.adapter` counts in them.
+        log: the requests, in any order.
+        source: where they come from, for messages.
+        speed: how much faster than recorded they are replayed unless said otherwise: what scales a trace's rates to
+            those of its workload.
+    """
+
+    adapter_ids: tuple[str, ...]
+    log: RequestLog
+    source: str
+    speed: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.log)
+
+    @property
+    def span_s(self) -> float:
+        """Recorded time from the first request to the last, seconds."""
+        return float(np.ptp(self.log.time_s))
+
+    def requests(
+        self,
+        adapters: Sequence[Adapter],
+        *,
+        horizon_s: float,
+        max_model_len: int,
+        start_s: float = 0.0,
+        speed: float | None = None,
+        cut: bool = False,
+    ) -> Requests:
+        """The requests of these adapters in one window, for `simulate(..., requests=...)`.
+
+        Times and lengths are the recorded ones; a length of 0 tokens counts as 1. Requests of other adapters are
+        left out: they are served elsewhere.
+
+        Args:
+            adapters: found by their ids; `Requests.adapter` counts in them.
+            horizon_s: length of the window in replayed seconds: `horizon_s * speed` of the recording.
+            max_model_len: longest request in tokens, prompt and output.
+            start_s: start of the window, recorded seconds after the first request of the whole recording.
+            speed: 1 = as recorded, 2 = twice the rate in half the time; None = the recording's own.
+            cut: cut longer requests, as vLLM cuts outputs, instead of refusing them.
+
+        Raises:
+            InputError: an adapter is not in the recording or is named twice, the window holds no request of theirs,
+                or a request is too long.
+        """
+        from twin.traffic.arrivals import Requests  # compiled code, which reading a file should not pay for
+
+        speed = self.speed if speed is None else speed
+        for name, value, least in (("horizon_s", horizon_s, 0.0), ("speed", speed, 0.0), ("start_s", start_s, None)):
+            if not math.isfinite(value) or (value < 0 if least is None else value <= least):
+                raise InputError(
+                    f"{name} {value!r} is not a {'number >= 0' if least is None else 'positive number'}",
+                    where=self.source,
+                    remedy="give seconds, or a factor for speed",
+                )
+        place = self._places(adapters)
+        since_s = self.log.time_s - self.log.time_s.min() - start_s
+        index = place[self.log.adapter]
+        inside = np.flatnonzero((since_s >= 0) & (since_s < horizon_s * speed) & (index >= 0))
+        if not len(inside):
+            end_s = start_s + horizon_s * speed
+            raise InputError(
+                f"{counted(len(adapters), 'adapter')} sent no request between {start_s:g} and {end_s:g} s of a "
+                f"recording of {self.span_s:g} s",
+                where=self.source,
+                remedy="choose another start_s or a longer window, or leave these adapters out",
+            )
+        rows = inside[np.argsort(since_s[inside], kind="stable")]
+        prompt = np.maximum(self.log.prompt_tokens[rows], 1).astype(np.int32)
+        output = np.maximum(self.log.output_tokens[rows], 1).astype(np.int32)
+        long = np.flatnonzero(prompt.astype(np.int64) + output > max_model_len)
+        if len(long) and not cut:
+            first = long[np.argmax(prompt[long].astype(np.int64) + output[long])]
+            name = self.adapter_ids[int(self.log.adapter[rows[first]])]
+            raise InputError(
+                f"{counted(len(long), 'request')} of {len(rows)} are longer than the model's {max_model_len} tokens, "
+                f"e.g. {prompt[first]} + {output[first]} tokens for {name!r}",
+                where=self.source,
+                remedy="cut them (cut=True, or workload.max_request_tokens), or raise engine.max_model_len",
+            )
+        prompt = np.minimum(prompt, max_model_len - 1).astype(np.int32)
+        output = np.minimum(output, max_model_len - prompt).astype(np.int32)
+        cached = np.clip(self.log.cached_tokens[rows], 0, prompt - 1).astype(np.int32)
+        return Requests(since_s[rows] / speed, index[rows].astype(np.int32), prompt, cached, output)
+
+    def _places(self, adapters: Sequence[Adapter]) -> np.ndarray:
+        """Position among `adapters` of each recorded adapter, -1 = not there, (N,)."""
+        index = {name: i for i, name in enumerate(self.adapter_ids)}
+        place = np.full(len(self.adapter_ids), -1, np.int64)
+        for position, adapter in enumerate(adapters):
+            known = index.get(adapter.adapter_id)
+            if known is None:
+                raise InputError(
+                    f"adapter {adapter.adapter_id!r} is not in the recording",
+                    where=self.source,
+                    remedy="replay adapters of the recording, or draw the requests of this one",
+                )
+            if place[known] >= 0:
+                raise InputError(
+                    f"adapter {adapter.adapter_id!r} is named twice: its requests cannot be split by a replay",
+                    where=self.source,
+                    remedy="name it once, or split its requests before",
+                )
+            place[known] = position
+        return place
+
+
+def read_recording(
+    path: str | Path,
+    *,
+    time: str = "timestamp",
+    adapter_id: str = "adapter_id",
+    prompt_tokens: str = "prompt_tokens",
+    output_tokens: str = "output_tokens",
+    cached_tokens: str | None = None,
+) -> Recording:
+    """Reads any CSV file with a row a request; the arguments name its columns.
+
+    Times are seconds or ISO 8601 (`twin.sources.timestamps`). No registry is needed: ranks belong to the adapters that
+    it is replayed for.
+
+    Raises:
+        InputError: names file, line, column, value and remedy.
+    """
+    required = [time, adapter_id, prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else [])]
+    table = read_table(path, required, what="recording", extra_columns=True)
+    names = table.texts(adapter_id)
+    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    tokens = [
+        table.numbers(column, low=0, remedy="give a number of tokens")
+        for column in (prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else []))
+    ]
+    log = RequestLog(
+        timestamps_s(table, time),
+        np.fromiter(map(index.__getitem__, names), np.int64, len(names)),
+        tokens[0],
+        tokens[1],
+        tokens[2] if cached_tokens else np.zeros(len(names)),
+    )
+    return Recording(tuple(index), log, str(table.path))
