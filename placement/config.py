@@ -17,16 +17,16 @@ from twin.errors import InputError
 from twin.server.groups import HardwareConfig, ModelConfig, conf_dir, matching_calibration
 
 if TYPE_CHECKING:
-    from placement.constraints import Constraint
     from placement.export import Exporter
     from placement.problem.objectives import Objective
     from placement.problem.problem import Solver
     from placement.verify import Verifier
     from surrogates.model.planning import PlanningModel
+    from twin.figures.health import Constraint
     from twin.server.calibration import Calibration
     from twin.server.hardware import GpuType
     from twin.server.settings import EngineSetting
-    from twin.workload.adapter import Workload
+    from twin.workload.workload import Workload
 
 GROUPS = (
     "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",

@@ -11,11 +11,11 @@ from placement.batching.config import Advice
 from placement.batching.curves import Curve, CurvePoint, Server, law_curve, law_point
 from placement.batching.replication import Replication, best, replication, replications
 from placement.batching.rules import Choice, choose
-from twin.confidence.report_numbers import finite
 from twin.errors import InfeasibleError, InputError
 from twin.server.hardware import GIB
 from twin.server.memory import MEASURED_UTILIZATION, kv_cache_tokens
 from twin.server.roofline import StepParts, step_parts
+from twin.wording import finite
 
 #: vLLM takes two decimals well; a recommendation is rounded up to them.
 UTILIZATION_STEP = 0.01

@@ -15,8 +15,8 @@ from surrogates.model.features import FEATURE_NAMES, adapter_features
 from surrogates.model.forward import perceptron, perceptron_input
 from surrogates.model.metric_scales import from_targets
 from surrogates.model.neural_planning import NeuralPlanningModel, load_planning_model
-from surrogates.model.rules import RULES, Rule
 from twin.errors import InputError
+from twin.figures.health import RULES, Rule
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction
 from twin.server.calibration import Calibration
 from twin.server.column import Column

@@ -20,8 +20,9 @@ from twin.server.hardware import GpuType, ModelSpec
 from twin.server.rules import rules_of
 from twin.server.settings import EngineSetting
 from twin.simulation import simulate, simulate_many
-from twin.traffic.arrivals import Requests
-from twin.workload.adapter import Adapter, Lengths, Slo, Workload
+from twin.workload.adapter import Adapter, Lengths, Slo
+from twin.workload.requests import Requests
+from twin.workload.workload import Workload
 
 OK = column(4, (0.05,), 4)
 NAN, INF = float("nan"), float("inf")

@@ -119,11 +119,10 @@ def decide_label(
     Raises:
         InputError: unknown rule, impossible numbers, or windows shorter than half an hour.
     """
-    from twin.figures.health import RULES
+    from twin.figures.health import check_rule, judge
 
     check_numbers(error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads)
-    if rule not in RULES:
-        raise InputError(f"unknown rule {rule!r}", remedy=f"choose one of: {', '.join(RULES)}")
+    named = check_rule(rule)
     if not 0 < share < 1:
         raise InputError(f"share {share!r} is outside (0, 1)", remedy="0.5 asks for the majority of windows")
     passes = success_boundary(share, error, max_seeds)
@@ -137,7 +136,7 @@ def decide_label(
             results = list(pool.map(run, range(first_seed + n, first_seed + min(n + batch, max_seeds))))
             refuse_short(results)
             for result in results:
-                verdict = RULES[rule]([result])
+                verdict = judge([result], named)
                 n += 1
                 healthy += verdict.healthy
                 if not verdict.healthy:

@@ -19,9 +19,9 @@ from twin.confidence.sequential import looks
 from twin.errors import InputError
 
 if TYPE_CHECKING:
+    from twin.figures.result import SimulationResult
     from twin.server.calibration import Calibration
     from twin.server.column import Column
-    from twin.simulation import SimulationResult
 
 Array = NDArray[np.float64]
 #: One simulation under a seed.

@@ -18,7 +18,7 @@ from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.settings import EngineSetting
 from twin.server.sharing import colocated_step_law, sharing_law
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 #: Most repetitions, and the relative change of the mean step below which they end.
 ROUNDS, TOLERANCE = 8, 0.002

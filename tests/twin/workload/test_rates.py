@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twin.errors import InputError
-from twin.workload.adapter import Adapter, Lengths, Workload, merge_tenants
+from twin.workload.adapter import Adapter, Lengths
 from twin.workload.rates import OnOff, RateProfile, even_profile, level, mean_factor, peak_factor, planned_at
+from twin.workload.workload import Workload, merge_tenants
 
 factors = st.lists(st.floats(0, 100), min_size=1, max_size=8).filter(lambda f: sum(f) > 1e-3)
 plans = st.one_of(st.sampled_from(["mean", "peak"]), st.floats(0.01, 1.0))

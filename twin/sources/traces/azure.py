@@ -12,7 +12,7 @@ from typing import Any
 from twin.sources.table import read_table
 from twin.sources.timestamps import timestamps_s
 from twin.sources.traces.source import TraceRequests, dealt_workload, find_file, request_limit
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 
 def read_azure(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from twin.errors import InputError
 from twin.sources.text_file import open_text
 from twin.sources.traces.source import TraceRequests, dealt_workload, find_file, request_limit
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 BLOCK_TOKENS = 512
 DEALS = ("session", "request")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from twin.config.arguments import number, whole_number
 from twin.errors import InputError
 from twin.sources.dealing import adapter_names, deal_ranks, power_law_shares
-from twin.sources.estimates import FEW_REQUESTS, RequestLog, estimate
+from twin.sources.estimates import FEW_REQUESTS, estimate
 from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.wording import counted, percent
-from twin.workload.adapter import Workload
-from twin.workload.recording import Recording
+from twin.workload.recording import Recording, RequestLog
+from twin.workload.workload import Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
