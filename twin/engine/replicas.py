@@ -16,8 +16,9 @@ import numpy as np
 from twin.engine.kernel import FEATURES, KernelOutput
 from twin.errors import InputError
 from twin.server.calibration import Calibration
+from twin.server.memory import sharing_law
 from twin.server.settings import EngineSetting
-from twin.server.sharing import colocated_step_law, sharing_law
+from twin.server.sharing import colocated_step_law
 from twin.workload.requests import Requests
 
 #: Most repetitions, and the relative change of the mean step below which they end.

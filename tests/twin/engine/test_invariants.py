@@ -32,7 +32,8 @@ from twin.engine.kernel import (
     KernelOutput,
 )
 from twin.engine.play import run_requests
-from twin.server.calibration import Calibration, KvCapacityLaw, LoadLaw
+from twin.server.calibration import Calibration
+from twin.server.laws import KvCapacityLaw, LoadLaw
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
 from twin.server.settings import EngineSetting
 from twin.workload.adapter import Adapter, Lengths
