@@ -152,7 +152,8 @@ def test_every_file_of_a_package_is_shipped() -> None:
             assert (ROOT / path.parent / "__init__.py").is_file(), f"{path.parent} lacks __init__.py"
         elif path.name != "py.typed":
             inside = path.relative_to(package)
-            assert any(glob_matches(inside, p) for p in patterns.get(package, ())), f"{path} is not in package-data"
+            known = (*patterns["*"], *patterns.get(package, ()))
+            assert any(glob_matches(inside, p) for p in known), f"{path} is not in package-data"
 
 
 def glob_matches(path: Path, pattern: str) -> bool:

@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 
 from twin.errors import InputError
 from twin.traffic.lengths import LengthSampler
-from twin.traffic.renewal import Progress, Sources, draw_all, draw_some, progress_at_start, skip, sources_of
-from twin.traffic.renewal import begin as begin_adapter
+from twin.traffic.renewal import (
+    Progress,
+    Sources,
+    begin as begin_adapter,
+    draw_all,
+    draw_some,
+    progress_at_start,
+    skip,
+    sources_of,
+)
 from twin.workload.adapter import Adapter
 from twin.workload.rates import OnOff, mean_factor
 from twin.workload.requests import Requests

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as limit
-from hypothesis import strategies as st
+from hypothesis import given, settings as limit, strategies as st
 
 from surrogates.model.artifact import META_FILE, WEIGHTS_FILE, Artifact, read_artifact
 from surrogates.model.features import FEATURE_NAMES, INDEX

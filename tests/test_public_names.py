@@ -1,0 +1,40 @@
+"""Names that users import from the packages: adding one is a decision, losing one breaks somebody."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+PUBLIC = {
+    "twin": {
+        "Adapter", "Calibration", "Column", "EngineSetting", "Failure", "Fleet", "GpuType", "InfeasibleError",
+        "InputError", "Lengths", "ModelSpec", "NoSolutionError", "PlacementError", "Prediction", "Published",
+        "Recording", "Requests", "Server", "SimulationResult", "Slo", "Stable", "Workload", "compare", "decide_label",
+        "decide_limit", "estimate", "judge", "load_calibration", "read_access_log", "read_adapters", "read_recording",
+        "runner", "simulate", "simulate_fleet", "simulate_many",
+    },
+    "surrogates": {
+        "AnalyticSurrogate", "HingeLoad", "NeuralSurrogate", "OptionModel", "PlanningModel", "Polyhedron",
+        "affine_load", "load_planning_model", "load_surrogate",
+    },
+    "profiling": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_package_exports_its_public_names_and_no_others(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(getattr(module, "__all__", ())) == PUBLIC[package]
+    for name in PUBLIC[package]:
+        assert getattr(module, name).__name__ == name
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_package_says_what_it_is(package: str) -> None:
+    assert len((importlib.import_module(package).__doc__ or "").splitlines()) >= 4
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        getattr(importlib.import_module("twin"), "nonsense")  # noqa: B009
