@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from twin.confidence.seeds import (
     FIRST_SEED,
     MIN_SEEDS,
+    Budget,
     Run,
     Stopped,
-    check_numbers,
     figure,
     refuse_short,
     relative_width,
@@ -121,7 +121,7 @@ def decide_label(
     """
     from twin.figures.health import check_rule, judge
 
-    check_numbers(error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads)
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
     named = check_rule(rule)
     if not 0 < share < 1:
         raise InputError(f"share {share!r} is outside (0, 1)", remedy="0.5 asks for the majority of windows")
@@ -156,7 +156,7 @@ def decide_label(
         share=share,
         healthy_seeds=healthy,
         reasons=tuple(reasons),
-        seeds=tuple(range(first_seed, first_seed + n)),
+        seeds=budget.seeds(n),
     )
 
 
@@ -169,11 +169,12 @@ def _trials_to_go(passes: Sequence[int], fails: Sequence[int], successes: int, t
     return len(passes) - trials
 
 
-def _estimate(metric: str, values: Array, alpha: float, error: float, stopped: Stopped, first_seed: int, *,
-              above: bool | None, notes: tuple[str, ...]) -> Estimate:  # fmt: skip
+def _estimate(
+    metric: str, values: Array, alpha: float, stopped: Stopped, budget: Budget, *, above: bool | None, notes: set[str]
+) -> Estimate:
     low, high = mean_interval(values, alpha)
-    seeds = tuple(range(first_seed, first_seed + len(values)))
-    return Estimate(metric, float(values.mean()), low, high, error, stopped, above, values, seeds, notes)
+    mean, seeds = float(values.mean()), budget.seeds(len(values))
+    return Estimate(metric, mean, low, high, budget.error, stopped, above, values, seeds, tuple(sorted(notes)))
 
 
 def estimate(
@@ -209,10 +210,9 @@ def estimate(
         low, high = mean_interval(values, alpha)
         return relative_width(low, high, float(values.mean())) <= relative_half_width
 
-    values, alpha, stopped = sequential_values(
-        value, narrow, error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads
-    )
-    return _estimate(metric, values, alpha, error, stopped, first_seed, above=None, notes=tuple(sorted(notes)))
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
+    values, alpha, stopped = sequential_values(value, narrow, budget)
+    return _estimate(metric, values, alpha, stopped, budget, above=None, notes=notes)
 
 
 def decide_limit(
@@ -248,9 +248,7 @@ def decide_limit(
             return True
         return False if mean_limit(values, alpha, upper=True) < limit else None
 
-    values, alpha, stopped = sequential_values(
-        value, lambda v, a: side(v, a) is not None, error=error, min_seeds=min_seeds, max_seeds=max_seeds,
-        first_seed=first_seed, threads=threads,
-    )  # fmt: skip
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
+    values, alpha, stopped = sequential_values(value, lambda v, a: side(v, a) is not None, budget)
     above = side(values, alpha) if stopped == "decided" else None
-    return _estimate(metric, values, alpha, error, stopped, first_seed, above=above, notes=())
+    return _estimate(metric, values, alpha, stopped, budget, above=above, notes=set())
