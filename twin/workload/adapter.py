@@ -1,4 +1,14 @@
-"""An adapter: its rank, its traffic, and the promise made about it."""
+"""An adapter: its rank, its traffic, and the promise made about it.
+
+    support = Adapter(
+        "support-de", rank=16, rate_req_per_s=0.4, prompt_tokens=Lengths(350, cv=1.1), output_tokens=Lengths(180, cv=1.06)
+    )
+    base = Adapter("base-model", rank=0, ...)      # requests to the base model itself: no slot, never gated
+
+Everything that decides what a server has to do for an adapter is a number of its own here, so that adapters can be
+added, split (`scaled`) and moved without looking anything up. Adapters are values: equal numbers, equal adapter.
+Nothing in this file draws a request; that is `twin.traffic`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +19,10 @@ from itertools import pairwise
 from twin.errors import InputError
 from twin.workload.rates import RateProcess, mean_factor, planned_at
 
-#: Coefficients of variation of the request lengths in the Placement publication (ShareGPT).
+#: Coefficients of variation of the request lengths of arXiv 2602.24044 (ShareGPT): what a table without spreads gets.
 PUBLISHED_PROMPT_CV = 1.1
 PUBLISHED_OUTPUT_CV = 1.06
+#: Promise of an adapter that makes none: at most 1 % of its requests wait longer for their first token, seconds.
 DEFAULT_TTFT_P99_S = 5.0
 #: Shapes of a length distribution, see `Lengths`.
 LENGTH_SHAPES = ("gamma", "lognormal", "constant", "empirical")
