@@ -1,7 +1,7 @@
 """An adapter: its rank, its traffic, and the promise made about it.
 
     support = Adapter(
-        "support-de", rank=16, rate_req_per_s=0.4, prompt_tokens=Lengths(350, cv=1.1), output_tokens=Lengths(180, cv=1.06)
+        "support-de", rank=16, rate_req_per_s=0.4, prompt_tokens=Lengths(350, 1.1), output_tokens=Lengths(180, 1.06)
     )
     base = Adapter("base-model", rank=0, ...)      # requests to the base model itself: no slot, never gated
 
