@@ -12,6 +12,8 @@ from twin.errors import InputError
 
 #: Requests drawn for each one kept; taking every k-th of them in order of length leaves little sampling error.
 OVERSAMPLING = 64
+#: Longer than any request that is drawn, tokens: what is too long is cut when means are right.
+UNCUT = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def request_lengths(config: LengthConfig, *, requests: int, max_model_len: int, 
         InputError: the mean request is longer than the model allows.
     """
     from twin.traffic.lengths import LengthSampler
+    from twin.traffic.streams import LENGTHS, stream_keys
     from twin.workload.adapter import Adapter, Lengths
 
     if config.prompt_mean + config.output_mean > max_model_len:
@@ -71,7 +74,8 @@ def request_lengths(config: LengthConfig, *, requests: int, max_model_len: int, 
         lengths(config.output_mean, config.output_cv),
         length_correlation=config.correlation if min(config.prompt_cv, config.output_cv) > 0 else 0.0,
     )  # fmt: skip
-    prompt, output = LengthSampler([adapter]).draw(np.zeros(requests * OVERSAMPLING, np.int32), rng)
+    sampler = LengthSampler([adapter], stream_keys([adapter.adapter_id], seed)[:, LENGTHS].copy(), UNCUT)
+    prompt, _, output = sampler.draw(np.zeros(requests * OVERSAMPLING, np.int32))
     every = np.argsort(output, kind="stable")[OVERSAMPLING // 2 :: OVERSAMPLING]
     order = rng.permutation(every)
     prompt = np.minimum(_with_mean(prompt[order], config.prompt_mean), max_model_len - 1)

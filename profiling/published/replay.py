@@ -23,7 +23,7 @@ from profiling.published.histogram import LengthHistogram, draw_pair, published_
 from profiling.published.monitor import Monitor, Scrapes, chunk_factor, combinations_of, scrapes_of
 from profiling.published.runs import MeasuredRun
 from twin.engine.kernel import KernelOutput
-from twin.engine.play import HOUR_S, check_column, random_streams, run_requests
+from twin.engine.play import HOUR_S, check_column, run_requests
 from twin.figures.health import STARVATION_THRESHOLD
 from twin.figures.metrics import measure
 from twin.server.calibration import Calibration
@@ -32,6 +32,7 @@ from twin.server.rules import EngineRules
 from twin.server.settings import EngineSetting
 from twin.traffic.arrivals import draw_requests
 from twin.traffic.histogram import COPULA
+from twin.traffic.streams import set_order
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.requests import Requests
 
@@ -141,7 +142,7 @@ def script_of(
     column = column_of(run, calibration.stamp.gpu_type, seed, factor)
     rng = np.random.default_rng([seed, zlib.crc32(run.run_id.encode()), 1])
     longest = calibration.model.max_model_len
-    requests = draw_requests(column.adapters, horizon_s=HOUR_S, rng=rng, max_model_len=longest)
+    requests = draw_requests(column.adapters, horizon_s=HOUR_S, seed=seed, max_model_len=longest)
     share = rig.served_share[run.model]
     prompt, output = draw_pair(
         rig.prompt.with_mean(run.prompt_mean), rig.output.with_mean(run.output_mean * share), len(requests), rng,
@@ -172,7 +173,7 @@ def replay(
     ports = rig.client_ports.get(script.run.table, 0)
     intake = take_in(sent.arrival_s, sent.adapter, rig.frontend, ports)
     reached = _only(sent, intake.accepted)
-    walk = random_streams(adapters, script.seed)[1].permutation(len(adapters)).astype(np.int32)
+    walk = set_order([a.adapter_id for a in adapters], script.seed)
     out, blocks = run_requests(
         replace(reached, arrival_s=intake.release_s[intake.accepted]), adapters, script.column.setting, calibration,
         horizon_s=HOUR_S, walk=walk, time_scale=time_scale, client_ports=ports, rules=rules,

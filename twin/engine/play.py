@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from twin.server.memory import kv_cache_tokens, max_model_len, memory_error
 from twin.server.rules import EngineRules, rules_of
 from twin.server.settings import EngineSetting
 from twin.traffic.arrivals import draw_requests
+from twin.traffic.streams import set_order
 from twin.workload.adapter import Adapter
 from twin.workload.requests import Requests
 
@@ -36,13 +36,6 @@ class Played:
     requests: Requests
     out: KernelOutput
     total_blocks: int
-
-
-def random_streams(adapters: Sequence[Adapter], seed: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """Streams for the requests and for the engine's set order; a function of seed and adapter ids alone."""
-    digest = hashlib.blake2b("\n".join(a.adapter_id for a in adapters).encode(), digest_size=8).digest()
-    requests, engine = np.random.SeedSequence([seed, int.from_bytes(digest, "little")]).spawn(2)
-    return np.random.Generator(np.random.PCG64(requests)), np.random.Generator(np.random.PCG64(engine))
 
 
 def check_column(column: Column, calibration: Calibration) -> None:
@@ -208,16 +201,15 @@ def play(
         events=events,
     )  # fmt: skip
     check_column(column, calibration)
-    rng, engine_rng = random_streams(column.adapters, seed)
     longest = max_model_len(column.setting, calibration)
     if requests is None:
         check_lengths(column.adapters, longest=longest)
-        requests = draw_requests(column.adapters, horizon_s=horizon_s, rng=rng, max_model_len=longest, phase_seed=seed)
+        requests = draw_requests(column.adapters, horizon_s=horizon_s, seed=seed, max_model_len=longest)
     else:
         check_requests(requests, column.adapters, longest=longest)
     out, blocks = run_requests(
         requests, column.adapters, column.setting, calibration, horizon_s=horizon_s,
-        walk=engine_rng.permutation(len(column.adapters)).astype(np.int32), time_scale=time_scale,
-        client_ports=client_ports, rules=rules, trace_steps=trace_steps, events=events,
+        walk=set_order([a.adapter_id for a in column.adapters], seed), time_scale=time_scale, client_ports=client_ports,
+        rules=rules, trace_steps=trace_steps, events=events,
     )  # fmt: skip
     return Played(requests, out, blocks)

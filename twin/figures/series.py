@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from twin import portable
 from twin.engine.kernel import TRACE_COLUMNS
 from twin.errors import InputError
 
@@ -61,7 +62,7 @@ def _spread(start: Array, stop: Array, weight: Array, edges: Array) -> Array:
     knots[0::2], knots[1::2] = start, stop
     gained = np.zeros(2 * len(start))
     gained[1::2] = weight * (stop - start)
-    return np.diff(np.interp(edges, knots, np.cumsum(gained)))
+    return np.diff(portable.interpolate(edges, knots, np.cumsum(gained)))
 
 
 def time_series(

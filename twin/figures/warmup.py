@@ -139,9 +139,9 @@ def engine_after(warmup: Warmup, trace: Array, *, horizon_s: float, total_blocks
     bins = np.minimum((duration[later] * 1000.0 * ITL_BINS_PER_MS).astype(np.int64), ITL_BINS - 1)
     tokens = np.bincount(bins, weights=_column(trace, "decodes")[later], minlength=ITL_BINS)
     return EngineFigures(
-        running=float(weight @ _column(trace, "running")) / window,
-        waiting=float(weight @ _column(trace, "waiting")) / window,
-        kv_blocks=float(weight @ (total_blocks - _column(trace, "free_blocks"))) / window,
+        running=float((weight * _column(trace, "running")).sum()) / window,
+        waiting=float((weight * _column(trace, "waiting")).sum()) / window,
+        kv_blocks=float((weight * (total_blocks - _column(trace, "free_blocks"))).sum()) / window,
         preemptions_per_s=float(_column(trace, "preemptions")[later].sum()) / window,
         loads_per_s=float(_column(trace, "loads")[later].sum()) / window,
         itl_histogram=np.asarray(tokens, dtype=np.float64),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twin.engine.engine import outcome
-from twin.engine.play import HOUR_S, check_column, limits_of, random_streams
+from twin.engine.play import HOUR_S, check_column, limits_of
 from twin.errors import InputError
 from twin.fleet.node import Failure, Node, Server
 from twin.fleet.result import FleetResult, Served, fleet_result
@@ -28,6 +28,7 @@ from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.memory import max_model_len
 from twin.traffic.arrivals import draw_requests
+from twin.traffic.streams import ROUTING, set_order, stream_keys, streams, uniforms
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
 from twin.workload.requests import Requests
 
@@ -85,9 +86,8 @@ def _nodes(
         adapters = tuple(fleet.adapters[i] for i in held)
         if adapters:
             check_column(Column(adapters, server.setting), calibration)
-        _, stream = random_streams(adapters, seed)
         limits = limits_of(server.setting, calibration, adapters=len(adapters), horizon_s=horizon_s)
-        walk = stream.permutation(len(adapters)).astype(np.int32)
+        walk = set_order([a.adapter_id for a in adapters], seed)
         local = {g: i for i, g in enumerate(held)}
         size = int(per_adapter[held].sum())
         nodes.append(Node(server, adapters, local, calibration, limits, walk, size, longest))
@@ -138,11 +138,10 @@ def simulate_fleet(
     if not (np.isfinite(horizon_s) and horizon_s > 0):
         raise InputError(f"horizon_s {horizon_s!r} is not a positive number of seconds", remedy="use 3600")
     _check_failures(fleet, failures)
-    rng, choices = random_streams(fleet.adapters, seed)
     if requests is None:
         known = [s.setting for s in fleet.servers if s.setting.gpu_type in calibrations]
         shortest = min((max_model_len(s, calibrations[s.gpu_type]) for s in known), default=2)
-        requests = draw_requests(fleet.adapters, horizon_s=horizon_s, rng=rng, max_model_len=shortest, phase_seed=seed)
+        requests = draw_requests(fleet.adapters, horizon_s=horizon_s, seed=seed, max_model_len=shortest)
     nodes = _nodes(fleet, calibrations, requests, horizon_s, seed)
     holders = [
         np.array([i for i, node in enumerate(nodes) if g in node.local], np.int64) for g in range(len(fleet.adapters))
@@ -153,7 +152,8 @@ def simulate_fleet(
     ]
     for node in nodes:
         node.start(0.0)
-    drawn = choices.random(len(requests))
+    keys = stream_keys([a.adapter_id for a in fleet.adapters], seed)[:, ROUTING].copy()
+    drawn = uniforms(streams(keys), requests.adapter)
     last_server, resent = route(requests, nodes, holders, shares, drawn, router == "least_loaded", failures, horizon_s)
     with ThreadPoolExecutor(max_workers=threads) as pool:
         list(pool.map(lambda node: node.advance(horizon_s), nodes))

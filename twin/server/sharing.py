@@ -116,8 +116,8 @@ def colocated_step_law(
     def time_ms(alone: float, gap: float) -> float:
         return sum(
             math.comb(servers - 1, j)
-            * busy**j
-            * (1 - busy) ** (servers - 1 - j)
+            * math.prod([busy] * j)
+            * math.prod([1 - busy] * (servers - 1 - j))
             * law.step_ms(alone, gap, 1 + j, sharing)
             for j in range(servers)
         )

@@ -14,7 +14,9 @@ from twin.errors import InputError
 
 def power_law_shares(count: int, exponent: float) -> NDArray[np.float64]:
     """Shares of `count` adapters, proportional to popularity rank ** -exponent, most popular first; shape (count,)."""
-    weights = np.arange(1, count + 1, dtype=np.float64) ** -exponent
+    from twin import portable  # compiled code: only where it is asked for
+
+    weights = portable.powers(np.arange(1, count + 1), -exponent)
     return np.asarray(weights / weights.sum())
 
 

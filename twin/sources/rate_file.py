@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def with_recorded_rates(
             own = np.where(np.isnan(cvs[rows]), adapter.arrival_cv, cvs[rows])
             own_cvs = tuple(np.concatenate([own[:1] if silent else [], own]).tolist())
         profile = RateProfile(tuple(edges.tolist()), tuple(factors.tolist()), own_cvs)
-        mean = float(factors @ np.diff(edges)) / (end - begin)
+        mean = math.fsum(factors * np.diff(edges)) / (end - begin)
         changed[index[adapter_id]] = replace(adapter, rate_req_per_s=mean, rate_process=profile)
     return tuple(changed), (
         f"Rates of {counted(len(rows_of), 'adapter')} change over {end - begin:g} s as in {table.path}, and repeat "

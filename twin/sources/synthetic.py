@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,10 @@ def _arrival_cvs(n: int, arrival_cv: Any, bursty_share: float, rng: np.random.Ge
                 f"{limits} is not a range of arrival CVs", where=f"option {option}", remedy="give e.g. [1.0, 5.0]"
             )
         low, high = (number(v, option, above=0.0, high=20.0) for v in limits)
-    drawn = np.exp(rng.uniform(np.log(low), np.log(high), n)) if low < high else np.full(n, low)
+    from twin import portable  # compiled code: only where it is asked for
+
+    first, last = portable.log(low), portable.log(high)
+    drawn = portable.exps(first + (last - first) * rng.random(n)) if low < high else np.full(n, low)
     cvs = np.ones(n)
     chosen = rng.permutation(n)[: round(bursty_share * n)]
     cvs[chosen] = drawn[chosen]
@@ -221,7 +225,10 @@ def _mean_lengths(
     mean_tokens: float, scale_cv: float, shares: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Mean length of each adapter, tokens, (n,): lognormal, >= 1, with a mean over requests of `mean_tokens`."""
-    sigma = np.sqrt(np.log1p(scale_cv**2))
-    scale = np.exp(sigma * rng.standard_normal(len(shares)))
+    from twin import portable  # compiled code: only where it is asked for
+    from twin.traffic.streams import normals
+
+    sigma = math.sqrt(portable.log1p(scale_cv * scale_cv))
+    scale = portable.exps(sigma * normals(rng, (len(shares),)))
     # Scaling what exceeds one token keeps both the floor and the mean over requests exactly.
-    return np.asarray(1.0 + (mean_tokens - 1.0) * scale / (shares @ scale))
+    return np.asarray(1.0 + (mean_tokens - 1.0) * scale / portable.dot(shares, scale))

@@ -7,6 +7,7 @@ here (`Unpredictable`, `Reshuffled`) are a property of the workload, fixed by `s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -121,13 +122,16 @@ class Unpredictable:
         whole_number(self.seed, "workload.drift.seed")
 
     def applied(self, adapters: Sequence[Adapter]) -> tuple[tuple[Adapter, ...], str]:
+        from twin import portable  # compiled code: only where it is asked for
+
         rng = np.random.default_rng([self.seed, 1])
         windows, change_s = _windows(self.change_s, self.span_s)
         chosen = _chosen(adapters, self.share, rng)
-        sigma = np.sqrt(np.log1p(self.spread_cv**2))
+        sigma = math.sqrt(portable.log1p(self.spread_cv * self.spread_cv))
         common = self._series(rng, 1, windows)
         own = self._series(rng, len(chosen), windows)
-        levels = np.exp(sigma * (np.sqrt(self.common_share) * common + np.sqrt(1.0 - self.common_share) * own))
+        shared, apart = math.sqrt(self.common_share), math.sqrt(1.0 - self.common_share)
+        levels = portable.exps(sigma * (shared * common + apart * own))
         processes = {a: even_profile(row, change_s) for a, row in zip(chosen, levels.tolist(), strict=True)}
         return _with_processes(adapters, processes), (
             f"Rates of {counted(len(chosen), 'adapter')} jump every {change_s:g} s (CV of the levels "
@@ -137,9 +141,12 @@ class Unpredictable:
 
     def _series(self, rng: np.random.Generator, rows: int, windows: int) -> Floats:
         """Standard normal series with autocorrelation `persistence`, (rows, windows)."""
-        series = rng.standard_normal((rows, windows))
+        from twin.traffic.streams import normals
+
+        series = normals(rng, (rows, windows))
+        fresh = math.sqrt(1.0 - self.persistence * self.persistence)
         for w in range(1, windows):
-            series[:, w] = self.persistence * series[:, w - 1] + np.sqrt(1 - self.persistence**2) * series[:, w]
+            series[:, w] = self.persistence * series[:, w - 1] + fresh * series[:, w]
         return series
 
 

@@ -42,4 +42,6 @@ def published_quantiles(side: str, probabilities: ArrayLike) -> NDArray[np.float
     tables = {"prompt": PROMPT_TOKENS, "output": OUTPUT_TOKENS}
     if side not in tables:
         raise InputError(f"{side!r} has no published lengths", remedy="ask for prompt or output")
-    return np.interp(np.asarray(probabilities, np.float64), PROBABILITIES, tables[side])
+    from twin import portable  # compiled code: only where it is asked for
+
+    return portable.interpolate(probabilities, np.array(PROBABILITIES), np.array(tables[side]))

@@ -27,9 +27,9 @@ RECORDED_CHOICES = (*CHOICES, "empirical")
 @lru_cache
 def _probabilities() -> NDArray[np.float64]:
     """Probabilities of `Lengths.quantiles`, (201,)."""
-    from scipy.special import ndtr
+    from twin import portable  # compiled code: only where it is asked for
 
-    return np.asarray(ndtr(np.linspace(-QUANTILE_Z_MAX, QUANTILE_Z_MAX, QUANTILE_POINTS)))
+    return portable.normal_cdf(np.linspace(-QUANTILE_Z_MAX, QUANTILE_Z_MAX, QUANTILE_POINTS))
 
 
 def check_length_shape(shape: Any, choices: tuple[str, ...] = CHOICES) -> str:

@@ -8,23 +8,27 @@ the *correlation of the lengths* is the one asked for, up to what two such distr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import eval_hermitenorm, gammaincinv, gammaln, ndtr
 
+from twin import portable
+from twin.traffic import streams
+from twin.traffic.gamma_quantiles import log_gamma_quantiles
 from twin.workload.adapter import QUANTILE_POINTS, QUANTILE_Z_MAX, Adapter, Lengths
 
 Array = NDArray[np.float64]
+Words = NDArray[np.uint64]
 
 #: Grid of standard normal quantiles on which log-quantile tables are kept.
 Z_MAX, Z_POINTS = 5.0, 401
 _Z = np.linspace(-Z_MAX, Z_MAX, Z_POINTS)
-_DENSITY = np.exp(-0.5 * _Z**2)
-_WEIGHTS = _DENSITY / _DENSITY.sum()
+_DENSITY = portable.exps(-0.5 * _Z * _Z)
+_WEIGHTS = _DENSITY / math.fsum(_DENSITY)
 #: Variance that random rounding adds on average, tokens^2.
 ROUNDING_VARIANCE = 1.0 / 6.0
 _HERMITE_TERMS = 16
@@ -41,8 +45,9 @@ def variable_part(lengths: Lengths) -> tuple[float, float]:
     mean = lengths.mean - 1.0
     if mean <= 1e-9:
         return 0.0, 0.0
-    variance = max(0.0, (lengths.cv * lengths.mean) ** 2 - ROUNDING_VARIANCE)
-    return mean, min(round(float(np.sqrt(variance)) / mean, 3), 30.0)
+    deviation = lengths.cv * lengths.mean
+    variance = max(0.0, deviation * deviation - ROUNDING_VARIANCE)
+    return mean, min(round(math.sqrt(variance) / mean, 3), 30.0)
 
 
 def form_of(lengths: Lengths) -> tuple[float, Form]:
@@ -60,35 +65,34 @@ def log_quantiles(form: Form) -> Array:
     if cv < 1e-6:
         return np.zeros(Z_POINTS)
     if shape_name == "lognormal":
-        table = np.sqrt(np.log1p(cv**2)) * _Z
+        table = math.sqrt(portable.log1p(cv * cv)) * _Z
     elif shape_name == "empirical":
         grid = np.linspace(-QUANTILE_Z_MAX, QUANTILE_Z_MAX, QUANTILE_POINTS)
-        table = np.interp(_Z, grid, np.log(np.maximum(np.array(recorded) - 1.0, _LEAST_TOKENS)))
+        logs = portable.logs(np.maximum(np.array(recorded) - 1.0, _LEAST_TOKENS))
+        table = portable.interpolate(_Z, grid, logs)
     else:
-        shape = 1.0 / cv**2
-        with np.errstate(divide="ignore", under="ignore"):
-            quantiles = gammaincinv(shape, ndtr(_Z)) / shape
-        table = np.log(np.maximum(quantiles, 1e-12))
-    return np.asarray(table - np.log(np.exp(table) @ _WEIGHTS))
+        table = log_gamma_quantiles(1.0 / (cv * cv), _Z)
+    return np.asarray(table - portable.log(portable.dot(portable.exps(table), _WEIGHTS)))
 
 
 def _cv(form: Form) -> float:
     """CV of Y as drawn."""
     if form[0] == GAMMA or form[1] < 1e-6:
         return form[1]
-    return float(np.sqrt(np.maximum(0.0, np.exp(2 * log_quantiles(form)) @ _WEIGHTS - 1.0)))
+    return math.sqrt(max(0.0, portable.dot(portable.exps(2.0 * log_quantiles(form)), _WEIGHTS) - 1.0))
 
 
 @lru_cache(maxsize=4096)
 def _hermite(form: Form) -> Array:
     """Hermite coefficients of the quantile function, normalised so that their squares sum to the variance."""
-    values = np.exp(log_quantiles(form))
-    return np.array(
-        [
-            (values * eval_hermitenorm(k, _Z)) @ _WEIGHTS / np.exp(0.5 * gammaln(k + 1.0))
-            for k in range(1, _HERMITE_TERMS + 1)
-        ]
-    )
+    weighted = portable.exps(log_quantiles(form)) * _WEIGHTS
+    coefficients, scale = [], 1.0
+    before, polynomial = np.ones(Z_POINTS), _Z
+    for k in range(1, _HERMITE_TERMS + 1):
+        scale *= math.sqrt(k)
+        coefficients.append(portable.dot(weighted, polynomial) / scale)
+        before, polynomial = polynomial, _Z * polynomial - k * before
+    return np.array(coefficients)
 
 
 @lru_cache(maxsize=4096)
@@ -98,9 +102,11 @@ def copula_parameter(prompt: Form, output: Form, correlation: float) -> float:
     if correlation == 0.0 or prompt_cv < 1e-6 or output_cv < 1e-6:
         return 0.0
     grid = np.linspace(-0.99, 0.99, 199)
-    products = _hermite(prompt) * _hermite(output)
-    powers = grid[:, None] ** np.arange(1, _HERMITE_TERMS + 1)
-    return float(np.interp(correlation, powers @ products / (prompt_cv * output_cv), grid))
+    reached, powers = np.zeros(len(grid)), np.ones(len(grid))
+    for product in (_hermite(prompt) * _hermite(output) / (prompt_cv * output_cv)).tolist():
+        powers = powers * grid
+        reached = reached + product * powers
+    return float(portable.interpolate(correlation, reached, grid))
 
 
 def copula_correlation(prompt: Form, output: Form, parameter: float) -> float:
@@ -108,48 +114,50 @@ def copula_correlation(prompt: Form, output: Form, parameter: float) -> float:
     prompt_cv, output_cv = _cv(prompt), _cv(output)
     if prompt_cv < 1e-6 or output_cv < 1e-6:
         return 0.0
-    powers = parameter ** np.arange(1, _HERMITE_TERMS + 1)
-    return float(powers @ (_hermite(prompt) * _hermite(output)) / (prompt_cv * output_cv))
+    powers = np.multiply.accumulate(np.full(_HERMITE_TERMS, parameter))
+    return portable.dot(powers, _hermite(prompt) * _hermite(output)) / (prompt_cv * output_cv)
 
 
 @nb.njit(cache=True, nogil=True)
 def _draw(
-    rng: np.random.Generator,
-    adapter: NDArray[np.int32],
-    mean: Array,
-    table_of: NDArray[np.int32],
-    tables: Array,
-    copula: Array,
-    prompt: NDArray[np.int32],
+    stream: Words, adapter: NDArray[np.int32], mean: Array, table_of: NDArray[np.int32], tables: Array, copula: Array,
+    cached_fraction: Array, longest: int, prompt: NDArray[np.int32], cached: NDArray[np.int32],
     output: NDArray[np.int32],
-) -> None:
+) -> None:  # fmt: skip
     step = 2.0 * Z_MAX / (Z_POINTS - 1)
     for r in range(len(adapter)):
         a = adapter[r]
-        z0 = rng.standard_normal()
-        z1 = copula[a] * z0 + np.sqrt(1.0 - copula[a] ** 2) * rng.standard_normal()
+        z0 = streams.normal(stream, a)
+        z1 = copula[a] * z0 + np.sqrt(1.0 - copula[a] * copula[a]) * streams.normal(stream, a)
+        u0, u1 = streams.uniform_pair(stream, a)
+        tokens = 0
         for side in range(2):
             z = min(max(z0 if side == 0 else z1, -Z_MAX), Z_MAX - 1e-9)
             position = (z + Z_MAX) / step
             i = int(position)
             table = tables[table_of[2 * a + side]]
-            y = mean[2 * a + side] * np.exp(table[i] + (position - i) * (table[i + 1] - table[i]))
+            y = mean[2 * a + side] * (table[i] + (position - i) * (table[i + 1] - table[i]))
             whole = np.floor(y)
-            tokens = 1 + int(whole) + (1 if rng.random() < y - whole else 0)
+            drawn = 1 + int(whole) + (1 if (u0 if side == 0 else u1) < y - whole else 0)
+            # vLLM refuses longer prompts and cuts outputs.
             if side == 0:
+                tokens = min(drawn, longest - 1)
                 prompt[r] = tokens
+                cached[r] = min(int(tokens * cached_fraction[a]), tokens - 1)
             else:
-                output[r] = tokens
+                output[r] = min(drawn, longest - tokens)
 
 
 class LengthSampler:
-    """Draws the lengths of requests of A adapters.
+    """Draws the lengths of requests of A adapters, each from a stream of its own.
 
     Args:
         adapters: whose length distributions are prepared once.
+        keys: of their streams of lengths, (A,).
+        max_model_len: longest request, tokens.
     """
 
-    def __init__(self, adapters: Sequence[Adapter]) -> None:
+    def __init__(self, adapters: Sequence[Adapter], keys: Words, max_model_len: int) -> None:
         means, table_of, copula = [], [], []
         index: dict[Form, int] = {}
         for a in adapters:
@@ -157,12 +165,17 @@ class LengthSampler:
             means += [prompt_mean, output_mean]
             table_of += [index.setdefault(form, len(index)) for form in (prompt, output)]
             copula.append(copula_parameter(prompt, output, round(a.length_correlation, 3)))
-        self.cached_fraction = np.array([a.cached_prompt_fraction for a in adapters])
+        self._longest = max_model_len
+        self._cached_fraction = np.array([a.cached_prompt_fraction for a in adapters])
         self._means, self._table_of, self._copula = np.array(means), np.array(table_of, np.int32), np.array(copula)
-        self._tables = np.stack([log_quantiles(form) for form in index])
+        self._tables = np.stack([portable.exps(log_quantiles(form)) for form in index])
+        self._streams = streams.streams(keys)
 
-    def draw(self, adapter: NDArray[np.int32], rng: np.random.Generator) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Prompt and output tokens of each request, shapes (N,), for `adapter` (N,) indices."""
-        prompt, output = np.empty(len(adapter), np.int32), np.empty(len(adapter), np.int32)
-        _draw(rng, adapter, self._means, self._table_of, self._tables, self._copula, prompt, output)
-        return prompt, output
+    def draw(self, adapter: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Prompt, cached and output tokens of the next requests of these adapters, (N,) each; `adapter` (N,)."""
+        prompt, cached, output = (np.empty(len(adapter), np.int32) for _ in range(3))
+        _draw(
+            self._streams, adapter, self._means, self._table_of, self._tables, self._copula, self._cached_fraction,
+            self._longest, prompt, cached, output,
+        )  # fmt: skip
+        return prompt, cached, output

@@ -2,8 +2,9 @@
 
 Operational time `s` of an adapter runs at speed `f(t)`, the factor of its rate process (1 without one). In it, arrivals
 are a renewal process with Gamma gaps in equilibrium; the n-th arrival happens when `int_0^t f dt` reaches the n-th
-renewal. Phases of on/off processes come from a small counter-based generator of their own, so that they are a function
-of a key alone and need no memory: adapters of one group see the same phases wherever they are served.
+renewal. Gaps come from the adapter's own stream (`twin.traffic.streams`). Phases of on/off processes come from a small
+counter-based generator of their own, a function of a key alone: adapters of one group see the same phases wherever they
+are served.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from twin import portable
+from twin.traffic import streams
 from twin.workload.adapter import Adapter
 from twin.workload.rates import OnOff, RateProfile, level
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Words = NDArray[np.uint64]
 
 STEADY, PROFILE, ON_OFF = 0, 1, 2
-_GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_GOLDEN, _S11 = np.uint64(0x9E3779B97F4A7C15), np.uint64(11)
 
 
 class Sources(NamedTuple):
@@ -53,7 +56,8 @@ class Progress(NamedTuple):
     """Where each adapter stands, (A,): everything that is carried from one arrival to the next.
 
     The last arrival or change of rate was at `time_s`; the next arrival is `due_s` operational seconds later, unless
-    the rate changes at `until_s`. `cycle_s` is the start of the current repetition of a profile.
+    the rate changes at `until_s`. `cycle_s` is the start of the current repetition of a profile; `stream` (A, 4) is the
+    state of the adapters' streams of arrivals.
     """
 
     time_s: Floats
@@ -65,6 +69,7 @@ class Progress(NamedTuple):
     cycle_s: Floats
     on: NDArray[np.bool_]
     phase_state: NDArray[np.uint64]
+    stream: Words
 
 
 def sources_of(adapters: Sequence[Adapter]) -> Sources:
@@ -102,39 +107,38 @@ def _windows(profile: RateProfile) -> Floats:
     """Start and end (s), factor on the adapter's rate, and CV (0 = the adapter's own) of each window, (4, W)."""
     edges, factors = np.array(profile.edges_s), np.array(profile.factors)
     mean = profile.stands_for == "mean"
-    scale = factors @ np.diff(edges) / edges[-1] if mean else level(profile, profile.stands_for)
+    scale = portable.dot(factors, np.diff(edges)) / edges[-1] if mean else level(profile, profile.stands_for)
     cvs = np.array(profile.arrival_cvs) if profile.arrival_cvs else np.zeros(len(factors))
     return np.stack([edges[:-1], edges[1:], factors / scale, cvs])
 
 
-def progress_at_start(sources: Sources, phase_keys: NDArray[np.uint64]) -> Progress:
-    """Before the first arrival; `phase_keys` (A,) decide the phases of on/off processes."""
+def progress_at_start(sources: Sources, keys: NDArray[np.uint64], phase_keys: NDArray[np.uint64]) -> Progress:
+    """Before the first arrival; `keys` (A,) decide the gaps, `phase_keys` (A,) the phases of on/off processes."""
     n = len(sources.rate)
     return Progress(
         np.zeros(n), np.zeros(n), np.full(n, np.inf), np.ones(n), sources.cv.copy(), sources.first.copy(), np.zeros(n),
-        np.ones(n, np.bool_), phase_keys.copy(),
+        np.ones(n, np.bool_), phase_keys.copy(), streams.streams(keys),
     )  # fmt: skip
 
 
 @nb.njit(cache=True, nogil=True, inline="always")
-def _mixed(state: np.uint64) -> float:
-    """Output of SplitMix64 (Steele, Lea, Flood 2014) for a state: uniform in [0, 1)."""
-    x = state
-    x = (x ^ (x >> _S30)) * _MIX1
-    x = (x ^ (x >> _S27)) * _MIX2
-    return float((x ^ (x >> _S31)) >> _S11) * 2.0**-53
+def _phase(state: np.uint64) -> float:
+    """A uniform number in [0, 1) for a state of the phases' generator."""
+    return float(streams.mixed(state) >> _S11) * streams.TWO_TO_MINUS_53
 
 
 @nb.njit(cache=True, nogil=True)
-def _equilibrium(rng: np.random.Generator, rate: float, cv: float) -> float:
-    shape = 1.0 / cv**2
+def _equilibrium(stream: Words, a: int, rate: float, cv: float) -> float:
+    if cv == 1.0:
+        return streams.exponential(stream, a) / rate
+    shape = 1.0 / (cv * cv)
     scale = 1.0 / (rate * shape)
     # A window opened at random meets a gap of length-biased size (Gamma with shape + 1) at a uniform point.
-    return float(rng.random() * rng.standard_gamma(shape + 1.0) * scale)
+    return streams.uniform(stream, a) * streams.gamma(stream, a, shape + 1.0) * scale
 
 
 @nb.njit(cache=True, nogil=True)
-def begin(rng: np.random.Generator, a: int, src: Sources, at: Progress) -> None:
+def begin(a: int, src: Sources, at: Progress) -> None:
     """Puts adapter `a` at time 0."""
     if src.kind[a] == PROFILE:
         w = src.first[a]
@@ -145,30 +149,28 @@ def begin(rng: np.random.Generator, a: int, src: Sources, at: Progress) -> None:
     elif src.kind[a] == ON_OFF:
         on_s, off_s = src.on_s[a], src.off_s[a]
         at.phase_state[a] += _GOLDEN
-        point = _mixed(at.phase_state[a]) * (on_s + off_s)
+        point = _phase(at.phase_state[a]) * (on_s + off_s)
         at.on[a] = point < on_s
         if src.fixed[a]:
             at.until_s[a] = on_s - point if at.on[a] else on_s + off_s - point
         else:
             at.phase_state[a] += _GOLDEN
-            at.until_s[a] = -np.log1p(-_mixed(at.phase_state[a])) * (on_s if at.on[a] else off_s)
+            at.until_s[a] = -portable.log(1.0 - _phase(at.phase_state[a])) * (on_s if at.on[a] else off_s)
         at.factor[a] = src.high[a] if at.on[a] else src.low[a]
-    at.due_s[a] = _equilibrium(rng, src.rate[a], at.cv[a])
+    at.due_s[a] = _equilibrium(at.stream, a, src.rate[a], at.cv[a])
 
 
 @nb.njit(cache=True, nogil=True)
-def advance(
-    rng: np.random.Generator, a: int, src: Sources, at: Progress, end_s: float, times: Floats, n: int, keep: bool
-) -> tuple[int, bool]:
+def advance(a: int, src: Sources, at: Progress, end_s: float, times: Floats, n: int) -> tuple[int, bool]:
     """Writes the next arrivals of adapter `a` that are before `end_s` to `times[n:]`.
 
-    Returns the new n, and whether all of them had room; else call again with more. With `keep` false nothing is
-    written. State stays where it is at `end_s`, so that windows joined are the same as one window.
+    Returns the new n, and whether all of them had room; else call again with more. State stays where it is at `end_s`,
+    so that windows joined are the same as one window.
     """
     # Locals, because arrays in a tuple cost a reference count each time they are touched.
     time_s, due_s, until_s, factor = at.time_s[a], at.due_s[a], at.until_s[a], at.factor[a]
-    rate, cv, kind = src.rate[a], at.cv[a], src.kind[a]
-    shape = 1.0 / cv**2
+    rate, cv, kind, stream = src.rate[a], at.cv[a], src.kind[a], at.stream
+    shape = 1.0 / (cv * cv)
     scale = 1.0 / (rate * shape)
     window, cycle_s, on, phase_state = at.window[a], at.cycle_s[a], at.on[a], at.phase_state[a]
     starts_first, last, repeats = src.first[a], src.last[a], src.repeats[a]
@@ -183,13 +185,12 @@ def advance(
                 if arrival >= end_s:
                     done = True
                     break
-                if keep:
-                    if n == room:
-                        break
-                    times[n] = arrival
+                if n == room:
+                    break
+                times[n] = arrival
                 n += 1
                 time_s = arrival
-                due_s = rng.standard_gamma(shape) * scale
+                due_s = streams.gamma(stream, a, shape) * scale
                 continue
         if until_s >= end_s:
             done = True
@@ -208,9 +209,9 @@ def advance(
             if next_cv != cv:
                 # Gaps of another kind cannot go on where the last ones stopped; in equilibrium the mean is exact.
                 cv = next_cv
-                shape = 1.0 / cv**2
+                shape = 1.0 / (cv * cv)
                 scale = 1.0 / (rate * shape)
-                due_s = _equilibrium(rng, rate, cv)
+                due_s = _equilibrium(stream, a, rate, cv)
         else:
             on = not on
             mean_s = on_s if on else off_s
@@ -218,7 +219,7 @@ def advance(
                 until_s += mean_s
             else:
                 phase_state += _GOLDEN
-                until_s -= np.log1p(-_mixed(phase_state)) * mean_s
+                until_s -= portable.log(1.0 - _phase(phase_state)) * mean_s
             factor = high if on else low
     at.time_s[a], at.due_s[a], at.until_s[a], at.factor[a], at.cv[a] = time_s, due_s, until_s, factor, cv
     at.window[a], at.cycle_s[a], at.on[a], at.phase_state[a] = window, cycle_s, on, phase_state
@@ -233,36 +234,62 @@ def _wider(times: Floats) -> Floats:
 
 
 @nb.njit(cache=True, nogil=True)
-def draw_all(rng: np.random.Generator, src: Sources, at: Progress, end_s: float, size: int) -> tuple[Floats, Ints]:
+def draw_all(src: Sources, at: Progress, end_s: float, size: int) -> tuple[Floats, Ints]:
     """Times before `end_s`, adapter by adapter, (N,), and the number of each, (A,); `size` is a guess at N."""
     adapters = len(src.rate)
     times, counts = np.empty(max(size, 16), np.float64), np.empty(adapters, np.int64)
     n = 0
     for a in range(adapters):
-        begin(rng, a, src, at)
+        begin(a, src, at)
         first, done = n, False
         while not done:
             if n == len(times):
                 times = _wider(times)
-            n, done = advance(rng, a, src, at, end_s, times, n, True)
+            n, done = advance(a, src, at, end_s, times, n)
         counts[a] = n - first
     return times[:n], counts
 
 
 @nb.njit(cache=True, nogil=True)
-def skip(rng: np.random.Generator, a: int, src: Sources, at: Progress, end_s: float) -> int:
-    """Draws the arrivals of one adapter before `end_s` without keeping them; their number."""
-    begin(rng, a, src, at)
-    return advance(rng, a, src, at, end_s, np.empty(0, np.float64), 0, False)[0]
-
-
-@nb.njit(cache=True, nogil=True)
-def draw_some(rng: np.random.Generator, a: int, src: Sources, at: Progress, end_s: float) -> Floats:
+def draw_some(a: int, src: Sources, at: Progress, end_s: float) -> Floats:
     """The next arrivals of one adapter, those before `end_s`, (N,)."""
     times = np.empty(16, np.float64)
     n, done = 0, False
     while not done:
         if n == len(times):
             times = _wider(times)
-        n, done = advance(rng, a, src, at, end_s, times, n, True)
+        n, done = advance(a, src, at, end_s, times, n)
     return times[:n]
+
+
+@nb.njit(cache=True, nogil=True)
+def order_of(times: Floats, end_s: float) -> Ints:
+    """Order by time, a permutation (N,); equal times stay as they are. Times lie in [0, end_s).
+
+    A bucket sort: one bucket a request, filled evenly by traffic that is about steady.
+    """
+    n = len(times)
+    starts = np.zeros(n + 1, np.int64)
+    bucket = np.empty(n, np.int64)
+    for i in range(n):
+        bucket[i] = min(int(times[i] / end_s * n), n - 1)
+        starts[bucket[i] + 1] += 1
+    for b in range(n):
+        starts[b + 1] += starts[b]
+    order, filled = np.empty(n, np.int64), starts[:n].copy()
+    for i in range(n):
+        order[filled[bucket[i]]] = i
+        filled[bucket[i]] += 1
+    for b in range(n):
+        first, last = starts[b], starts[b + 1]
+        if last - first > 50:
+            own = order[first:last].copy()
+            order[first:last] = own[np.argsort(times[own], kind="mergesort")]
+            continue
+        for k in range(first + 1, last):
+            moved, at = order[k], k
+            while at > first and times[order[at - 1]] > times[moved]:
+                order[at] = order[at - 1]
+                at -= 1
+            order[at] = moved
+    return order

@@ -93,7 +93,7 @@ class Lengths:
     @property
     def second_moment(self) -> float:
         """E[length^2] in tokens^2."""
-        return self.mean**2 * (1 + self.cv**2)
+        return self.mean * self.mean * (1 + self.cv * self.cv)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:
     weight = math.fsum(w for w, _ in parts)
     mean = math.fsum(w * p.mean for w, p in parts) / weight
     second = math.fsum(w * p.second_moment for w, p in parts) / weight
-    cv = math.sqrt(max(0.0, second / mean**2 - 1))
+    cv = math.sqrt(max(0.0, second / (mean * mean) - 1))
     if first.shape == "constant" and cv > 1e-9:
         return Lengths(mean, cv)  # different constants: a spread, and no shape of its own
     return Lengths(mean, 0.0 if first.shape == "constant" else cv, first.shape, first.quantiles)
@@ -92,7 +92,7 @@ def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
                 rate_req_per_s=rate,
                 prompt_tokens=_mixture([(r.rate_req_per_s, r.prompt_tokens) for r in rows]),
                 output_tokens=_mixture([(r.rate_req_per_s, r.output_tokens) for r in rows]),
-                arrival_cv=math.sqrt(math.fsum(r.rate_req_per_s * r.arrival_cv**2 for r in rows) / rate),
+                arrival_cv=math.sqrt(math.fsum(r.rate_req_per_s * r.arrival_cv * r.arrival_cv for r in rows) / rate),
                 cached_prompt_fraction=mean_of("cached_prompt_fraction"),
                 length_correlation=mean_of("length_correlation"),
                 slo=min(slos, key=lambda s: s.ttft_p99_s) if slos else None,

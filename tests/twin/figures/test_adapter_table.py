@@ -20,8 +20,7 @@ HORIZON_S = 300.0
 
 
 def played(served: Column, *, trace_steps: int = 0) -> tuple[Requests, KernelOutput, int]:
-    rng = np.random.default_rng(11)
-    requests = draw_requests(served.adapters, horizon_s=HORIZON_S, rng=rng, max_model_len=131072)
+    requests = draw_requests(served.adapters, horizon_s=HORIZON_S, seed=11, max_model_len=131072)
     out, blocks = run_requests(
         requests, served.adapters, served.setting, LLAMA, horizon_s=HORIZON_S,
         walk=np.arange(len(served.adapters), dtype=np.int32), trace_steps=trace_steps,

@@ -149,7 +149,7 @@ def test_labels() -> None:
 
 def measured(served: Column, *warmups: Any, horizon_s: float = 600.0, trace: bool = True) -> list[WindowMetrics]:
     requests = draw_requests(
-        served.adapters, horizon_s=horizon_s, rng=np.random.default_rng(2), max_model_len=131072
+        served.adapters, horizon_s=horizon_s, seed=2, max_model_len=131072
     )  # fmt: skip
     out, blocks = run_requests(
         requests, served.adapters, served.setting, LLAMA, horizon_s=horizon_s,

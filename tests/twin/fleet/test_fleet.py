@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.play import random_streams
 from twin.errors import InputError
 from twin.fleet.node import Failure, Server
 from twin.fleet.simulate import Fleet, simulate_fleet
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
 from twin.simulation import simulate
-from twin.traffic.arrivals import draw_requests
 from twin.workload.adapter import Adapter, Lengths
 
 CALIBRATIONS = {LLAMA.stamp.gpu_type: LLAMA}
@@ -47,16 +45,9 @@ def test_disjoint_servers_do_what_they_do_alone() -> None:
     fleet = Fleet(
         ADAPTERS, tuple(Server(f"gpu{i}", SETTING, {a.adapter_id: 1.0 for a in h}) for i, h in enumerate(halves))
     )
-    rng, _ = random_streams(ADAPTERS, 5)
-    requests = draw_requests(ADAPTERS, horizon_s=900, rng=rng, max_model_len=131072)
-    whole = simulate_fleet(fleet, CALIBRATIONS, horizon_s=900, seed=5, requests=requests)
+    whole = simulate_fleet(fleet, CALIBRATIONS, horizon_s=900, seed=5)
     for i, half in enumerate(halves):
-        mine = np.flatnonzero((requests.adapter >= 4) == bool(i))
-        own = replace(
-            requests, arrival_s=requests.arrival_s[mine], adapter=requests.adapter[mine] - np.int32(4 * i),
-            prompt=requests.prompt[mine], cached=requests.cached[mine], output=requests.output[mine],
-        )  # fmt: skip
-        alone = simulate(Column(half, SETTING), LLAMA, horizon_s=900, seed=5, requests=own)
+        alone = simulate(Column(half, SETTING), LLAMA, horizon_s=900, seed=5)
         assert whole.servers[i].row == alone.row
     assert whole.row["throughput_tps"] == pytest.approx(sum(s.row["throughput_tps"] for s in whole.servers))
 

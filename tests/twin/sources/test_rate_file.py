@@ -34,7 +34,7 @@ def test_rates_hold_from_their_start_to_the_next(tmp_path: Path) -> None:
 
 def test_the_recorded_rates_are_drawn(tmp_path: Path) -> None:
     adapters = read(tmp_path).adapters
-    requests = draw_requests(adapters, horizon_s=1800.0, rng=np.random.default_rng(0), max_model_len=2048)
+    requests = draw_requests(adapters, horizon_s=1800.0, seed=0, max_model_len=2048)
     times = requests.arrival_s[requests.adapter == 0]
     number = np.bincount((times // 600).astype(int), minlength=3)
     assert number == pytest.approx([600, 1800, 300], abs=5 * np.sqrt(1800))

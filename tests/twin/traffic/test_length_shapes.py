@@ -14,6 +14,7 @@ from twin.errors import InputError
 from twin.sources.access_log import read_access_log
 from twin.sources.synthetic import discrete_rates
 from twin.traffic.arrivals import draw_requests
+from twin.traffic.histogram import published_quantiles
 from twin.traffic.length_shapes import (
     RECORDED_CHOICES,
     check_length_shape,
@@ -28,7 +29,7 @@ from twin.workload.workload import merge_tenants
 
 def draw(prompt: Lengths, output: Lengths, n: int = 100_000, correlation: float = 0.0) -> Requests:
     adapter = Adapter("a", 8, 10.0, prompt, output, length_correlation=correlation)
-    return draw_requests([adapter], horizon_s=n / 10, rng=np.random.default_rng(1), max_model_len=10**9)
+    return draw_requests([adapter], horizon_s=n / 10, seed=1, max_model_len=10**9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -91,11 +92,13 @@ def test_recorded_lengths_can_be_stretched_to_another_mean() -> None:
 
 def test_the_published_lengths_have_published_means_spreads_and_quartiles() -> None:
     adapters = discrete_rates(2, [1.0], [8], length_shape="published").adapters
-    requests = draw_requests(adapters, horizon_s=100_000.0, rng=np.random.default_rng(0), max_model_len=10**6)
-    for tokens, mean, cv, quarter in ((requests.prompt, 223, 1.10, 23), (requests.output, 198, 1.07, 27)):
+    requests = draw_requests(adapters, horizon_s=100_000.0, seed=0, max_model_len=10**6)
+    for side, tokens, mean, cv in (("prompt", requests.prompt, 223, 1.10), ("output", requests.output, 198, 1.07)):
         assert tokens.mean() == pytest.approx(mean, rel=0.01)
         assert tokens.std() / tokens.mean() == pytest.approx(cv, abs=0.04)
-        assert np.quantile(tokens, 0.25) == pytest.approx(quarter, abs=3)
+        steps = published_quantiles(side, (np.arange(100_000) + 0.5) / 100_000)
+        quarter = float(published_quantiles(side, 0.25)) * mean / steps.mean()
+        assert np.quantile(tokens, 0.25) == pytest.approx(quarter, abs=2)
     assert np.corrcoef(requests.prompt, requests.output)[0, 1] == pytest.approx(
         adapters[0].length_correlation, abs=0.02
     )

@@ -13,9 +13,7 @@ from twin.workload.requests import Requests
 
 
 def draw(adapter: Adapter, n: int, seed: int = 0) -> Requests:
-    return draw_requests(
-        [adapter], horizon_s=n / adapter.rate_req_per_s, rng=np.random.default_rng(seed), max_model_len=10**9
-    )
+    return draw_requests([adapter], horizon_s=n / adapter.rate_req_per_s, seed=seed, max_model_len=10**9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -56,14 +54,14 @@ def test_bursty_arrivals_start_in_equilibrium() -> None:
     adapter = Adapter("a", 8, 0.05, Lengths(10, 0), Lengths(10, 0), arrival_cv=4.0)
     counts = []
     for seed in range(4000):
-        requests = draw_requests([adapter], horizon_s=60.0, rng=np.random.default_rng(seed), max_model_len=4096)
+        requests = draw_requests([adapter], horizon_s=60.0, seed=seed, max_model_len=4096)
         counts.append(len(requests))
     assert np.mean(counts) == pytest.approx(3.0, abs=5 * np.std(counts) / np.sqrt(len(counts)))
 
 
 def test_requests_longer_than_the_model_are_cut() -> None:
     requests = draw_requests(
-        [Adapter("a", 8, 50.0, Lengths(900, 1.0), Lengths(900, 1.0))], horizon_s=100, rng=np.random.default_rng(0),
+        [Adapter("a", 8, 50.0, Lengths(900, 1.0), Lengths(900, 1.0))], horizon_s=100, seed=0,
         max_model_len=1024,
     )  # fmt: skip
     assert (requests.prompt + requests.output).max() == 1024

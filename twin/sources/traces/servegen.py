@@ -175,8 +175,8 @@ def _stretch(
         )
     total = clients.rate_req_per_s.sum(axis=0)
     if drift_start_s is None:
-        sums = np.convolve(total, np.ones(windows), "valid")
-        first = int(np.argmax(sums))
+        until = np.concatenate([[0.0], np.cumsum(total)])
+        first = int(np.argmax(until[windows:] - until[:-windows]))
     else:
         first = int(number(drift_start_s, "workload.drift_start_s", low=0.0) // WINDOW_S)
     if first + windows > recorded or not total[first : first + windows].any():
