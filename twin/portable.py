@@ -64,7 +64,7 @@ def exp(x: float) -> float:
     p = r + r * r * (0.5 + r * (0.16666666666666666 + r * (0.041666666666666664 + r * 0.008333333333333333)))
     cell = np.int64(k)
     table = _POWERS[cell & 127]
-    return (table + table * p) * np.int64(((cell >> 7) + 1023) << 52).view(np.float64)
+    return float((table + table * p) * np.int64(((cell >> 7) + 1023) << 52).view(np.float64))
 
 
 @nb.njit(cache=True, nogil=True)
@@ -85,7 +85,7 @@ def log(x: float) -> float:
     u = 2.0 * (m - near) / (m + near)
     z = u * u
     series = u * z * (0.08333333333333333 + z * (0.0125 + z * 0.002232142857142857))
-    return (e * _LN2_HIGH + _LOGS[j, 0]) + (u + (series + (e * _LN2_LOW + _LOGS[j, 1])))
+    return float((e * _LN2_HIGH + _LOGS[j, 0]) + (u + (series + (e * _LN2_LOW + _LOGS[j, 1]))))
 
 
 @nb.njit(cache=True, nogil=True)

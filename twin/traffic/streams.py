@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -89,7 +90,7 @@ def streams(keys: Words) -> Words:
 
 
 @nb.njit(cache=True, nogil=True)
-def word(state: Words, a: int) -> np.uint64:
+def word(state: Words, a: int) -> Any:
     """The next 64 bits of stream `a`: xoshiro256++."""
     s0, s1, s2, s3 = state[a, 0], state[a, 1], state[a, 2], state[a, 3]
     total = s0 + s3
@@ -138,7 +139,7 @@ def normal(state: Words, a: int) -> float:
         # The lower bits choose the layer, the upper ones the point in it.
         i = np.int64(bits & _LAYER_BITS)
         u = 2.0 * (float(bits >> _S11) * TWO_TO_MINUS_53) - 1.0
-        x = u * _LAYERS[i]
+        x = float(u * _LAYERS[i])
         if abs(x) < _LAYERS[i + 1]:
             return x
         if i == 0:
@@ -146,7 +147,7 @@ def normal(state: Words, a: int) -> float:
                 x = portable.log(1.0 - uniform(state, a)) / _LAYERS[1]
                 y = portable.log(1.0 - uniform(state, a))
                 if -2.0 * y >= x * x:
-                    return x - _LAYERS[1] if u < 0.0 else _LAYERS[1] - x
+                    return float(x - _LAYERS[1] if u < 0.0 else _LAYERS[1] - x)
         outer = portable.exp(-0.5 * (_LAYERS[i] * _LAYERS[i] - x * x))
         inner = portable.exp(-0.5 * (_LAYERS[i + 1] * _LAYERS[i + 1] - x * x))
         if inner + uniform(state, a) * (outer - inner) < 1.0:
@@ -175,7 +176,7 @@ def gamma(state: Words, a: int, shape: float) -> float:
         square = x * x
         if u < 1.0 - 0.0331 * square * square or portable.log(u) < 0.5 * square + d * (1.0 - v + portable.log(v)):
             break
-    return boost * d * v
+    return float(boost * d * v)
 
 
 @nb.njit(cache=True, nogil=True)
