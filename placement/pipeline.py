@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from placement.config import Run
 from placement.problem.build import build_problem
-from placement.problem.margin import WithMargin
 from placement.problem.problem import (
     Placement,
     PlacementProblem,
@@ -27,7 +26,7 @@ from placement.problem.problem import (
     relative_gap,
     violations,
 )
-from placement.problem.tightening import tighten
+from placement.problem.refuted import tighten
 from placement.report.result import Result, simulated_objective
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.verify import Verifier
@@ -89,9 +88,14 @@ def place(run: Run, progress: Progress) -> Result:
     began = time.perf_counter()
     with progress.stage("planning model"):
         settings, left_out = fitting_settings(run)
-        margin = run.constraint.margin
-        planning = run.planning if margin is None else WithMargin(run.planning, margin)
-        problem = build_problem(run.workload, planning, settings, (run.gpu,), run.objective.terms)
+        problem = build_problem(
+            run.workload,
+            run.planning,
+            settings,
+            (run.gpu,),
+            run.objective.terms,
+            margin=run.constraint.margin,
+        )
         refuse_untrained(run, problem)
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)

@@ -104,7 +104,7 @@ class CpSat:
         began = time.perf_counter()
         _refuse_unsupported(problem)
         # imported here: a refused problem pays for no solver
-        from placement.problem.refuted import tightened
+        from placement.problem.refuted import with_cuts
         from placement.solvers.aggregate import Aggregate
 
         run = _Run(problem, began + time_limit_s)
@@ -119,7 +119,7 @@ class CpSat:
             run.interrupted |= aggregate.interrupted
             searches = [] if infeasible else [aggregate]
             if problem.banned and not infeasible:
-                searches.insert(0, Aggregate(tightened(proving), aggregate.classes))
+                searches.insert(0, Aggregate(with_cuts(proving), aggregate.classes))
                 searches[0].lp_value = aggregate.lp_value
             for search in searches:
                 self._search(run, search, aggregate, warm_start)

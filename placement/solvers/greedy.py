@@ -17,7 +17,7 @@ from placement.problem.problem import (
     evaluate,
     violations,
 )
-from placement.problem.refuted import tightened
+from placement.problem.refuted import with_cuts
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, deal_lpt, fleet_order, tier_of, tiers_by_mask
 from placement.solvers.search_state import SearchState, state_of
@@ -91,7 +91,7 @@ class Greedy:
             best.offer(state_of(problem, warm_start))
         changes = 0
         # behind cuts at the refuted columns first, then with the refuted columns alone excluded
-        for search in [tightened(problem), problem] if problem.banned else [problem]:
+        for search in [with_cuts(problem), problem] if problem.banned else [problem]:
             best.tried.clear()
             changes += self._search(search, best, start, deadline)
             if best.placement is not None:

@@ -17,7 +17,7 @@ from placement.problem.problem import (
     relative_gap,
     violations,
 )
-from placement.problem.refuted import refuted_by_rules, tightened
+from placement.problem.refuted import refuted_by_rules, with_cuts
 from placement.solvers.aggregate import PRICE_STEP, Aggregate, Relaxation
 from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
@@ -165,7 +165,7 @@ class MilpSolver:
         searches = [aggregate]
         if not refuted_by_rules(run.problem):
             # first with facets cut behind the refuted columns, then with the refuted columns alone excluded
-            searches.insert(0, Aggregate(tightened(run.problem), aggregate.classes))
+            searches.insert(0, Aggregate(with_cuts(run.problem), aggregate.classes))
             searches[0].lp_value = aggregate.lp_value
         for search in searches:
             for settings in self._settings(run, search):

@@ -11,7 +11,7 @@ import placement.solvers.aggregate as aggregate_module
 from placement.problem.classes import item_classes
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, violations
-from placement.problem.refuted import STEP, tightened
+from placement.problem.refuted import STEP, with_cuts
 from placement.problem.rows import column_rows
 from placement.solvers.aggregate import relaxation
 from placement.solvers.greedy import Greedy
@@ -96,12 +96,12 @@ def test_bounds_ignore_refuted_columns() -> None:
 def test_a_cut_excludes_the_refuted_column_and_what_is_close_below_stays() -> None:
     p, _ = alike()
     refuted = frozenset(range(18))  # 18 of at most 18.4 adapters
-    cut = tightened(replace(p, banned=((0, refuted),)))
+    cut = with_cuts(replace(p, banned=((0, refuted),)))
     phi = p.phi[sorted(refuted)].sum(axis=0)[None]
     assert cut.options[0].violation(phi)[0] > 0
     assert cut.options[0].violation((1 - 1.2 * STEP) * phi)[0] <= 0
     far = frozenset(range(5))  # refuted for another reason than a facet
-    assert len(tightened(replace(p, banned=((0, far),))).options[0].feasible.g) == len(p.options[0].feasible.g)
+    assert len(with_cuts(replace(p, banned=((0, far),))).options[0].feasible.g) == len(p.options[0].feasible.g)
 
 
 def test_ctrl_c_keeps_the_incumbent_and_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
