@@ -1,10 +1,11 @@
 """Moving on after the twin has refuted columns: the planning model promises less, and the solver runs again.
 
-A refuted column is banned (`tighten`). Excluding exactly the refuted columns leads a solver to propose their neighbours,
-which are refuted next. So solvers first look for placements behind a cut (`with_cuts`): the facet that comes closest to
-binding at a refuted column is moved inwards until the column lies a step outside. The cut is a heuristic: bounds are
-always computed without it. If the next round still finds columns that the twin refutes, the model errs in more places
-than one: then all facets move inwards by a step that doubles every round, so that a bounded number of rounds suffices.
+A refuted column is banned (`tighten`). Excluding exactly the refuted columns leads a solver to propose their
+neighbours, which are refuted next. So solvers first look for placements behind a cut (`with_cuts`): the facet that
+comes closest to binding at a refuted column is moved inwards until the column lies a step outside. The cut is a
+heuristic: bounds are always computed without it. If the next round still finds columns that the twin refutes, the model
+errs in more places than one: then all facets move inwards by a step that doubles every round, so that a bounded number
+of rounds suffices.
 """
 
 from __future__ import annotations

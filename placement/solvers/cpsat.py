@@ -27,7 +27,8 @@ from placement.solvers.search_state import state_of
 from twin.errors import InputError
 
 if TYPE_CHECKING:
-    from placement.solvers.aggregate import Aggregate, Relaxation
+    from placement.solvers.aggregate import Aggregate
+    from placement.solvers.settings import Relaxation
 
 Indices = NDArray[np.int64]
 
@@ -144,13 +145,15 @@ class CpSat:
 
     def _fleets(self, run: _Run, search: Aggregate) -> Iterator[Relaxation]:
         """Settings to fill: the relaxation's own, then with more room, then with a GPU more, until one is filled."""
+        from placement.solvers.settings import choose_settings, roomiest_settings
+
         fewest, cheapest = 0, -np.inf
         while True:
             filled = run.placement is not None
             gpus = 0
             for spare in (0.0,) if search.rows.cost_is_per_gpu else (0.0, 0.01, 0.03):
                 limit = max(0.1, 0.3 * run.left_s())
-                found = search.settings(limit, spare=spare, fewest=fewest, cheapest=cheapest)
+                found = choose_settings(search, limit, spare=spare, fewest=fewest, cheapest=cheapest)
                 if found.status != "feasible":
                     break
                 gpus = max(gpus, round(float(found.y.sum())))
@@ -158,7 +161,7 @@ class CpSat:
             if gpus == 0 or (run.placement is not None and (search.rows.cost_is_per_gpu or not filled)):
                 return
             if not search.rows.cost_is_per_gpu:
-                yield search.roomiest(gpus, max(0.1, 0.3 * run.left_s()))
+                yield roomiest_settings(search, gpus, max(0.1, 0.3 * run.left_s()))
                 if run.placement is not None:
                     return
             fewest = gpus + 1

@@ -18,12 +18,13 @@ from placement.problem.problem import (
     violations,
 )
 from placement.problem.refuted import refuted_by_rules, with_cuts
-from placement.solvers.aggregate import PRICE_STEP, Aggregate, Relaxation
+from placement.solvers.aggregate import Aggregate
 from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
 from placement.solvers.local_search import improve
 from placement.solvers.packing import pack
 from placement.solvers.search_state import state_of
+from placement.solvers.settings import PRICE_STEP, Relaxation, choose_settings, roomiest_settings
 from twin.errors import InputError
 
 
@@ -187,7 +188,7 @@ class MilpSolver:
         if search.rows.cost_is_per_gpu:
             fewest, cheapest = 0, -np.inf
             while not run.packed:
-                found = search.settings(SETTINGS * run.left_s(), fewest=fewest, cheapest=cheapest)
+                found = choose_settings(search, SETTINGS * run.left_s(), fewest=fewest, cheapest=cheapest)
                 yield found
                 cost = float(search.rows.r @ found.y)
                 fewest = round(float(found.y.sum())) + 1 if search.rows.cost_is_count else 0
@@ -199,7 +200,7 @@ class MilpSolver:
         while not run.packed:
             gpus = 0
             for spare in SPARES:
-                found = search.settings(SETTINGS * run.left_s(), spare=spare, fewest=fewest)
+                found = choose_settings(search, SETTINGS * run.left_s(), spare=spare, fewest=fewest)
                 gpus = max(gpus, round(float(found.y.sum())))
                 if found.status != "feasible" and spare > 0:
                     break
@@ -207,7 +208,7 @@ class MilpSolver:
                 if run.placement is not None:
                     return
                 if not run.packed:
-                    yield replace(search.roomiest(gpus, SETTINGS * run.left_s()), value=found.value)
+                    yield replace(roomiest_settings(search, gpus, SETTINGS * run.left_s()), value=found.value)
                 if not run.packed:
                     break
             fewest = gpus + 1
