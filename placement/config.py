@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from placement.constraints import Constraint
     from placement.export import Exporter
     from placement.problem.objectives import Objective
-    from placement.problem.problem import Solver
+    from placement.problem.solver import Solver
     from placement.verify import Verifier
     from surrogates.model.planning import PlanningModel
     from twin.server.calibration import Calibration

@@ -18,15 +18,9 @@ from numpy.typing import NDArray
 
 from placement.config import Run
 from placement.problem.build import build_problem
-from placement.problem.problem import (
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    relative_gap,
-    violations,
-)
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.refuted import tighten
+from placement.problem.solver import SolveReport, relative_gap
 from placement.report.result import Result, simulated_objective
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.verify import Verifier

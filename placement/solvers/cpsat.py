@@ -11,15 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.problem.objectives import relaxed_terms
-from placement.problem.problem import (
-    Capabilities,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    relative_gap,
-    violations,
-)
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.solver import Capabilities, SolveReport, relative_gap
 from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
 from placement.solvers.local_search import improve
@@ -97,7 +90,7 @@ class CpSat:
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
-        """See `placement.problem.problem.Solver`.
+        """See `placement.problem.solver.Solver`.
 
         Raises:
             InputError: if a term has neither a convex form nor a convex lower bound.

@@ -9,15 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from placement.problem.objectives import GpuCount
-from placement.problem.problem import (
-    Capabilities,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    violations,
-)
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.refuted import with_cuts
+from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, deal_lpt, fleet_order, tier_of, tiers_by_mask
 from placement.solvers.search_state import SearchState, state_of

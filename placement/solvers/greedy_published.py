@@ -22,15 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.problem.objectives import GpuCount
-from placement.problem.problem import (
-    Capabilities,
-    GpuAssignment,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    violations,
-)
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate, violations
+from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.search_state import FEASIBLE
 from twin.errors import InputError
 

@@ -8,16 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from placement.problem.problem import (
-    Capabilities,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    relative_gap,
-    violations,
-)
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.refuted import refuted_by_rules, with_cuts
+from placement.problem.solver import Capabilities, SolveReport, relative_gap
 from placement.solvers.aggregate import Aggregate
 from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
@@ -123,7 +116,7 @@ class MilpSolver:
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
-        """See `placement.problem.problem.Solver`.
+        """See `placement.problem.solver.Solver`.
 
         Raises:
             InputError: if a term is not a sum of convex loads.

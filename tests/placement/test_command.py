@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from placement.__main__ import main, normalised
-from placement.problem.problem import SolveReport
+from placement.problem.solver import SolveReport
 from placement.verify import ColumnVerdict, Verification
 from tests.placement.conftest import HEADER
 from twin.server.column import Column

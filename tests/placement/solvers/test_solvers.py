@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from placement.problem.objectives import GpuCount, MeanE2E, MeanTtft, TailE2E
-from placement.problem.problem import PlacementProblem, Solver, SolveReport, evaluate, relative_gap, violations
+from placement.problem.problem import PlacementProblem, evaluate, violations
+from placement.problem.solver import Solver, SolveReport, relative_gap
 from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
