@@ -23,6 +23,7 @@ from placement.problem.refuted import tighten
 from placement.problem.solver import SolveReport, relative_gap
 from placement.report.result import Result, simulated_objective
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
+from placement.solvers.capabilities import refuse
 from placement.verify import Verifier
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.server.column import Column
@@ -90,6 +91,7 @@ def place(run: Run, progress: Progress) -> Result:
             run.objective.terms,
             margin=run.constraint.margin,
         )
+        refuse(problem, run.solver)
         refuse_untrained(run, problem)
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)
@@ -160,13 +162,13 @@ def solve(run: Run, result: Result, problem: PlacementProblem, warm_start: Place
     result.details = dict(report.details)
     result.problem = problem
     if report.placement is None:
-        refuse(run, result, problem, report)
+        raise_without_placement(run, result, problem, report)
     result.placement = report.placement
     result.bound_tightened = report.bound
     return report
 
 
-def refuse(run: Run, result: Result, problem: PlacementProblem, report: SolveReport) -> None:
+def raise_without_placement(run: Run, result: Result, problem: PlacementProblem, report: SolveReport) -> None:
     """Explains why there is no placement."""
     if report.termination == "interrupted":
         raise KeyboardInterrupt

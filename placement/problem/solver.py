@@ -36,18 +36,27 @@ class SolveReport:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a solver supports; asked for something else it refuses before building anything."""
+    """What a solver supports (`placement.solvers.capabilities`); asked for something else it refuses.
 
-    max_terms: bool = False
+    Args:
+        bound: proves a lower bound.
+        max_terms: takes MAX terms that offer a convex lower bound (`relaxed`); together with `non_convex_terms`, any.
+        non_convex_terms: takes terms without a convex form.
+        gpu_count_only: minimises the GPU count and needs a term for it; other terms are reported, not optimised.
+        refuted_columns: keeps away from columns that the twin refuted.
+        pins: keeps adapters that are pinned to single GPUs together, and apart from others.
+    """
+
     bound: bool = False
-    stock: bool = True
-    replicas: bool = True
-    banned: bool = True
+    max_terms: bool = False
     non_convex_terms: bool = False
+    gpu_count_only: bool = False
+    refuted_columns: bool = True
+    pins: bool = True
 
 
 class Solver(Protocol):
-    """One protocol for all solvers."""
+    """Places items; the same protocol for all solvers."""
 
     @property
     def name(self) -> str: ...
@@ -57,7 +66,13 @@ class Solver(Protocol):
 
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
-    ) -> SolveReport: ...
+    ) -> SolveReport:
+        """Solves a problem within a time limit; a warm start is a placement to begin with, feasible or not.
+
+        Raises:
+            InputError: the problem needs something that `capabilities` does not name.
+        """
+        ...
 
 
 def relative_gap(objective: float, bound: float | None) -> float | None:
