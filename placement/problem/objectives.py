@@ -210,6 +210,11 @@ def objective(terms: Mapping[str, Term] | None = None, fleet: str = "expand", ex
     return Objective(tuple(chosen), "minimum" if fleet == "minimum" else "expand", float(expansion))
 
 
+def as_objective(value: Objective | Term) -> Objective:
+    """An objective as it is; a single term as an objective."""
+    return value if isinstance(value, Objective) else objective({getattr(value, "name", "objective"): value})
+
+
 def _named(term: Term, name: str) -> Term:
     """The term under the name of its config key, so that two terms of one kind can stand side by side."""
     if getattr(term, "name", None) == name:
