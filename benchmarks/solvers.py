@@ -39,7 +39,7 @@ from twin.server.memory import memory_error
 from twin.server.settings import setting_grid
 from twin.simulation import simulate_many
 from twin.sources.synthetic import discrete_rates, power_law
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 CALIBRATION = "llama-3.1-8b-h100-64gb"
 MAX_LORAS, MAX_RANKS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384), (8, 16, 32)

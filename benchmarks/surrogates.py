@@ -24,17 +24,18 @@ from rich.table import Table
 from benchmarks.arguments import key_values, run_benchmark
 from surrogates.model.features import INDEX, AdapterArrays, adapter_features
 from surrogates.model.prediction import NeuralSurrogate, load_surrogate
-from surrogates.model.rules import RULES
 from surrogates.training.boundary import trace_ray
 from surrogates.training.records import Records, read_records
 from surrogates.training.sampling import sample
 from surrogates.training.scores import accuracy_within, boundary_scores
 from surrogates.training.training_data import split_rays
+from twin.figures.health import RULES
+from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration, load_calibration
 from twin.server.column import Column
 from twin.server.memory import memory_error
 from twin.server.settings import EngineSetting, setting_grid
-from twin.simulation import SimulationResult, simulate
+from twin.simulation import simulate
 
 BATCH = 20_000
 #: Seeds of the repeated searches start here, away from those of the data sets.

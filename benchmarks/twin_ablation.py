@@ -30,7 +30,7 @@ from profiling.published.replay import Rig
 from profiling.published.reports import print_scores
 from profiling.published.runs import read_all_runs, thin
 from twin.errors import InputError
-from twin.server.calibration import LoadLaw
+from twin.server.laws import LoadLaw
 from twin.server.rules import VLLM_0_8
 
 LORA_TERMS = tuple(name for name in TERMS if name.startswith(("lora", "adapter", "slot")))

@@ -24,7 +24,7 @@ from profiling.published.models import MEASURED_MODELS
 from profiling.published.replay import Rig
 from profiling.published.reports import by_table, print_scores
 from profiling.published.runs import TABLES, MeasuredRun, fold_of, read_all_runs, read_table, thin
-from twin.figures.metrics import STARVATION_THRESHOLD
+from twin.figures.health import STARVATION_THRESHOLD
 from twin.server.calibration import calibration_dir, load_calibration
 
 PUBLISHED_TWIN = "twin_validation_authors_dt.csv"

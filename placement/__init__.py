@@ -11,69 +11,10 @@ solver of your own implements or gets; `evaluate` and `violations` judge any pla
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from placement.command import place
-    from placement.problem.objectives import GpuCount, MeanE2E, MeanItl, MeanTtft, Objective, TailE2E
-    from placement.problem.problem import (
-        GpuAssignment,
-        ObjectiveContext,
-        Placement,
-        PlacementProblem,
-        Term,
-        evaluate,
-        violations,
-    )
-    from placement.problem.solver import Capabilities, Solver, SolveReport
-    from placement.report.result import Result
-    from twin.errors import InfeasibleError, InputError, NoSolutionError, PlacementError
+from twin.errors import InfeasibleError, InputError, NoSolutionError, PlacementError
 
-#: Public names and where they are; loaded when they are asked for, so that importing the package costs nothing.
-_HOME = {
-    "placement.command": ("place",),
-    "placement.problem.objectives": ("GpuCount", "MeanE2E", "MeanItl", "MeanTtft", "Objective", "TailE2E"),
-    "placement.problem.problem": (
-        "GpuAssignment", "ObjectiveContext", "Placement", "PlacementProblem", "Term", "evaluate", "violations",
-    ),
-    "placement.problem.solver": ("Capabilities", "SolveReport", "Solver"),
-    "placement.report.result": ("Result",),
-    "twin.errors": ("InfeasibleError", "InputError", "NoSolutionError", "PlacementError"),
-}  # fmt: skip
-
-__all__ = [
-    "Capabilities",
-    "GpuAssignment",
-    "GpuCount",
-    "InfeasibleError",
-    "InputError",
-    "MeanE2E",
-    "MeanItl",
-    "MeanTtft",
-    "NoSolutionError",
-    "Objective",
-    "ObjectiveContext",
-    "Placement",
-    "PlacementError",
-    "PlacementProblem",
-    "Result",
-    "SolveReport",
-    "Solver",
-    "TailE2E",
-    "Term",
-    "evaluate",
-    "place",
-    "violations",
-]
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+# The list is `__init__.pyi`: what a type checker reads is what is exported. lazy_loader knows this package only.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = [*__all__, *(e.__name__ for e in (PlacementError, InputError, InfeasibleError, NoSolutionError))]

@@ -19,17 +19,17 @@ from twin.server.groups import HardwareConfig, ModelConfig, conf_dir, matching_c
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from placement.constraints import Constraint
     from placement.export import Exporter
     from placement.problem.objectives import Objective
     from placement.problem.problem import Term
     from placement.problem.solver import Solver
     from placement.verify import Verifier
     from surrogates.model.planning import PlanningModel
+    from twin.figures.health import Constraint
     from twin.server.calibration import Calibration
     from twin.server.hardware import GpuType
     from twin.server.settings import EngineSetting
-    from twin.workload.adapter import Workload
+    from twin.workload.workload import Workload
 
     #: What `placement.place` takes for a group: an option's name, or the object itself.
     WorkloadLike = Workload | str | Path | None

@@ -17,15 +17,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from placement.constraints import Constraint, Requirement
 from twin.confidence.sequential import looks, mean_limit
 from twin.errors import InputError
+from twin.figures.health import Constraint, Requirement
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from twin.simulation import SimulationResult
+    from twin.figures.result import SimulationResult
 
 Progress = Callable[[int, int], None]
 Simulate = Callable[[Column, int], "SimulationResult"]

@@ -38,11 +38,12 @@ def run_dataset(options: dict[str, Any]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from surrogates.training.dataset import DatasetSpec, make_dataset, shard_path
+    from twin.figures.result import SimulationResult
     from twin.server.calibration import load_calibration
     from twin.server.column import Column
     from twin.server.memory import memory_error
     from twin.server.settings import setting_grid
-    from twin.simulation import SimulationResult, simulate
+    from twin.simulation import simulate
 
     calibration = load_calibration(options["calibration"])
     spec = DatasetSpec(**options["spec"])

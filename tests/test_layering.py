@@ -1,4 +1,4 @@
-"""The packages depend on each other in one direction, and each heavy library is imported in one place.
+"""The packages, and the rooms inside each, depend on each other in one direction; heavy libraries have one place each.
 
 Imports are read from the syntax tree, function-level ones included, so that nothing slips in lazily either.
 """
@@ -6,10 +6,12 @@ Imports are read from the syntax tree, function-level ones included, so that not
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +113,70 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 )
 def test_the_check_sees_a_forbidden_import(path: str, source: str) -> None:
     assert len(forbidden_imports(Path(path), source)) == 1
+
+
+def rooms_of(document: str, package: str) -> dict[str, set[str]]:
+    """The table of a package's rooms in docs/architecture.md, in order: room -> rooms that it imports."""
+    section = document.split(f"\n### `{package}`\n")[1].split("\n#")[0]
+    rows = [line.strip("| ").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip(" `"): set(re.findall(r"`(\w+)`", row[2] if len(row) > 2 else "")) for row in rows}
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    return path.with_suffix("").parts[: -1 if path.stem == "__init__" else None]
+
+
+def modules_imported(path: Path, known: Collection[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Modules of this project that a file imports; `from package import module` names the module."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for parts in (tuple(name.split(".")) for name in names):
+            found |= {parts if parts in known else parts[:-1]} & set(known)
+    return found - {module_of(path)}
+
+
+def rooms_imported(package: str) -> dict[str, set[str]]:
+    """What each room of a package imports of its own package, by the code."""
+    known = {module_of(path) for path in FILES}
+    found: dict[str, set[str]] = {}
+    for path in (p for p in FILES if p.parts[0] == package and len(module_of(p)) > 1):
+        room = module_of(path)[1]
+        others = {m[1] for m in modules_imported(path, known) if m[0] == package and len(m) > 1}
+        found.setdefault(room, set()).update(others - {room})
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT.keys() - {"benchmarks"}))
+def test_rooms_are_those_of_the_architecture_page(package: str) -> None:
+    table = rooms_of((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), package)
+    assert rooms_imported(package) == table
+    below: set[str] = set()
+    for room, imports in table.items():
+        assert imports <= below, f"{package}.{room} imports {imports - below}, which the table lists further down"
+        below.add(room)
+
+
+def circles(imports: Mapping[Any, set[Any]]) -> set[Any]:
+    """Modules that import each other in a circle, and those that import one of these."""
+    left = dict(imports)
+    while leaves := {module for module, wanted in left.items() if not wanted & left.keys()}:
+        left = {module: wanted for module, wanted in left.items() if module not in leaves}
+    return set(left)
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {module_of(path) for path in FILES}
+    assert circles({module_of(path): modules_imported(path, modules) for path in FILES}) == set()
 
 
 def test_a_solver_module_uses_one_modelling_library() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,70 +16,16 @@ from twin.engine.input_check import check_seconds
 from twin.engine.kernel import REFUSED
 from twin.engine.play import HOUR_S, SERIES_BINS, play
 from twin.errors import InputError
-from twin.figures.metrics import CompletedMetrics, measure
-from twin.figures.prediction import Prediction, prediction_from_rows
-from twin.figures.warmup import WarmupRule, steps_to_trace
+from twin.figures.metrics import measure
+from twin.figures.result import SimulationResult
+from twin.figures.warmup import steps_to_trace
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.rules import EngineRules
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import DEFAULT_TTFT_P99_S
+from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationResult:
-    """Figures of one simulated window.
-
-    Args:
-        row: the fields of `twin.figures.prediction.Prediction` as floats.
-        counts: requests with a decided TTFT, per adapter of the column, (A,).
-        late_counts: those later than their SLO, (A,).
-        completed: what a benchmark client would report.
-        running_series, waiting_series: means over 60 equal parts of the window, (60,).
-        step_features: sums over steps of each term of the step-time law, (17,).
-        blocked_s: time with requests waiting, by why the last scan of the queue ended (`KernelOutput.blocked_s`), (4,).
-        steps, busy_s, loads, load_s, disk_loads, disk_s, preemptions, max_waiting: totals.
-        arrivals, refused: requests sent, and those that the client had no port for (replay only).
-        warmup_s, warmup_rule: seconds at the start that do not count, and why these.
-        trace: one row a step if asked for, columns `twin.engine.kernel.TRACE_COLUMNS`.
-        events: rows (step, kind, request or adapter, value) if asked for (`twin.engine.kernel.SCHEDULED` etc.), (E, 4).
-    """
-
-    row: dict[str, float]
-    counts: NDArray[np.int64]
-    late_counts: NDArray[np.int64]
-    completed: CompletedMetrics
-    running_series: Array
-    waiting_series: Array
-    step_features: Array
-    blocked_s: Array
-    steps: int
-    busy_s: float
-    loads: int
-    load_s: float
-    disk_loads: int
-    disk_s: float
-    preemptions: int
-    max_waiting: int
-    arrivals: int
-    refused: int
-    horizon_s: float
-    seed: int
-    warmup_s: float
-    warmup_rule: WarmupRule
-    trace: Array
-    events: NDArray[np.int64]
-
-    def prediction_row(self) -> dict[str, float]:
-        """The fields of `twin.figures.prediction.Prediction` as floats."""
-        return self.row
-
-
-def to_prediction(results: Sequence[SimulationResult]) -> Prediction:
-    """Stacks results, one column each."""
-    return prediction_from_rows([r.row for r in results])
 
 
 def simulate(

@@ -8,10 +8,10 @@ from typing import Any
 from placement.batching.advice import Result
 from placement.batching.curves import CurvePoint
 from placement.batching.replication import Replication
-from twin.confidence.report_numbers import finite
 from twin.server.hardware import GIB
 from twin.server.memory import MEASURED_UTILIZATION
 from twin.server.roofline import StepParts
+from twin.wording import finite
 
 
 def document(result: Result) -> dict[str, Any]:

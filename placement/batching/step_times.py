@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from twin.errors import InputError
-from twin.server.batching_laws import SeparatePrefill
-from twin.server.calibration import Calibration, StepTimeLaw
-from twin.server.sharing import Sharing, SharingLaw, sharing_law
+from twin.server.calibration import Calibration, SeparatePrefill
+from twin.server.laws import StepTimeLaw
+from twin.server.memory import sharing_law
+from twin.server.sharing import Sharing, SharingLaw
 
 
 @dataclass(frozen=True, slots=True)

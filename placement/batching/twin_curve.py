@@ -11,8 +11,8 @@ from placement.batching.lengths import RequestLengths
 from twin.engine.kernel import FINISHED_STATE
 from twin.engine.play import run_requests
 from twin.errors import InputError
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter, Lengths
+from twin.workload.requests import Requests
 
 #: Longer than any run; the twin stops when nothing is left.
 HORIZON_S = 1e6

@@ -13,7 +13,7 @@ from surrogates.model.planning import PlanningModel
 from twin.errors import InputError
 from twin.server.hardware import GpuType
 from twin.server.settings import EngineSetting
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 #: Stock of a GPU type without a count.
 UNLIMITED = 10**6

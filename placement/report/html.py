@@ -14,7 +14,7 @@ from placement.report.words import (
     status_text,
     verification_text,
 )
-from twin.confidence.report_numbers import number, percent
+from twin.wording import number, percent
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #667; --line: #d8dce4; --fill: #3b6ea8; --over: #b3452f;

@@ -18,7 +18,7 @@ from placement.report.words import (
     status_text,
     verification_text,
 )
-from twin.confidence.report_numbers import number, percent
+from twin.wording import number, percent
 
 #: More GPUs than this are summarised on the terminal; the files list all.
 MOST_ROWS = 40

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twin.confidence.report_numbers import number, percent
+from twin.wording import number, percent
 
 Document = dict[str, Any]
 

@@ -20,7 +20,8 @@ from profiling.fit.regression import Recipe, regress, relative_errors, summary
 from profiling.published.models import MeasuredModel
 from profiling.published.replay import Rig
 from profiling.published.runs import MeasuredRun, thin
-from twin.server.calibration import Calibration, Stamp, StepTimeLaw
+from twin.server.calibration import Calibration, Stamp
+from twin.server.laws import StepTimeLaw
 from twin.server.rules import EngineRules
 
 RECIPE = Recipe()

@@ -9,7 +9,7 @@ import numpy as np
 
 from profiling.published.models import MeasuredModel
 from profiling.published.runs import read_table
-from twin.server.calibration import KvCapacityLaw, LoadLaw
+from twin.server.laws import KvCapacityLaw, LoadLaw
 from twin.server.slots import reserved_bytes
 
 BLOCK_TOKENS = 16

@@ -19,7 +19,8 @@ from profiling.fit.regression import Recipe
 from profiling.published.fidelity import Comparison, compare_all
 from profiling.published.replay import Rig
 from profiling.published.runs import MeasuredRun, fold_of
-from twin.server.calibration import Calibration, LoadLaw
+from twin.server.calibration import Calibration
+from twin.server.laws import LoadLaw
 from twin.server.rules import EngineRules
 
 

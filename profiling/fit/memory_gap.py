@@ -29,9 +29,9 @@ from profiling.fit.memory_gap_fit import (
 from profiling.options import read_options
 from profiling.published.memory_gap_models import DECODERS, ENGINE_VERSION, GPU, Decoder
 from twin.errors import InputError
-from twin.server.batching_laws import BatchingLaws, SeparatePrefill
-from twin.server.calibration import Calibration, KvCapacityLaw, LoadLaw, Stamp, StepTimeLaw, calibration_dir
+from twin.server.calibration import BatchingLaws, Calibration, SeparatePrefill, Stamp, calibration_dir
 from twin.server.hardware import GIB
+from twin.server.laws import KvCapacityLaw, LoadLaw, StepTimeLaw
 from twin.server.sharing import SharingLaw
 
 SOURCE = "published batch-size measurements (arXiv 2503.08311)"

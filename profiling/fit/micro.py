@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.published.runs import read_table, records
-from twin.server.calibration import StepTimeLaw
+from twin.server.laws import StepTimeLaw
 
 Array = NDArray[np.float64]
 TERMS = tuple(f.name for f in fields(StepTimeLaw) if f.name != "graph_tokens")

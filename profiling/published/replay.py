@@ -24,14 +24,16 @@ from profiling.published.monitor import Monitor, Scrapes, chunk_factor, combinat
 from profiling.published.runs import MeasuredRun
 from twin.engine.kernel import KernelOutput
 from twin.engine.play import HOUR_S, check_column, random_streams, run_requests
-from twin.figures.metrics import STARVATION_THRESHOLD, measure
+from twin.figures.health import STARVATION_THRESHOLD
+from twin.figures.metrics import measure
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.rules import EngineRules
 from twin.server.settings import EngineSetting
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.traffic.arrivals import draw_requests
 from twin.traffic.histogram import COPULA
 from twin.workload.adapter import Adapter, Lengths
+from twin.workload.requests import Requests
 
 #: Ephemeral ports that the client could use, by campaign: 28,232 are Linux's default range; in the second campaign
 #: running + most waiting + 60 s of completions of overloaded runs stay below 26,800 (median), so others held some.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from surrogates.model.context import CONTEXT_NAMES, setting_context, untrained_f
 from surrogates.model.features import FEATURE_NAMES, INDEX, TOKEN_S, adapter_features
 from surrogates.model.forward import facets_of, hinges_of, member
 from surrogates.model.planning import HingeLoad, OptionModel, Polyhedron
-from surrogates.model.rules import Rule, check_rule
 from twin.errors import InputError
+from twin.figures.health import Rule, check_rule
 from twin.server.calibration import Calibration
 from twin.server.settings import EngineSetting
 from twin.workload.adapter import Adapter

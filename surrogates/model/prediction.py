@@ -15,8 +15,8 @@ from surrogates.model.features import FEATURE_NAMES, adapter_features
 from surrogates.model.forward import perceptron, perceptron_input
 from surrogates.model.metric_scales import from_targets
 from surrogates.model.neural_planning import NeuralPlanningModel, load_planning_model
-from surrogates.model.rules import RULES, Rule
 from twin.errors import InputError
+from twin.figures.health import RULES, Rule
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction
 from twin.server.calibration import Calibration
 from twin.server.column import Column
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class NeuralSurrogate:
-    """Implements `surrogates.model.surrogate.Surrogate` with the free networks of one artifact.
+    """All metrics of columns by the free networks of one artifact.
 
     It ranks and explains; feasibility in a run that prints a bound comes from the planning model alone.
     """
@@ -41,11 +41,6 @@ class NeuralSurrogate:
     def predict(self, columns: Sequence[Column]) -> Prediction:
         """Metrics of P columns, arrays of shape (P,)."""
         return self.predict_features(*self._features(columns))
-
-    def predict_with_spread(self, columns: Sequence[Column]) -> tuple[Prediction, Prediction]:
-        """Metrics and their standard deviation over the ensemble, both in natural units (uncertainty)."""
-        phi, settings = self._features(columns)
-        return self.predict_features(phi, settings), self._spread(phi, settings)
 
     def distance(self, columns: Sequence[Column]) -> dict[Rule, tuple[Array, Array]]:
         """log(load / largest healthy load) by rule, mean and standard deviation over the ensemble, (P,) each."""
@@ -66,12 +61,6 @@ class NeuralSurrogate:
         growing &= distance[:, RULES.index("stable")] > 0
         queue = np.where(starved, OVERLOADED, np.where(growing, BACKLOGGED, STABLE)).astype(np.float64)
         return Prediction(**metrics, queue=queue, starved=starved.astype(np.float64))
-
-    def _spread(self, phi: Array, settings: Sequence[EngineSetting]) -> Prediction:
-        members = [from_targets(m, phi) for m in self._members("metrics", phi, settings)]
-        starved = (self.distance_of_features(phi, settings)[:, :, RULES.index("published")] > 0).std(axis=0)
-        spread = {name: np.std([m[name] for m in members], axis=0) for name in members[0]}
-        return Prediction(**spread, queue=np.full(len(phi), np.nan), starved=starved)
 
     def _features(self, columns: Sequence[Column]) -> tuple[Array, list[EngineSetting]]:
         sizes = [len(c.adapters) for c in columns]

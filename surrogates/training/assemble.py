@@ -14,11 +14,11 @@ from surrogates.model.context import calibration_hash, server_flags
 from surrogates.model.features import INDEX
 from surrogates.model.neural_planning import gauge_facets, hinge_load, safe_token_s, token_interval_row
 from surrogates.model.prediction import NeuralSurrogate
-from surrogates.model.rules import RULES, Rule
 from surrogates.training.records import Records
 from surrogates.training.scores import boundary_scores, ray_crossings, smape
 from surrogates.training.training_data import LOG_FACTORS, Tables
 from twin.errors import InputError
+from twin.figures.health import RULES, Rule
 from twin.server.calibration import Calibration
 
 Array = NDArray[np.float64]

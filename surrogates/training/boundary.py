@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from surrogates.model.features import AdapterArrays
-from surrogates.model.rules import RULES, Rule, is_healthy
-from twin.simulation import SimulationResult
+from twin.figures.health import RULES, Rule, judge
+from twin.figures.result import SimulationResult
 
 #: `simulate(adapters with scaled rates, seed)`.
 SimulateMix = Callable[[AdapterArrays, int], SimulationResult]
@@ -56,7 +56,7 @@ class _Ray:
                 result = self._simulate(self._adapters.scaled(self.theta(k)), seed)
                 self._results[k, seed] = result
                 self._trace.columns.append((self.theta(k), seed, result.row))
-        return is_healthy([self._results[k, seed] for seed in range(seeds)], rule)
+        return judge([self._results[k, seed] for seed in range(seeds)], rule).healthy
 
     def known(self) -> list[int]:
         """Lattice points simulated with the first seed."""

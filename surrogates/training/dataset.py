@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from surrogates.model.context import calibration_hash
 from surrogates.model.features import AdapterArrays
-from surrogates.model.rules import RULES
 from surrogates.training.boundary import trace_ray
 from surrogates.training.sampling import KINDS, sample
 from twin.errors import InputError
+from twin.figures.health import RULES
 from twin.figures.prediction import Prediction
+from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
-from twin.simulation import SimulationResult
 
 FORMAT_VERSION = 1
 METRICS: tuple[str, ...] = tuple(f.name for f in fields(Prediction))

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.model.features import AdapterArrays, features_of_arrays
-from surrogates.model.rules import RULES, Rule
 from surrogates.training.dataset import FORMAT_VERSION, METRICS
 from twin.errors import InputError
+from twin.figures.health import RULES, Rule
 from twin.server.settings import EngineSetting
 
 Array = NDArray[np.float64]

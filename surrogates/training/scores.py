@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.model.rules import Rule
 from surrogates.training.records import Records
+from twin.figures.health import Rule
 
 Array = NDArray[np.float64]
 

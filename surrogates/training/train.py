@@ -23,11 +23,11 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from surrogates.model.artifact import Artifact
 from surrogates.model.forward import perceptron_input
 from surrogates.model.metric_scales import to_targets
-from surrogates.model.rules import RULES, Rule
 from surrogates.training.assemble import assemble, check_calibration, loads_of
 from surrogates.training.networks import HingeSum, MaxAffine, Perceptron, stack_blocks
 from surrogates.training.records import Records
 from surrogates.training.training_data import LOG_FACTORS, WEIGHT_WIDTH, RayPoints, Tables, build_tables
+from twin.figures.health import RULES, Rule
 from twin.server.calibration import Calibration
 
 Array = NDArray[np.float64]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from surrogates.model.context import setting_context
 from surrogates.model.features import FEATURE_NAMES
 from surrogates.model.forward import Scaling
-from surrogates.model.rules import RULES, Rule
 from surrogates.training.records import Records
+from twin.figures.health import RULES, Rule
 from twin.server.calibration import Calibration
 
 Array = NDArray[np.float64]

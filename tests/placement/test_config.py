@@ -186,13 +186,13 @@ def test_context_fills_what_the_node_leaves_open() -> None:
 
 def test_nested_nodes_are_built_and_errors_name_their_place() -> None:
     node = {
-        "_target_": "placement.constraints.Stable",
+        "_target_": "twin.figures.health.Stable",
         "slo": {"_target_": "twin.workload.adapter.Slo", "ttft_p99_s": -1.0},
     }
     with pytest.raises(InputError) as caught:
         build(node, "constraint")
     assert caught.value.where == "constraint.slo"
     with pytest.raises(InputError, match=r"constraint\.late_share = 'x' is not a number"):
-        build({"_target_": "placement.constraints.Stable", "late_share": "x"}, "constraint")
+        build({"_target_": "twin.figures.health.Stable", "late_share": "x"}, "constraint")
     with pytest.raises(InputError, match="unknown option 'late'"):
-        build({"_target_": "placement.constraints.Stable", "late": 1}, "constraint")
+        build({"_target_": "twin.figures.health.Stable", "late": 1}, "constraint")

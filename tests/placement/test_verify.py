@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import t as student_t
 
-from placement.constraints import Published, Requirement, Stable
 from placement.problem.problem import GpuAssignment, Placement, violations
 from placement.problem.refuted import tighten
 from placement.verify import TwinVerifier, decide, judge, mean_metrics
 from tests.placement.synthetic import adapter, problem
 from twin.confidence.sequential import mean_limit
 from twin.errors import InputError
+from twin.figures.health import Published, Requirement, Stable
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
 

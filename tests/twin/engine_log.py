@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 
 @dataclass

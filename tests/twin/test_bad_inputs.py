@@ -14,14 +14,16 @@ from twin.confidence.comparison import compare
 from twin.confidence.decide import decide_label, decide_limit, estimate
 from twin.confidence.seeds import runner
 from twin.errors import InputError
-from twin.server.calibration import KvCapacityLaw, LoadLaw, calibration_from_dict, load_calibration
+from twin.server.calibration import calibration_from_dict, load_calibration
 from twin.server.column import Column
 from twin.server.hardware import GpuType, ModelSpec
+from twin.server.laws import KvCapacityLaw, LoadLaw
 from twin.server.rules import rules_of
 from twin.server.settings import EngineSetting
 from twin.simulation import simulate, simulate_many
-from twin.traffic.arrivals import Requests
-from twin.workload.adapter import Adapter, Lengths, Slo, Workload
+from twin.workload.adapter import Adapter, Lengths, Slo
+from twin.workload.requests import Requests
+from twin.workload.workload import Workload
 
 OK = column(4, (0.05,), 4)
 NAN, INF = float("nan"), float("inf")
@@ -128,8 +130,6 @@ CASES: list[tuple[str, Call, str]] = [
     ("host memory", lambda: GpuType("g", 1, 1.0, None, -5), "-5"),
     *((f"model {v}", lambda v=v: ModelSpec("m", v, 1, 1), f"max_model_len {v!r}") for v in (0, -1, NAN)),
     ("unknown calibration", lambda: load_calibration("nowhere"), "'nowhere'"),
-    ("calibration of another model", lambda: LLAMA.require(model="qwen2.5-7b"), "'qwen2.5-7b'"),
-    ("calibration of another version", lambda: LLAMA.require(engine_version="9.9.9"), "'9.9.9'"),
     *((f"step law {v}", lambda v=v: replace(LLAMA.step, base=v), f"base = {v!r}") for v in (-1.0, NAN, INF)),
     *((f"load law {v}", lambda v=v: LoadLaw(v, 1.0), f"equal_rank_ms = {v!r}") for v in (-1.0, NAN)),
     *((f"capacity {v}", lambda v=v: KvCapacityLaw(v, 0.0), f"base_tokens = {v!r}") for v in (NAN, INF)),
@@ -176,5 +176,4 @@ def test_good_values_pass() -> None:
     serve(max_model_len=4096, max_cpu_loras=4, async_scheduling=True)()
     adapter(), Lengths(1, 0), Slo(), GpuType("g", 1), ModelSpec("m", 1, 1, 1)
     assert calibration_from_dict(LLAMA.to_dict()) == LLAMA
-    LLAMA.require(model=LLAMA.stamp.model, engine_version=LLAMA.stamp.engine_version)
     play(seed=np.int64(3), horizon_s=np.float64(60))()

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from twin.engine.kernel import TRACE_COLUMNS, KernelOutput
 from twin.errors import InputError
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter
+from twin.workload.requests import Requests
 
 Event = dict[str, Any]
 ENGINE, REQUESTS = 1, 2

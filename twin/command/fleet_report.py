@@ -18,12 +18,13 @@ from twin.command.server_report import (
     setting_warnings,
     workload_report,
 )
-from twin.confidence.report_numbers import finite, intervals, means
+from twin.confidence.intervals import intervals, means
 from twin.confidence.seeds import short_window
 from twin.errors import InputError
 from twin.figures.prediction import QUEUE_LABELS
 from twin.fleet.node import Failure
 from twin.fleet.simulate import simulate_fleet
+from twin.wording import finite
 
 if TYPE_CHECKING:
     from twin.command.options import Command

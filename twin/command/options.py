@@ -17,11 +17,11 @@ from twin.workload.selection import Selection, select
 if TYPE_CHECKING:
     from twin.server.calibration import Calibration
     from twin.server.settings import EngineSetting
-    from twin.workload.adapter import Workload
+    from twin.workload.workload import Workload
 
 GROUPS = ("workload", "model", "hardware", "calibration", "engine", "constraint", "adapters")
 #: What `conf/constraint` instantiates in the main job -> rule of `twin.figures.health`.
-RULE_OF = {"placement.constraints.Stable": "stable", "placement.constraints.Published": "published"}
+RULE_OF = {"twin.figures.health.Stable": "stable", "twin.figures.health.Published": "published"}
 
 
 @dataclass(frozen=True, slots=True)

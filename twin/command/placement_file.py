@@ -15,7 +15,7 @@ from twin.fleet.node import Server
 from twin.fleet.simulate import Fleet
 from twin.sources.text_file import open_text
 from twin.wording import counted, percent
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 SCHEMA_VERSION = 1
 #: Rates that differ by more than this from those of the placement are mentioned.

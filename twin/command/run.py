@@ -17,8 +17,8 @@ from twin.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from twin.figures.bottleneck import Bottleneck
+    from twin.figures.result import SimulationResult
     from twin.server.column import Column
-    from twin.simulation import SimulationResult
 
 NOT_HEALTHY = 4
 #: Most rows of a step trace: 200 MB. An hour has fewer.

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twin.confidence.report_numbers import finite, intervals, means
+from twin.confidence.intervals import intervals, means
+from twin.figures import health
 from twin.figures.bottleneck import Bottleneck, advice, explained, mean_bottleneck
-from twin.figures.health import RULES, starving_adapters
 from twin.figures.prediction import QUEUE_LABELS
+from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.memory import host_memory_error, kv_cache_tokens
-from twin.simulation import SimulationResult
-from twin.workload.adapter import Adapter, Workload
+from twin.wording import finite
+from twin.workload.adapter import Adapter
+from twin.workload.workload import Workload
 
 if TYPE_CHECKING:
     from twin.command.options import Command, Judge
@@ -109,15 +111,15 @@ def queue_label(results: Sequence[Any]) -> str:
 def judged(results: Sequence[Any], adapters: Sequence[Adapter], judge: Judge) -> Document:
     """Verdicts of both rules, the one asked for, and the adapters that are late too often."""
     ids = [a.adapter_id for a in adapters]
-    verdicts = {}
-    for name, rule in RULES.items():
-        verdict = rule(results)
+    verdicts: dict[str, dict[str, object]] = {}
+    for name in health.RULES:
+        verdict = health.judge(results, name)
         # The rule knows positions, the reader knows names.
         reason = re.sub(r"^adapter (\d+) ", lambda m: f"adapter {ids[int(m[1])]} ", verdict.reason)
         verdicts[name] = {"healthy": verdict.healthy, "reason": reason}
     counts = np.sum([r.counts for r in results], axis=0)
     late = np.sum([r.late_counts for r in results], axis=0)
-    worst = sorted(starving_adapters(counts, late).tolist(), key=lambda a: (-late[a] / counts[a], a))
+    worst = sorted(health.starving_adapters(counts, late).tolist(), key=lambda a: (-late[a] / counts[a], a))
     return {
         "rule": judge.rule,
         "ttft_slo_s": judge.ttft_slo_s,

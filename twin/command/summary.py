@@ -10,9 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from twin.confidence.report_numbers import number, percent, small
 from twin.figures.bottleneck import title
-from twin.wording import counted
+from twin.wording import counted, number, percent, small
 
 if TYPE_CHECKING:
     from twin.config.entry import Outcome

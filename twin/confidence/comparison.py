@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from twin.confidence.seeds import (
     FIRST_SEED,
     MIN_SEEDS,
+    Budget,
     Run,
     Stopped,
     figure,
@@ -100,11 +101,9 @@ def compare(
             return "a"
         return "equal" if -tolerance <= low and high <= tolerance else None
 
-    values, alpha, stopped = sequential_values(
-        difference, lambda v, al: outcome(v, al) is not None, error=error, min_seeds=min_seeds, max_seeds=max_seeds,
-        first_seed=first_seed, threads=threads,
-    )  # fmt: skip
-    seeds = tuple(range(first_seed, first_seed + len(values)))
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
+    values, alpha, stopped = sequential_values(difference, lambda v, al: outcome(v, al) is not None, budget)
+    seeds = budget.seeds(len(values))
     a, b = (np.array([pairs[s][i] for s in seeds]) for i in (0, 1))
     low, high = mean_interval(values, alpha)
     apart, together = float(a.var(ddof=1) + b.var(ddof=1)), float(values.var(ddof=1))

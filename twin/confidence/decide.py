@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from twin.confidence.seeds import (
     FIRST_SEED,
     MIN_SEEDS,
+    Budget,
     Run,
     Stopped,
-    check_numbers,
     figure,
     refuse_short,
     relative_width,
@@ -119,11 +119,10 @@ def decide_label(
     Raises:
         InputError: unknown rule, impossible numbers, or windows shorter than half an hour.
     """
-    from twin.figures.health import RULES
+    from twin.figures.health import check_rule, judge
 
-    check_numbers(error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads)
-    if rule not in RULES:
-        raise InputError(f"unknown rule {rule!r}", remedy=f"choose one of: {', '.join(RULES)}")
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
+    named = check_rule(rule)
     if not 0 < share < 1:
         raise InputError(f"share {share!r} is outside (0, 1)", remedy="0.5 asks for the majority of windows")
     passes = success_boundary(share, error, max_seeds)
@@ -137,7 +136,7 @@ def decide_label(
             results = list(pool.map(run, range(first_seed + n, first_seed + min(n + batch, max_seeds))))
             refuse_short(results)
             for result in results:
-                verdict = RULES[rule]([result])
+                verdict = judge([result], named)
                 n += 1
                 healthy += verdict.healthy
                 if not verdict.healthy:
@@ -157,7 +156,7 @@ def decide_label(
         share=share,
         healthy_seeds=healthy,
         reasons=tuple(reasons),
-        seeds=tuple(range(first_seed, first_seed + n)),
+        seeds=budget.seeds(n),
     )
 
 
@@ -170,11 +169,12 @@ def _trials_to_go(passes: Sequence[int], fails: Sequence[int], successes: int, t
     return len(passes) - trials
 
 
-def _estimate(metric: str, values: Array, alpha: float, error: float, stopped: Stopped, first_seed: int, *,
-              above: bool | None, notes: tuple[str, ...]) -> Estimate:  # fmt: skip
+def _estimate(
+    metric: str, values: Array, alpha: float, stopped: Stopped, budget: Budget, *, above: bool | None, notes: set[str]
+) -> Estimate:
     low, high = mean_interval(values, alpha)
-    seeds = tuple(range(first_seed, first_seed + len(values)))
-    return Estimate(metric, float(values.mean()), low, high, error, stopped, above, values, seeds, notes)
+    mean, seeds = float(values.mean()), budget.seeds(len(values))
+    return Estimate(metric, mean, low, high, budget.error, stopped, above, values, seeds, tuple(sorted(notes)))
 
 
 def estimate(
@@ -210,10 +210,9 @@ def estimate(
         low, high = mean_interval(values, alpha)
         return relative_width(low, high, float(values.mean())) <= relative_half_width
 
-    values, alpha, stopped = sequential_values(
-        value, narrow, error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads
-    )
-    return _estimate(metric, values, alpha, error, stopped, first_seed, above=None, notes=tuple(sorted(notes)))
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
+    values, alpha, stopped = sequential_values(value, narrow, budget)
+    return _estimate(metric, values, alpha, stopped, budget, above=None, notes=notes)
 
 
 def decide_limit(
@@ -249,9 +248,7 @@ def decide_limit(
             return True
         return False if mean_limit(values, alpha, upper=True) < limit else None
 
-    values, alpha, stopped = sequential_values(
-        value, lambda v, a: side(v, a) is not None, error=error, min_seeds=min_seeds, max_seeds=max_seeds,
-        first_seed=first_seed, threads=threads,
-    )  # fmt: skip
+    budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
+    values, alpha, stopped = sequential_values(value, lambda v, a: side(v, a) is not None, budget)
     above = side(values, alpha) if stopped == "decided" else None
-    return _estimate(metric, values, alpha, error, stopped, first_seed, above=above, notes=())
+    return _estimate(metric, values, alpha, stopped, budget, above=above, notes=set())

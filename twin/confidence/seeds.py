@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,9 +20,9 @@ from twin.confidence.sequential import looks
 from twin.errors import InputError
 
 if TYPE_CHECKING:
+    from twin.figures.result import SimulationResult
     from twin.server.calibration import Calibration
     from twin.server.column import Column
-    from twin.simulation import SimulationResult
 
 Array = NDArray[np.float64]
 #: One simulation under a seed.
@@ -51,17 +52,42 @@ def relative_width(low: float, high: float, mean: float) -> float:
     return 0.0 if half == 0 else half / abs(mean) if mean else math.inf
 
 
-def check_numbers(*, error: float, min_seeds: int, max_seeds: int, first_seed: int, threads: int) -> None:
-    if not 0 < error < 0.5:
-        raise InputError(f"error {error!r} is not a probability in (0, 0.5)", remedy="use e.g. 0.01")
-    if min_seeds < MIN_SEEDS:
-        raise InputError(f"min_seeds {min_seeds!r} is below {MIN_SEEDS}", remedy="a spread needs at least 3 seeds")
-    if max_seeds < min_seeds:
-        raise InputError(f"max_seeds {max_seeds!r} is below min_seeds {min_seeds}", remedy="allow more seeds")
-    if first_seed < 0:
-        raise InputError(f"first_seed {first_seed!r} is negative", remedy="use a whole number >= 0")
-    if threads < 1:
-        raise InputError(f"threads {threads!r} is below 1", remedy="use e.g. 2")
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many seeds a question may take, and how sure the answer must be.
+
+    Args:
+        error: probability that the answer is wrong, at most.
+        min_seeds, max_seeds: seeds before the first look, and in all.
+        first_seed: seeds count up from here.
+        threads: simulations at the same time.
+    """
+
+    error: float
+    min_seeds: int
+    max_seeds: int
+    first_seed: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.error < 0.5:
+            raise InputError(f"error {self.error!r} is not a probability in (0, 0.5)", remedy="use e.g. 0.01")
+        if self.min_seeds < MIN_SEEDS:
+            raise InputError(
+                f"min_seeds {self.min_seeds!r} is below {MIN_SEEDS}", remedy="a spread needs at least 3 seeds"
+            )
+        if self.max_seeds < self.min_seeds:
+            raise InputError(
+                f"max_seeds {self.max_seeds!r} is below min_seeds {self.min_seeds}", remedy="allow more seeds"
+            )
+        if self.first_seed < 0:
+            raise InputError(f"first_seed {self.first_seed!r} is negative", remedy="use a whole number >= 0")
+        if self.threads < 1:
+            raise InputError(f"threads {self.threads!r} is below 1", remedy="use e.g. 2")
+
+    def seeds(self, count: int) -> tuple[int, ...]:
+        """The first `count` seeds."""
+        return tuple(range(self.first_seed, self.first_seed + count))
 
 
 def short_window(results: Sequence[Any]) -> str:
@@ -88,23 +114,15 @@ def figure(result: SimulationResult, metric: str) -> float:
 
 
 def sequential_values(
-    values_of: Callable[[int], float],
-    decided: Callable[[Array, float], bool],
-    *,
-    error: float,
-    min_seeds: int,
-    max_seeds: int,
-    first_seed: int,
-    threads: int,
+    values_of: Callable[[int], float], decided: Callable[[Array, float], bool], budget: Budget
 ) -> tuple[Array, float, Stopped]:
     """Values until `decided(values, alpha)`, alpha being each look's part of the error probability."""
-    check_numbers(error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads)
-    schedule = looks(min_seeds, max_seeds)
-    alpha = error / len(schedule)
+    schedule = looks(budget.min_seeds, budget.max_seeds)
+    alpha = budget.error / len(schedule)
     values = np.empty(0)
-    with ThreadPoolExecutor(max_workers=threads) as pool:
+    with ThreadPoolExecutor(max_workers=budget.threads) as pool:
         for count in schedule:
-            fresh = pool.map(values_of, range(first_seed + len(values), first_seed + count))
+            fresh = pool.map(values_of, budget.seeds(count)[len(values) :])
             values = np.append(values, list(fresh))
             if np.isfinite(values).all() and decided(values, alpha):
                 return values, alpha, "decided"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from twin.engine import kernel
 from twin.engine.kernel import EngineState, KernelOutput, Limits
 from twin.errors import InputError
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
 Scalar = TypeVar("Scalar", np.float64, np.int32)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter
+from twin.workload.requests import Requests
 
 
 def check_numbers(

@@ -20,8 +20,9 @@ from twin.server.column import Column
 from twin.server.memory import kv_cache_tokens, max_model_len, memory_error
 from twin.server.rules import EngineRules, rules_of
 from twin.server.settings import EngineSetting
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.traffic.arrivals import draw_requests
 from twin.workload.adapter import Adapter
+from twin.workload.requests import Requests
 
 #: Bins of the running and waiting series kept with every result.
 SERIES_BINS = 60

@@ -16,9 +16,10 @@ import numpy as np
 from twin.engine.kernel import FEATURES, KernelOutput
 from twin.errors import InputError
 from twin.server.calibration import Calibration
+from twin.server.memory import sharing_law
 from twin.server.settings import EngineSetting
-from twin.server.sharing import colocated_step_law, sharing_law
-from twin.traffic.arrivals import Requests
+from twin.server.sharing import colocated_step_law
+from twin.workload.requests import Requests
 
 #: Most repetitions, and the relative change of the mean step below which they end.
 ROUNDS, TOLERANCE = 8, 0.002

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from twin.engine.kernel import KernelOutput
 from twin.errors import InputError
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
+from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
 NAN = float("nan")

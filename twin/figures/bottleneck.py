@@ -15,13 +15,13 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.confidence.report_numbers import percent
 from twin.engine.kernel import GATED, KV_FULL, SCAN, SEQS_FULL, TRACE_COLUMNS
+from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.memory import kv_cache_tokens, memory_error
 from twin.server.settings import DEFAULT_MAX_LORAS, EngineSetting
-from twin.simulation import SimulationResult
+from twin.wording import percent
 
 #: Requests that wait less of the time than this are held back by nothing worth a name.
 SELDOM = 0.02

@@ -1,28 +1,50 @@
-"""What "does not starve" means: the rules `stable` and `published`.
+"""What "healthy" means: the one definition for the twin, the surrogates and verification.
 
-`published` is the rule of the publications: throughput / ideal >= 0.90. It tolerates a growing queue: real runs
-between 0.90 and 0.96 have mean TTFTs of minutes. `stable` therefore asks that the queue does not drift and that
+Two rules. `published` is the rule of the publications: throughput / ideal >= 0.90. It tolerates a growing queue: real
+runs between 0.90 and 0.96 have mean TTFTs of minutes. `stable` therefore asks that the queue does not drift and that
 nearly all requests, of every adapter, get their first token within its SLO.
+
+Each is there twice, with the same thresholds: as a verdict on simulated windows (`judge`), and as figures that
+verification draws confidence limits for (`Stable`, `Published`, the options of `conf/constraint`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from twin.figures.metrics import STARVATION_THRESHOLD
-from twin.figures.prediction import STABLE
-from twin.simulation import SimulationResult
+from twin.errors import InputError
+from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
+from twin.figures.result import SimulationResult
+from twin.workload.adapter import Slo
 
+Array = NDArray[np.float64]
+Rule = Literal["stable", "published"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+#: Starvation in the publications: throughput / ideal below this.
+STARVATION_THRESHOLD = 0.90
+#: A queue grows if it gains more than this many requests in the window, and more than this share of the arrivals.
+DRIFT_REQUESTS, DRIFT_SHARE = 10.0, 0.01
 #: Most late requests overall, and of an adapter (adapters weighted equally).
 MAX_LATE_SHARE, MAX_ADAPTER_LATE_SHARE = 0.01, 0.05
 #: An adapter with few requests is judged late only if chance explains it with less than this probability
 #: (divided by the number of adapters).
 FEW_REQUESTS_CONFIDENCE = 0.01
+
+
+def queue_label(served_fraction: float, drift_low_per_s: float, arrivals: int, horizon_s: float) -> int:
+    """STABLE, BACKLOGGED (the queue grows although the throughput rule holds) or OVERLOADED (starved)."""
+    if served_fraction < STARVATION_THRESHOLD:
+        return OVERLOADED
+    if drift_low_per_s > 0 and drift_low_per_s * horizon_s > max(DRIFT_REQUESTS, DRIFT_SHARE * arrivals):
+        return BACKLOGGED
+    return STABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +93,153 @@ def published(results: Sequence[SimulationResult]) -> Verdict:
     return Verdict(True, "")
 
 
-RULES = {"stable": stable, "published": published}
+def judge(results: Sequence[SimulationResult], rule: Rule) -> Verdict:
+    """Verdict of a rule on one column from one or several seeds, pooled."""
+    return stable(results) if rule == "stable" else published(results)
+
+
+def check_rule(rule: str) -> Rule:
+    """Narrows a configured name.
+
+    Raises:
+        InputError: no such rule.
+    """
+    for known in RULES:
+        if rule == known:
+            return known
+    raise InputError(f"constraint {rule!r} is not known", remedy=f"choose one of: {', '.join(RULES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One figure that must stay on the right side of a limit, with its value under every seed.
+
+    Args:
+        text: for people, e.g. `late requests`.
+        values: one per seed, (S,).
+        limit: in the unit of the values.
+        at_most: the mean must be <= limit; else >= limit.
+    """
+
+    text: str
+    values: Array
+    limit: float
+    at_most: bool
+
+
+class Constraint(Protocol):
+    """What must hold on every GPU."""
+
+    @property
+    def rule(self) -> Rule:
+        """Name of the rule, `stable` or `published`: chooses the planning model's facets."""
+        ...
+
+    @property
+    def slo(self) -> Slo:
+        """Promise for adapters that have none of their own."""
+        ...
+
+    @property
+    def margin(self) -> float | None:
+        """Margin of the planning model in its own units; None = the model's own."""
+        ...
+
+    def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
+        """Figures of one column under several seeds that a confidence limit is drawn for."""
+        ...
+
+    def broken(self, results: Sequence[SimulationResult]) -> str:
+        """A rule on pooled counts that the column certainly breaks, in words; empty if none."""
+        ...
+
+
+def _column(results: Sequence[SimulationResult], name: str) -> Array:
+    return np.array([r.row[name] for r in results])
+
+
+def _check_margin(margin: float | None) -> None:
+    if margin is not None and not 0 <= margin < 1:
+        raise InputError(f"margin {margin!r} is outside [0, 1)", remedy="use e.g. 0.05, or null for the model's own")
+
+
+@dataclass(frozen=True, slots=True)
+class Stable:
+    """Queue stable, at most `late_share` of all requests and on average `adapter_late_share` of an adapter's late.
+
+    Args:
+        slo: TTFT promise of adapters without their own.
+        late_share: most requests later than their promise, share of all.
+        adapter_late_share: the same per adapter, adapters weighted equally.
+        margin: overrides the planning model's margin.
+    """
+
+    slo: Slo = field(default_factory=Slo)
+    late_share: float = MAX_LATE_SHARE
+    adapter_late_share: float = MAX_ADAPTER_LATE_SHARE
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("late_share", "adapter_late_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)!r} is not a share in (0, 1)", remedy="use e.g. 0.01")
+        _check_margin(self.margin)
+
+    @property
+    def rule(self) -> Rule:
+        return "stable"
+
+    def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
+        hours = np.array([r.horizon_s for r in results]) / 3600.0
+        arrivals_per_h = float(np.mean(np.array([r.arrivals for r in results]) / hours))
+        return [
+            Requirement("late requests", _column(results, "late_fraction"), self.late_share, True),
+            Requirement(
+                "late requests of an adapter",
+                _column(results, "adapter_late_fraction"),
+                self.adapter_late_share,
+                True,
+            ),
+            Requirement(
+                "queue growth per hour",
+                3600.0 * _column(results, "waiting_drift_per_s"),
+                max(DRIFT_REQUESTS, DRIFT_SHARE * arrivals_per_h),
+                True,
+            ),
+            Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False),
+        ]
+
+    def broken(self, results: Sequence[SimulationResult]) -> str:
+        counts = np.sum([r.counts for r in results], axis=0)
+        late = np.sum([r.late_counts for r in results], axis=0)
+        starving = starving_adapters(counts, late)
+        if not len(starving):
+            return ""
+        worst = int(starving[np.argmax(late[starving] / counts[starving])])
+        return f"{len(starving)} adapters starve, the worst with {late[worst]} of {counts[worst]} requests late"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Throughput / ideal >= 0.90 over the window; tolerates a growing queue.
+
+    Args:
+        slo: only decides what is reported as late.
+        margin: overrides the planning model's margin.
+    """
+
+    slo: Slo = field(default_factory=Slo)
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_margin(self.margin)
+
+    @property
+    def rule(self) -> Rule:
+        return "published"
+
+    def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
+        return [Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False)]
+
+    def broken(self, results: Sequence[SimulationResult]) -> str:
+        return ""

@@ -16,28 +16,15 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from twin.engine.kernel import ITL_BINS_PER_MS, KernelOutput
-from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
+from twin.figures.health import STARVATION_THRESHOLD, queue_label
+from twin.figures.result import CompletedMetrics
 from twin.figures.warmup import EngineFigures, Warmup, engine_after, resolve
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
 
-#: Starvation in the publications: throughput / ideal below this.
-STARVATION_THRESHOLD = 0.90
-#: Drift counts if its lower confidence limit is positive and it adds this share of the arrivals to the queue.
-DRIFT_SHARE, DRIFT_CONFIDENCE, DRIFT_BLOCKS = 0.01, 0.995, 15
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedMetrics:
-    """What a benchmark client reports: requests completed in the window only."""
-
-    completed: int
-    ttft_mean_s: float
-    ttft_p50_s: float
-    ttft_p99_s: float
-    tpot_mean_ms: float
-    itl_mean_ms: float
+#: The waiting queue's drift: confidence of its lower limit, blocks of the window.
+DRIFT_CONFIDENCE, DRIFT_BLOCKS = 0.995, 15
 
 
 @nb.njit(cache=True, nogil=True)
@@ -84,15 +71,6 @@ def queue_drift(waiting_bins: Array, horizon_s: float, warmup_s: float = 0.0) ->
     residual = blocks - blocks.mean() - slope * x
     error = float(np.sqrt(residual @ residual / (DRIFT_BLOCKS - 2) / (x @ x)))
     return slope, slope - float(student_t.ppf(DRIFT_CONFIDENCE, DRIFT_BLOCKS - 2)) * error
-
-
-def queue_label(served_fraction: float, drift_low_per_s: float, arrivals: int, horizon_s: float) -> int:
-    """STABLE, BACKLOGGED (the queue grows although the throughput rule holds) or OVERLOADED (starved)."""
-    if served_fraction < STARVATION_THRESHOLD:
-        return OVERLOADED
-    if drift_low_per_s > 0 and drift_low_per_s * horizon_s > max(10.0, DRIFT_SHARE * arrivals):
-        return BACKLOGGED
-    return STABLE
 
 
 @dataclass(frozen=True, slots=True)

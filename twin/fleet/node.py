@@ -16,8 +16,8 @@ from twin.engine.play import engine_of
 from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.settings import EngineSetting
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter
+from twin.workload.requests import Requests
 
 
 @dataclass(frozen=True, slots=True)

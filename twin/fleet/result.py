@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from twin.engine.kernel import REJECTED, KernelOutput
 from twin.figures.metrics import measure
 from twin.server.settings import EngineSetting
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter
+from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
 

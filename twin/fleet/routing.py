@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twin.engine import kernel
 from twin.fleet.node import Failure, Life, Node
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 #: Events at the same time happen in this order.
 _BACK, _DIES, _ARRIVES = 0, 1, 2

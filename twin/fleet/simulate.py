@@ -27,8 +27,9 @@ from twin.fleet.routing import route
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.memory import max_model_len
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.traffic.arrivals import draw_requests
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
+from twin.workload.requests import Requests
 
 ROUTERS = ("shares", "least_loaded")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.hardware import GIB
 from twin.server.settings import EngineSetting
-from twin.server.sharing import sharing_law
+from twin.server.sharing import SharingLaw
 
 #: Memory share at which the capacity law was measured.
 MEASURED_UTILIZATION = 0.9
@@ -36,6 +37,21 @@ def overhead_bytes(setting: EngineSetting, calibration: Calibration) -> float:
     if calibration.batching is not None:
         taken += setting.max_num_seqs * calibration.batching.sequence_bytes
     return taken
+
+
+def sharing_law(calibration: Calibration) -> SharingLaw:
+    """The calibration's sharing law.
+
+    Raises:
+        InputError: nothing was measured with several servers.
+    """
+    if calibration.batching is None:
+        raise InputError(
+            f"calibration {calibration.name!r} holds no measurement of servers that share a GPU",
+            where="engine.servers_per_gpu",
+            remedy="use servers_per_gpu=1, or a calibration with a sharing law, e.g. opt-1.3b-h100-64gb",
+        )
+    return calibration.batching.sharing
 
 
 def max_model_len(setting: EngineSetting, calibration: Calibration) -> int:

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from twin.errors import InputError
-
-if TYPE_CHECKING:
-    from twin.server.calibration import Calibration, StepTimeLaw
+from twin.server.laws import StepTimeLaw
 
 Sharing = Literal["mps", "time_sharing"]
 SHARINGS: tuple[Sharing, ...] = ("mps", "time_sharing")
@@ -88,21 +86,6 @@ def cycle_ms(delay_ms: float, demand_ms: float, customers: int) -> float:
         cycle = delay_ms + response
         queue = n * response / cycle if cycle > 0 else 0.0
     return cycle
-
-
-def sharing_law(calibration: Calibration) -> SharingLaw:
-    """The calibration's sharing law.
-
-    Raises:
-        InputError: nothing was measured with several servers.
-    """
-    if calibration.batching is None:
-        raise InputError(
-            f"calibration {calibration.name!r} holds no measurement of servers that share a GPU",
-            where="engine.servers_per_gpu",
-            remedy="use servers_per_gpu=1, or a calibration with a sharing law, e.g. opt-1.3b-h100-64gb",
-        )
-    return calibration.batching.sharing
 
 
 def colocated_step_law(

@@ -10,13 +10,14 @@ import numpy as np
 
 from twin.config.arguments import number
 from twin.errors import InputError
-from twin.sources.estimates import RequestLog, estimate
+from twin.sources.estimates import estimate
 from twin.sources.table import Table, read_table
 from twin.sources.timestamps import timestamps_s
 from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.wording import counted
-from twin.workload.adapter import Adapter, Slo, Workload
-from twin.workload.recording import Recording
+from twin.workload.adapter import Adapter, Slo
+from twin.workload.recording import Recording, RequestLog
+from twin.workload.workload import Workload
 
 LOG_REQUIRED = ("timestamp", "adapter_id", "prompt_tokens", "output_tokens")
 LOG_OPTIONAL = ("cached_tokens",)
@@ -146,3 +147,38 @@ def _with_promises(adapters: tuple[Adapter, ...], registry: Table) -> tuple[Adap
         slo = None if math.isnan(slos[row]) else Slo(slos[row])
         promised.append(replace(adapter, slo=slo, pinned_gpu=pins[row] or None))
     return tuple(promised)
+
+
+def read_recording(
+    path: str | Path,
+    *,
+    time: str = "timestamp",
+    adapter_id: str = "adapter_id",
+    prompt_tokens: str = "prompt_tokens",
+    output_tokens: str = "output_tokens",
+    cached_tokens: str | None = None,
+) -> Recording:
+    """Reads any CSV file with a row a request; the arguments name its columns.
+
+    Times are seconds or ISO 8601 (`twin.sources.timestamps`). No registry is needed: ranks belong to the adapters that
+    it is replayed for.
+
+    Raises:
+        InputError: names file, line, column, value and remedy.
+    """
+    required = [time, adapter_id, prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else [])]
+    table = read_table(path, required, what="recording", extra_columns=True)
+    names = table.texts(adapter_id)
+    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    tokens = [
+        table.numbers(column, low=0, remedy="give a number of tokens")
+        for column in (prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else []))
+    ]
+    log = RequestLog(
+        timestamps_s(table, time),
+        np.fromiter(map(index.__getitem__, names), np.int64, len(names)),
+        tokens[0],
+        tokens[1],
+        tokens[2] if cached_tokens else np.zeros(len(names)),
+    )
+    return Recording(tuple(index), log, str(table.path))

@@ -17,16 +17,9 @@ from twin.sources.table import Table, read_table
 from twin.traffic.drift import apply_drift
 from twin.traffic.length_shapes import check_length_shape, length_note, with_length_shape
 from twin.wording import counted
-from twin.workload.adapter import (
-    PUBLISHED_OUTPUT_CV,
-    PUBLISHED_PROMPT_CV,
-    Adapter,
-    Lengths,
-    Slo,
-    Workload,
-    merge_tenants,
-)
+from twin.workload.adapter import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Slo
 from twin.workload.rates import OnOff
+from twin.workload.workload import Workload, merge_tenants
 
 REQUIRED = ("adapter_id", "rank", "rate_req_per_s", "prompt_tokens", "output_tokens")
 OPTIONAL = (

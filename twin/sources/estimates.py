@@ -12,6 +12,7 @@ from twin.errors import InputError
 from twin.traffic.length_shapes import recorded_quantiles
 from twin.wording import counted
 from twin.workload.adapter import Adapter, Lengths
+from twin.workload.recording import RequestLog
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,33 +25,6 @@ ARRIVAL_CV_RANGE = (0.1, 10.0)
 LENGTH_CV_MAX = 10.0
 #: Some of each prompt is always computed.
 CACHED_FRACTION_MAX = 0.99
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLog:
-    """R recorded requests of N adapters, in any order.
-
-    Args:
-        time_s: arrival times in seconds, (R,).
-        adapter: index of the adapter, 0..N-1, (R,).
-        prompt_tokens, output_tokens: lengths, >= 0, (R,).
-        cached_tokens: prompt tokens found in the prefix cache, <= prompt_tokens, (R,).
-    """
-
-    time_s: Floats
-    adapter: Ints
-    prompt_tokens: Floats
-    output_tokens: Floats
-    cached_tokens: Floats
-
-    def __len__(self) -> int:
-        return len(self.time_s)
-
-    @property
-    def duration_s(self) -> float:
-        """Observed time in seconds: R requests in a row cover R - 1 gaps and on average one more."""
-        span = float(self.time_s.max() - self.time_s.min())
-        return span * len(self) / max(1, len(self) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from twin.errors import InputError
 from twin.sources.dealing import adapter_names, deal_ranks, lora_ranks, power_law_shares
 from twin.traffic.options import with_traffic_options
 from twin.wording import counted, percent
-from twin.workload.adapter import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Workload
+from twin.workload.adapter import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths
+from twin.workload.workload import Workload
 
 #: Request lengths of the Placement publication (ShareGPT): 223 tokens in, 197-200 out, negatively correlated.
 PUBLISHED_PROMPT_MEAN = 223.0

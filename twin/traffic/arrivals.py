@@ -8,39 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
 from twin.traffic.lengths import LengthSampler
-from twin.traffic.renewal import Progress, Sources, draw_all, draw_some, progress_at_start, skip, sources_of
-from twin.traffic.renewal import begin as begin_adapter
+from twin.traffic.renewal import (
+    Progress,
+    Sources,
+    begin as begin_adapter,
+    draw_all,
+    draw_some,
+    progress_at_start,
+    skip,
+    sources_of,
+)
 from twin.workload.adapter import Adapter
 from twin.workload.rates import OnOff, mean_factor
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """N requests in order of arrival.
-
-    Args:
-        arrival_s: arrival times, seconds from the start of the window, ascending, (N,).
-        adapter: index into the column's adapters, (N,).
-        prompt: prompt tokens, (N,).
-        cached: prompt tokens found in the prefix cache, < prompt, (N,).
-        output: output tokens, (N,).
-    """
-
-    arrival_s: NDArray[np.float64]
-    adapter: NDArray[np.int32]
-    prompt: NDArray[np.int32]
-    cached: NDArray[np.int32]
-    output: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.arrival_s)
+from twin.workload.requests import Requests
 
 
 def _started(adapters: Sequence[Adapter], rng: np.random.Generator, phase_seed: int | None) -> tuple[Sources, Progress]:

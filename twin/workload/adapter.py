@@ -1,23 +1,28 @@
-"""What is served: adapters, their traffic and the promises made about it."""
+"""An adapter: its rank, its traffic, and the promise made about it.
+
+    support = Adapter(
+        "support-de", rank=16, rate_req_per_s=0.4, prompt_tokens=Lengths(350, 1.1), output_tokens=Lengths(180, 1.06)
+    )
+    base = Adapter("base-model", rank=0, ...)      # requests to the base model itself: no slot, never gated
+
+Everything that decides what a server has to do for an adapter is a number of its own here, so that adapters can be
+added, split (`scaled`) and moved without looking anything up. Adapters are values: equal numbers, equal adapter.
+Nothing in this file draws a request; that is `twin.traffic`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from twin.errors import InputError
 from twin.workload.rates import RateProcess, mean_factor, planned_at
 
-if TYPE_CHECKING:
-    from twin.workload.recording import Recording
-
-#: Coefficients of variation of the request lengths in the Placement publication (ShareGPT).
+#: Coefficients of variation of the request lengths of arXiv 2602.24044 (ShareGPT): what a table without spreads gets.
 PUBLISHED_PROMPT_CV = 1.1
 PUBLISHED_OUTPUT_CV = 1.06
+#: Promise of an adapter that makes none: at most 1 % of its requests wait longer for their first token, seconds.
 DEFAULT_TTFT_P99_S = 5.0
 #: Shapes of a length distribution, see `Lengths`.
 LENGTH_SHAPES = ("gamma", "lognormal", "constant", "empirical")
@@ -187,92 +192,3 @@ class Adapter:
     def ttft_slo_s(self, default_s: float) -> float:
         """TTFT promise in seconds, `default_s` where the adapter has none of its own."""
         return self.slo.ttft_p99_s if self.slo is not None else default_s
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """All adapters of one base model with unique ids, and notes on how they were obtained.
-
-    `recording` holds the very requests that they were estimated from, where there are any (`twin.workload.recording`).
-    """
-
-    adapters: tuple[Adapter, ...]
-    name: str = "workload"
-    notes: tuple[str, ...] = ()
-    recording: Recording | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not self.adapters:
-            raise InputError(f"workload {self.name!r} has no adapters", remedy="give at least one adapter with traffic")
-        twice = [i for i, n in Counter(a.adapter_id for a in self.adapters).items() if n > 1]
-        if twice:
-            raise InputError(
-                f"adapter id {twice[0]!r} appears more than once in workload {self.name!r}",
-                remedy="one row an adapter: add up the rates of its tenants (twin.workload.adapter.merge_tenants)",
-            )
-
-    @property
-    def total_rate_req_per_s(self) -> float:
-        return math.fsum(a.rate_req_per_s for a in self.adapters)
-
-    @property
-    def total_output_tokens_per_s(self) -> float:
-        return math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in self.adapters)
-
-    def scaled(self, factor: float) -> Workload:
-        return replace(self, adapters=tuple(a.scaled(factor) for a in self.adapters))
-
-
-def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:
-    first = parts[0][1]
-    weight = math.fsum(w for w, _ in parts)
-    mean = math.fsum(w * p.mean for w, p in parts) / weight
-    second = math.fsum(w * p.second_moment for w, p in parts) / weight
-    cv = math.sqrt(max(0.0, second / mean**2 - 1))
-    if first.shape == "constant" and cv > 1e-9:
-        return Lengths(mean, cv)  # different constants: a spread, and no shape of its own
-    return Lengths(mean, 0.0 if first.shape == "constant" else cv, first.shape, first.quantiles)
-
-
-def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
-    """Joins rows with the same id: rates add, lengths mix, the strictest SLO holds."""
-    groups: dict[str, list[Adapter]] = {}
-    for adapter in adapters:
-        groups.setdefault(adapter.adapter_id, []).append(adapter)
-    merged = []
-    for adapter_id, rows in groups.items():
-        first = rows[0]
-        if any(r.rank != first.rank for r in rows):
-            raise InputError(
-                f"adapter {adapter_id!r} appears with ranks {sorted({r.rank for r in rows})}",
-                remedy="one adapter has one rank; give different adapters different ids",
-            )
-        for name, values in (
-            ("lengths of different shape", {(r.prompt_tokens.shape, r.output_tokens.shape) for r in rows}),
-            ("different recorded lengths", {(r.prompt_tokens.quantiles, r.output_tokens.quantiles) for r in rows}),
-            ("rates that change differently", {r.rate_process for r in rows}),
-        ):
-            if len(values) > 1:
-                raise InputError(
-                    f"tenants of adapter {adapter_id!r} have {name}",
-                    remedy="give them the same, or different adapters different ids",
-                )
-        rate = math.fsum(r.rate_req_per_s for r in rows)
-
-        def mean_of(name: str, rows: list[Adapter] = rows, rate: float = rate) -> float:
-            return math.fsum(r.rate_req_per_s * getattr(r, name) for r in rows) / rate
-
-        slos = [r.slo for r in rows if r.slo is not None]
-        merged.append(
-            replace(
-                first,
-                rate_req_per_s=rate,
-                prompt_tokens=_mixture([(r.rate_req_per_s, r.prompt_tokens) for r in rows]),
-                output_tokens=_mixture([(r.rate_req_per_s, r.output_tokens) for r in rows]),
-                arrival_cv=math.sqrt(math.fsum(r.rate_req_per_s * r.arrival_cv**2 for r in rows) / rate),
-                cached_prompt_fraction=mean_of("cached_prompt_fraction"),
-                length_correlation=mean_of("length_correlation"),
-                slo=min(slos, key=lambda s: s.ttft_p99_s) if slos else None,
-            )
-        )
-    return tuple(merged)

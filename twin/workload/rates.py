@@ -171,11 +171,6 @@ def mean_factor(process: RateProcess | None) -> float:
     return level(process, "mean") / level(process, process.stands_for)
 
 
-def peak_factor(process: RateProcess | None) -> float:
-    """Highest rate / `rate_req_per_s`."""
-    return 1.0 if process is None else level(process, "peak") / level(process, process.stands_for)
-
-
 def planned_at(process: RateProcess, plan_rate: str | float) -> tuple[RateProcess, float]:
     """The same traffic described by another rate: the process, and the factor on `rate_req_per_s` that goes with it."""
     check_plan_rate(plan_rate, "workload.plan_rate")

@@ -10,20 +10,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin.errors import InputError
-from twin.sources.estimates import RequestLog
-from twin.sources.table import read_table
-from twin.sources.timestamps import timestamps_s
 from twin.wording import counted
 from twin.workload.adapter import Adapter
+from twin.workload.requests import Requests
 
-if TYPE_CHECKING:
-    from twin.traffic.arrivals import Requests
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLog:
+    """R recorded requests of N adapters, in any order.
+
+    Args:
+        time_s: arrival times in seconds, (R,).
+        adapter: index of the adapter, 0..N-1, (R,).
+        prompt_tokens, output_tokens: lengths, >= 0, (R,).
+        cached_tokens: prompt tokens found in the prefix cache, <= prompt_tokens, (R,).
+    """
+
+    time_s: Floats
+    adapter: Ints
+    prompt_tokens: Floats
+    output_tokens: Floats
+    cached_tokens: Floats
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Observed time in seconds: R requests in a row cover R - 1 gaps and on average one more."""
+        span = float(self.time_s.max() - self.time_s.min())
+        return span * len(self) / max(1, len(self) - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +102,6 @@ class Recording:
             InputError: an adapter is not in the recording or is named twice, the window holds no request of theirs,
                 or a request is too long.
         """
-        from twin.traffic.arrivals import Requests  # compiled code, which reading a file should not pay for
-
         speed = self.speed if speed is None else speed
         for name, value, least in (("horizon_s", horizon_s, 0.0), ("speed", speed, 0.0), ("start_s", start_s, None)):
             if not math.isfinite(value) or (value < 0 if least is None else value <= least):
@@ -138,38 +160,3 @@ class Recording:
                 )
             place[known] = position
         return place
-
-
-def read_recording(
-    path: str | Path,
-    *,
-    time: str = "timestamp",
-    adapter_id: str = "adapter_id",
-    prompt_tokens: str = "prompt_tokens",
-    output_tokens: str = "output_tokens",
-    cached_tokens: str | None = None,
-) -> Recording:
-    """Reads any CSV file with a row a request; the arguments name its columns.
-
-    Times are seconds or ISO 8601 (`twin.sources.timestamps`). No registry is needed: ranks belong to the adapters that
-    it is replayed for.
-
-    Raises:
-        InputError: names file, line, column, value and remedy.
-    """
-    required = [time, adapter_id, prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else [])]
-    table = read_table(path, required, what="recording", extra_columns=True)
-    names = table.texts(adapter_id)
-    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    tokens = [
-        table.numbers(column, low=0, remedy="give a number of tokens")
-        for column in (prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else []))
-    ]
-    log = RequestLog(
-        timestamps_s(table, time),
-        np.fromiter(map(index.__getitem__, names), np.int64, len(names)),
-        tokens[0],
-        tokens[1],
-        tokens[2] if cached_tokens else np.zeros(len(names)),
-    )
-    return Recording(tuple(index), log, str(table.path))

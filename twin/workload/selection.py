@@ -11,7 +11,8 @@ import numpy as np
 from twin.config.schema import bounded, did_you_mean
 from twin.errors import InputError
 from twin.wording import counted, percent
-from twin.workload.adapter import Adapter, Workload
+from twin.workload.adapter import Adapter
+from twin.workload.workload import Workload
 
 How = Literal["first", "busiest", "even", "random"]
 

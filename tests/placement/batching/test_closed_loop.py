@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from placement.batching.closed_loop import Prefill, closed_loop
 from placement.batching.step_times import StepTimes, step_times

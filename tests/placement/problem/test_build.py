@@ -16,7 +16,8 @@ from twin.errors import InputError
 from twin.server.calibration import Calibration, load_calibration
 from twin.server.hardware import GpuType
 from twin.server.settings import EngineSetting, setting_grid
-from twin.workload.adapter import Adapter, Lengths, Workload
+from twin.workload.adapter import Adapter, Lengths
+from twin.workload.workload import Workload
 
 TERMS = (GpuCount(),)
 

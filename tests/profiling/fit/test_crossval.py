@@ -19,7 +19,8 @@ from profiling.published.models import MEASURED_MODELS
 from profiling.published.runs import MeasuredRun, read_all_runs
 from tests.profiling.published.test_replay import make_run
 from twin.errors import InputError
-from twin.server.calibration import Calibration, LoadLaw, load_calibration
+from twin.server.calibration import Calibration, load_calibration
+from twin.server.laws import LoadLaw
 
 LLAMA = MEASURED_MODELS[0]
 

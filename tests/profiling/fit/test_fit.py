@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from profiling.__main__ import main
 from profiling.fit.calibration import held_out_error, law_of
@@ -15,7 +14,7 @@ from profiling.fit.capacity import fit_capacity, fit_loads
 from profiling.fit.micro import TERMS, Row, features, read_micro
 from profiling.fit.regression import Recipe, regress, relative_errors
 from profiling.published.models import MEASURED_MODELS
-from twin.server.calibration import StepTimeLaw
+from twin.server.laws import StepTimeLaw
 
 TRUE = np.array([12.0, 0.02, 0.017, 0.07, 3.0, 0.003, 1.4, 0.26, 0.09, 0.02, 0.12, 0.015, 0.02, 0.04, 0.08, 0.25, 0.6])
 #: No pull towards zero and no preference among kinds of rows.

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from profiling.fit.micro import TERMS, features
-from twin.server.calibration import StepTimeLaw, load_calibration
+from twin.server.calibration import load_calibration
+from twin.server.laws import StepTimeLaw
 
 SHIPPED = ("llama-3.1-8b-h100-64gb", "qwen2.5-7b-h100-64gb")
 BATCHES = (1, 8, 32, 100, 127, 128, 220, 400, 512, 800)

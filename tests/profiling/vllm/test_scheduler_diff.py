@@ -16,8 +16,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from benchmarks.scheduler_diff import compare, rare_events
 from profiling.vllm.log import Difference, ScheduleLog, first_difference, twin_log

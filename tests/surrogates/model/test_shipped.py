@@ -8,8 +8,8 @@ import pytest
 from surrogates.model.artifact import META_FILE, WEIGHTS_FILE, read_artifact, weights_folder
 from surrogates.model.context import untrained_flags
 from surrogates.model.neural_planning import load_planning_model
-from surrogates.model.rules import RULES
 from twin.errors import InputError
+from twin.figures.health import RULES
 from twin.server.calibration import calibration_dir, load_calibration
 from twin.server.memory import memory_error
 from twin.server.settings import EngineSetting, setting_grid

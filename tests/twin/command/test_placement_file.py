@@ -20,7 +20,7 @@ from twin.fleet.simulate import Fleet, simulate_fleet
 from twin.server.calibration import load_calibration
 from twin.server.settings import EngineSetting
 from twin.sources.synthetic import discrete_rates
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 ROOT = Path(__file__).resolve().parents[3]
 GPU = "h100-64gb"
@@ -143,7 +143,7 @@ def test_growth_is_no_difference_but_other_rates_are() -> None:
     assert not any("rates differ" in w for w in simulated()["warnings"])
     assert main([*SAME, "placement=placement.json", "workload.rates=[0.3,0.1]"]) == 0
     (warning,) = (w for w in simulated()["warnings"] if "rates differ" in w)
-    assert "7 of 13 entries, by up to 50%" in warning
+    assert "7 of 13 entries, by up to 50.0 %" in warning
 
 
 def test_another_calibration_is_mentioned() -> None:

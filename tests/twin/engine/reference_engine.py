@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from twin.server.rules import EngineRules
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 
 @dataclass(eq=False)

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tests.twin.columns import LLAMA
 from tests.twin.engine_log import Replay
@@ -32,11 +31,12 @@ from twin.engine.kernel import (
     KernelOutput,
 )
 from twin.engine.play import run_requests
-from twin.server.calibration import Calibration, KvCapacityLaw, LoadLaw
+from twin.server.calibration import Calibration
+from twin.server.laws import KvCapacityLaw, LoadLaw
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
 from twin.server.settings import EngineSetting
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter, Lengths
+from twin.workload.requests import Requests
 
 #: Cases are drawn from a seed: hypothesis' own draws favour small values, and what is rare needs several large ones.
 SEEDS = st.integers(0, 2**32 - 1)

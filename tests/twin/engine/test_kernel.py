@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.twin.engine.reference_engine import Figures, simulate_literally
 from twin.engine.engine import new_engine, outcome
 from twin.engine.kernel import EVICTED, HOST, LOADED, SCHEDULED, SLOT, KernelOutput, Limits, advance
 from twin.server.rules import VLLM_0_8, EngineRules
-from twin.traffic.arrivals import Requests
+from twin.workload.requests import Requests
 
 STEP_MS = (3.0, 0.25, 0.125)
 LOAD_MS, DISK_MS = 2.0, 5.0

@@ -11,8 +11,9 @@ import pytest
 
 from tests.twin.columns import LLAMA, column
 from twin.engine.kernel import TRACE_COLUMNS
+from twin.figures.result import SimulationResult
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
-from twin.simulation import SimulationResult, simulate
+from twin.simulation import simulate
 
 BUSY = column(40, (0.6, 0.2, 0.05), 16)
 SECONDS = 240.0

@@ -13,7 +13,8 @@ from twin.figures.adapter_table import adapter_table, order_statistic
 from twin.figures.metrics import measure
 from twin.figures.series import time_series
 from twin.server.column import Column
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.traffic.arrivals import draw_requests
+from twin.workload.requests import Requests
 
 HORIZON_S = 300.0
 

@@ -14,12 +14,15 @@ from tests.twin.columns import LLAMA, column
 from twin.engine.kernel import TRACE_COLUMNS, KernelOutput
 from twin.engine.play import run_requests
 from twin.errors import InputError
-from twin.figures.metrics import DRIFT_BLOCKS, WindowMetrics, measure, queue_drift, queue_label
+from twin.figures.health import queue_label
+from twin.figures.metrics import DRIFT_BLOCKS, WindowMetrics, measure, queue_drift
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction, prediction_from_rows
+from twin.figures.result import SimulationResult
 from twin.figures.warmup import mser, resolve, steps_to_trace
 from twin.server.column import Column
-from twin.simulation import SimulationResult, simulate
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.simulation import simulate
+from twin.traffic.arrivals import draw_requests
+from twin.workload.requests import Requests
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 

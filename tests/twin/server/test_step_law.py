@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from twin.server.calibration import StepTimeLaw, load_calibration
+from twin.server.calibration import load_calibration
+from twin.server.laws import StepTimeLaw
 
 SHIPPED = ("llama-3.1-8b-h100-64gb", "qwen2.5-7b-h100-64gb")
 

@@ -11,7 +11,8 @@ import pytest
 from twin.errors import InputError
 from twin.sources.access_log import read_access_log
 from twin.sources.estimates import ARRIVAL_CV_RANGE, FEW_REQUESTS
-from twin.workload.adapter import Slo, Workload
+from twin.workload.adapter import Slo
+from twin.workload.workload import Workload
 
 HEADER = "timestamp,adapter_id,prompt_tokens,output_tokens"
 

@@ -6,8 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from twin.errors import InputError
 from twin.sources.adapter_file import OPTIONAL, REQUIRED, read_adapters

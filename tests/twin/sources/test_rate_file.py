@@ -11,8 +11,8 @@ from twin.errors import InputError
 from twin.sources.adapter_file import read_adapters
 from twin.traffic.arrivals import draw_requests
 from twin.traffic.drift import Unpredictable
-from twin.workload.adapter import Workload
 from twin.workload.rates import OnOff, RateProfile
+from twin.workload.workload import Workload
 
 ADAPTERS = "adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens\na,8,9,100,10\nb,8,2,100,10\nc,16,3,100,10\n"
 RATES = "adapter_id,start_s,rate_req_per_s\na,1000,1\nb,1600,4\na,1600,3\nb,2200,0\na,2200,0.5\n"

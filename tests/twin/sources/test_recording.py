@@ -13,13 +13,12 @@ from twin.errors import InputError
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
 from twin.simulation import simulate
-from twin.sources.access_log import read_access_log
-from twin.sources.estimates import RequestLog
+from twin.sources.access_log import read_access_log, read_recording
 from twin.sources.traces.azure import read_azure
 from twin.sources.traces.mooncake import read_mooncake
-from twin.traffic.arrivals import Requests
 from twin.workload.adapter import Adapter, Lengths
-from twin.workload.recording import Recording, read_recording
+from twin.workload.recording import Recording, RequestLog
+from twin.workload.requests import Requests
 
 ROWS = [  # not in order of time
     (1000.5, "b", 30, 4, 10),

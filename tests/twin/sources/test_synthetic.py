@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from twin.errors import InputError
 from twin.sources.synthetic import discrete_rates, power_law
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 
 def mean_over_requests(workload: Workload, side: str) -> float:
@@ -109,7 +108,7 @@ def test_the_seed_decides_everything_drawn() -> None:
 def test_base_model_traffic_is_one_entry_of_rank_zero() -> None:
     workload = power_law(10, 20.0, 1.0, [8], base_model_share=0.25)
     assert [(a.adapter_id, a.rate_req_per_s) for a in workload.adapters if a.rank == 0] == [("base-model", 5.0)]
-    assert any("25% of all requests" in note for note in workload.notes)
+    assert any("25.0 % of all requests" in note for note in workload.notes)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from twin.errors import InputError
 from twin.sources.dealing import apportion
@@ -19,8 +18,8 @@ from twin.sources.traces.azure import read_azure
 from twin.sources.traces.cut_lognormal import cut_lognormal, sigma_of_quantiles
 from twin.sources.traces.mooncake import read_mooncake
 from twin.sources.traces.servegen import read_servegen
-from twin.workload.adapter import Workload
 from twin.workload.rates import RateProfile
+from twin.workload.workload import Workload
 
 
 def mean_over_requests(workload: Workload, side: str) -> float:
@@ -74,7 +73,7 @@ def test_long_requests_are_cut_and_counted(tmp_path: Path) -> None:
     cut = read_azure(file, n_adapters=1, max_request_tokens=1000)
     assert cut.adapters[0].prompt_tokens.mean == pytest.approx((90 * 100 + 10 * 950) / 100)
     assert cut.adapters[0].output_tokens.mean == pytest.approx(50)
-    assert says(cut, "10 requests (10%) of more than 1000 tokens")
+    assert says(cut, "10 requests (10.0 %) of more than 1000 tokens")
     whole = read_azure(file, n_adapters=1, max_request_tokens=None)
     assert whole.adapters[0].prompt_tokens.mean == pytest.approx(590)
     assert not says(whole, "cut to")
@@ -233,7 +232,7 @@ def test_servegen_clients_without_lengths_get_the_median(servegen: Path) -> None
     assert (adapters["0"].prompt_tokens.mean, adapters["1"].prompt_tokens.mean) == (100, pytest.approx(300))
     assert adapters["2"].prompt_tokens.mean == pytest.approx(200)
     assert adapters["2"].output_tokens.mean == pytest.approx(35)
-    assert says(read_servegen(servegen), "1 client (7.9% of the requests) without recorded lengths")
+    assert says(read_servegen(servegen), "1 client (7.9 % of the requests) without recorded lengths")
 
 
 def test_servegen_quantile_is_each_clients_own(servegen: Path) -> None:
@@ -262,7 +261,7 @@ def test_servegen_with_fewer_adapters_keeps_the_busiest(servegen: Path) -> None:
     workload = read_servegen(servegen.parent, n_adapters=2, total_rate_req_per_s=7.0)
     assert [a.adapter_id for a in workload.adapters] == ["m-mid-client-0", "m-mid-client-1"]
     assert workload.total_rate_req_per_s == pytest.approx(7.0)
-    assert says(workload, "busiest 2 of 3 clients (92% of the requests)")
+    assert says(workload, "busiest 2 of 3 clients (92.1 % of the requests)")
 
 
 def test_servegen_spread_comes_from_quantiles_and_from_changes_over_time(tmp_path: Path) -> None:
@@ -282,9 +281,9 @@ def test_servegen_long_requests_and_wild_cvs_are_cut_and_said(servegen: Path) ->
     servegen.write_text(WINDOWS + "0,0,6,700,G\n1,0,1,1,G\n")
     workload = read_servegen(servegen, max_request_tokens=150)
     assert workload.adapters[0].arrival_cv == 10.0
-    assert says(workload, "Arrival CVs outside 0.1..10 (50% of the windows)")
+    assert says(workload, "Arrival CVs outside 0.1..10 (50.0 % of the windows)")
     assert workload.adapters[1].prompt_tokens.mean == pytest.approx(130), "with 20 tokens of output"
-    assert says(workload, "Requests of more than 150 tokens (14% by estimate)")
+    assert says(workload, "Requests of more than 150 tokens (14.3 % by estimate)")
 
 
 @pytest.mark.parametrize(

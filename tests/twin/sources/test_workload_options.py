@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from twin.config.instantiate import build, locate
-from twin.workload.adapter import Workload
+from twin.workload.workload import Workload
 
 FOLDER = Path(__file__).resolve().parents[3] / "conf" / "workload"
 OPTIONS = sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)

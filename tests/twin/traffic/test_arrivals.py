@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tests.twin.columns import LLAMA, column
 from twin.errors import InputError
 from twin.simulation import simulate
 from twin.sources.synthetic import discrete_rates, power_law
-from twin.traffic.arrivals import Requests, draw_requests, stream_requests
+from twin.traffic.arrivals import draw_requests, stream_requests
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.rates import OnOff, RateProcess, RateProfile, even_profile
+from twin.workload.requests import Requests
 
 SHORT = Lengths(10, 0)
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from twin.errors import InputError
 from twin.sources.access_log import read_access_log
 from twin.sources.synthetic import discrete_rates
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.traffic.arrivals import draw_requests
 from twin.traffic.length_shapes import (
     RECORDED_CHOICES,
     check_length_shape,
@@ -22,7 +21,9 @@ from twin.traffic.length_shapes import (
     recorded_quantiles,
     with_length_shape,
 )
-from twin.workload.adapter import Adapter, Lengths, merge_tenants
+from twin.workload.adapter import Adapter, Lengths
+from twin.workload.requests import Requests
+from twin.workload.workload import merge_tenants
 
 
 def draw(prompt: Lengths, output: Lengths, n: int = 100_000, correlation: float = 0.0) -> Requests:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from twin.errors import InputError
-from twin.traffic.arrivals import Requests, draw_requests
+from twin.traffic.arrivals import draw_requests
 from twin.workload.adapter import Adapter, Lengths
+from twin.workload.requests import Requests
 
 
 def draw(adapter: Adapter, n: int, seed: int = 0) -> Requests:

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from twin.errors import InputError
-from twin.workload.adapter import Adapter, Lengths, Workload, merge_tenants
-from twin.workload.rates import OnOff, RateProfile, even_profile, level, mean_factor, peak_factor, planned_at
+from twin.workload.adapter import Adapter, Lengths
+from twin.workload.rates import OnOff, RateProfile, even_profile, level, mean_factor, planned_at
+from twin.workload.workload import Workload, merge_tenants
 
 factors = st.lists(st.floats(0, 100), min_size=1, max_size=8).filter(lambda f: sum(f) > 1e-3)
 plans = st.one_of(st.sampled_from(["mean", "peak"]), st.floats(0.01, 1.0))
@@ -32,7 +32,6 @@ def test_levels_of_phases_weigh_them_by_their_length() -> None:
     process = OnOff(60, 180, 0.2)
     assert level(process, "mean") == pytest.approx(0.25 + 0.75 * 0.2)
     assert (level(process, "peak"), level(process, 0.9), level(process, 0.5)) == (1.0, 1.0, pytest.approx(0.4))
-    assert peak_factor(process) == pytest.approx(2.5)
 
 
 @given(factors, plans, plans)
@@ -48,7 +47,6 @@ def test_planning_at_another_rate_leaves_the_traffic_alone(values: list[float], 
 def test_the_scale_of_factors_does_not_matter() -> None:
     small, large = even_profile([1, 2, 3], 60.0), even_profile([10, 20, 30], 60.0)
     assert mean_factor(small) == mean_factor(large) == 1.0
-    assert peak_factor(small) == pytest.approx(peak_factor(large)) == pytest.approx(1.5)
     assert planned_at(small, "peak")[1] == pytest.approx(1.5)
 
 

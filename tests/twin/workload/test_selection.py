@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from twin.errors import InputError
 from twin.sources.synthetic import discrete_rates, power_law
-from twin.workload.adapter import Workload
 from twin.workload.selection import How, Selection, select
+from twin.workload.workload import Workload
 
 WORKLOAD = power_law(60, 12.0, 1.0, [8, 16], base_model_share=0.25, seed=3)
 LORA_RATE = sum(a.rate_req_per_s for a in WORKLOAD.adapters if a.rank)

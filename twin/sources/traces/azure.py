@@ -11,8 +11,8 @@ from typing import Any
 
 from twin.sources.table import read_table
 from twin.sources.timestamps import timestamps_s
-from twin.sources.traces.source import TraceRequests, dealt_workload, find_file, request_limit
-from twin.workload.adapter import Workload
+from twin.sources.traces.source import Deal, TraceRequests, dealt_workload, find_file
+from twin.workload.workload import Workload
 
 
 def read_azure(
@@ -42,7 +42,7 @@ def read_azure(
     Raises:
         InputError: names file, line, column, value and remedy.
     """
-    limit = request_limit(max_request_tokens)
+    deal = Deal(n_adapters, exponent, ranks, rank_weights, total_rate_req_per_s, max_request_tokens, seed, length_shape)
     file = find_file(
         path,
         [f"AzureLLMInferenceTrace_{trace}.csv", f"AzureLLMInferenceTrace_{trace}.csv.gz"],
@@ -57,18 +57,5 @@ def read_azure(
         table.numbers("ContextTokens", low=0, whole=True),
         table.numbers("GeneratedTokens", low=0, whole=True),
     )
-    return dealt_workload(
-        requests,
-        None,
-        None,
-        name=file.name.split(".")[0],
-        n_adapters=n_adapters,
-        exponent=exponent,
-        ranks=ranks,
-        rank_weights=rank_weights,
-        total_rate_req_per_s=total_rate_req_per_s,
-        limit=limit,
-        seed=seed,
-        length_shape=length_shape,
-        notes=[f"Requests of the Azure LLM inference trace {file}; it records no cache hits."],
-    )
+    notes = [f"Requests of the Azure LLM inference trace {file}; it records no cache hits."]
+    return dealt_workload(requests, deal, name=file.name.split(".")[0], notes=notes)

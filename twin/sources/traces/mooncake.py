@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from twin.errors import InputError
 from twin.sources.text_file import open_text
-from twin.sources.traces.source import TraceRequests, dealt_workload, find_file, request_limit
-from twin.workload.adapter import Workload
+from twin.sources.traces.source import Deal, TraceRequests, dealt_workload, find_file
+from twin.workload.workload import Workload
 
 BLOCK_TOKENS = 512
 DEALS = ("session", "request")
@@ -62,7 +62,9 @@ def read_mooncake(
         raise InputError(
             f"{deal!r} is not a way to deal", where="option workload.deal", remedy="use session or request"
         )
-    limit = request_limit(max_request_tokens)
+    dealing = Deal(
+        n_adapters, exponent, ranks, rank_weights, total_rate_req_per_s, max_request_tokens, seed, length_shape
+    )
     file = find_file(
         path,
         [f"{trace}_trace.jsonl.gz", f"{trace}_trace.jsonl"],
@@ -80,20 +82,10 @@ def read_mooncake(
         "Cached shares of prompts come from the trace's prefix blocks, within an adapter and with unlimited cache.",
     ]
     return dealt_workload(
-        requests,
-        lambda adapter: _cached_tokens(blocks, requests.prompt_tokens, adapter),
-        sessions if by_session else None,
-        name=file.name.split(".")[0],
-        n_adapters=n_adapters,
-        exponent=exponent,
-        ranks=ranks,
-        rank_weights=rank_weights,
-        total_rate_req_per_s=total_rate_req_per_s,
-        limit=limit,
-        seed=seed,
-        length_shape=length_shape,
-        notes=notes,
-    )
+        requests, dealing, name=file.name.split(".")[0], notes=notes,
+        cached_tokens=lambda adapter: _cached_tokens(blocks, requests.prompt_tokens, adapter),
+        group=sessions if by_session else None,
+    )  # fmt: skip
 
 
 def _read_lines(file: Path) -> tuple[TraceRequests, list[list[int]]]:

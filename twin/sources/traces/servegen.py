@@ -24,8 +24,9 @@ from twin.sources.traces.servegen_files import WINDOW_S, Clients, lengths_file, 
 from twin.sources.traces.source import find_file, request_limit, scaling_note, target_rate
 from twin.traffic.options import with_traffic_options
 from twin.wording import counted, percent
-from twin.workload.adapter import Adapter, Lengths, Workload
+from twin.workload.adapter import Adapter, Lengths
 from twin.workload.rates import RateProfile, even_profile
+from twin.workload.workload import Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from twin.config.arguments import number, whole_number
 from twin.errors import InputError
 from twin.sources.dealing import adapter_names, deal_ranks, power_law_shares
-from twin.sources.estimates import FEW_REQUESTS, RequestLog, estimate
+from twin.sources.estimates import FEW_REQUESTS, estimate
 from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.wording import counted, percent
-from twin.workload.adapter import Workload
-from twin.workload.recording import Recording
+from twin.workload.recording import Recording, RequestLog
+from twin.workload.workload import Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -78,41 +78,49 @@ class TraceRequests:
         return TraceRequests(self.time_s, prompt, output), note
 
 
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """How the requests of a trace are dealt to adapters: the options that `azure` and `mooncake` share.
+
+    Args:
+        n_adapters, exponent: how many adapters share the requests, with shares ~ popularity rank ** -exponent.
+        ranks, rank_weights: LoRA ranks and their relative frequencies (None = equal).
+        total_rate_req_per_s: rates are scaled to this total; None = the trace's own rate.
+        max_request_tokens: longer requests are cut to this; None = never.
+        seed: of the dealing.
+        length_shape: of the adapters' lengths, `twin.traffic.length_shapes`.
+    """
+
+    n_adapters: int
+    exponent: float
+    ranks: Any
+    rank_weights: Any
+    total_rate_req_per_s: float | None
+    max_request_tokens: int | None
+    seed: int
+    length_shape: str
+
+
 def dealt_workload(
-    requests: TraceRequests,
-    cached_tokens: Any,
-    group: Ints | None,
-    *,
-    name: str,
-    n_adapters: int,
-    exponent: float,
-    ranks: Any,
-    rank_weights: Any,
-    total_rate_req_per_s: float | None,
-    limit: float,
-    seed: int,
-    notes: Sequence[str],
-    length_shape: str = "gamma",
-) -> Workload:
+    requests: TraceRequests, deal: Deal, *, name: str, notes: Sequence[str],
+    cached_tokens: Callable[[Ints], Floats] | None = None, group: Ints | None = None,
+) -> Workload:  # fmt: skip
     """Deals the requests of a trace to adapters at random, with shares that follow a power law.
 
     An adapter's rate is its share of the total, exactly. Its arrival CV, lengths and cache hits are those of the
     requests dealt to it, or of the whole trace where these are fewer than `FEW_REQUESTS`.
 
     Args:
-        cached_tokens: callable `adapter (R,) -> cached prompt tokens (R,)`, or None = nothing is cached.
+        cached_tokens: `adapter (R,) -> cached prompt tokens (R,)`; None = nothing is cached.
         group: label of each request; requests with one label go to one adapter, (R,). None = each on its own.
-        total_rate_req_per_s: rates are scaled to this total; None = the trace's own rate.
-        limit: longest request in tokens.
-        length_shape: of the adapters' lengths, `twin.traffic.length_shapes`.
 
     The workload's `recording` holds the requests as they were dealt and cut, to be replayed at the workload's rate.
     """
-    shape = check_length_shape(length_shape, RECORDED_CHOICES)
-    n = whole_number(n_adapters, "workload.n_adapters", low=1)
-    rng = np.random.default_rng(whole_number(seed, "workload.seed"))
-    shares = power_law_shares(n, number(exponent, "workload.exponent", low=0.0, high=10.0))
-    dealt_ranks = deal_ranks(n, ranks, rank_weights, rng)
+    shape = check_length_shape(deal.length_shape, RECORDED_CHOICES)
+    n = whole_number(deal.n_adapters, "workload.n_adapters", low=1)
+    rng = np.random.default_rng(whole_number(deal.seed, "workload.seed"))
+    shares = power_law_shares(n, number(deal.exponent, "workload.exponent", low=0.0, high=10.0))
+    dealt_ranks = deal_ranks(n, deal.ranks, deal.rank_weights, rng)
     size = len(requests.time_s)
     if group is None:
         adapter = rng.choice(n, size, p=shares)
@@ -120,7 +128,7 @@ def dealt_workload(
         labels, of = np.unique(group, return_inverse=True)
         adapter = rng.choice(n, len(labels), p=shares)[of]
     cached = np.zeros(size) if cached_tokens is None else cached_tokens(adapter)
-    cut, cut_note = requests.cut(limit)
+    cut, cut_note = requests.cut(request_limit(deal.max_request_tokens))
     log = RequestLog(cut.time_s, adapter, cut.prompt_tokens, cut.output_tokens, cached)
     found = estimate(log, n, quantile=None, window_s=1.0, duration_s=log.duration_s, keep_lengths=shape == "empirical")
     few = found.count < FEW_REQUESTS
@@ -130,14 +138,14 @@ def dealt_workload(
         output_mean=np.where(few, np.maximum(log.output_tokens, 1).mean(), found.output_mean),
     )
     own_total = size / log.duration_s
-    total = target_rate(total_rate_req_per_s, own_total)
+    total = target_rate(deal.total_rate_req_per_s, own_total)
     names = adapter_names(n)
     adapters = found.adapters(names, [int(r) for r in dealt_ranks], shares * total)
     adapters = with_length_shape(adapters, "gamma" if shape == "empirical" else shape)
     described = [
         *notes,
         f"The trace has no adapters: its {size} requests were dealt to {counted(n, 'adapter')} by a power law "
-        f"with exponent {exponent:g} and seed {seed}.",
+        f"with exponent {deal.exponent:g} and seed {deal.seed}.",
         scaling_note(total, own_total),
         *([cut_note] if cut_note else []),
         *found.notes,

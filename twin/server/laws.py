@@ -1,0 +1,126 @@
+"""The laws of a calibration: how long a step takes, how long an adapter loads, how much the KV cache holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.errors import InputError
+from twin.server.slots import ModelShape, reserved_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimeLaw:
+    """Wall time of one engine step in milliseconds, a sum of non-negative terms.
+
+    With B decoding requests, P prompt tokens, T = B + P, K resident KV tokens, n distinct adapters in the
+    step (0 = none), R = `max_lora_rank`, M = `max_loras`, W waiting requests and S requests scanned past::
+
+        base + seq*B + prompt*P + kv*K/1000 + [T > graph_tokens]*cliff + past_graph*(T - graph_tokens)+
+        + [n > 0] * (lora + adapter*n + adapter_rank*n*R/16 + slot*M + slot_token*M*T/1000 + lora_token*T
+                     + adapter_token*n*T/1000 + adapter_small*n*[T < 128] + adapter_large*n*[T > graph_tokens])
+        + skipped*S/1000 + queue*B*W/1e6
+
+    Coefficients are collinear in saturated runs: a predictor inside `Calibration.valid`, not physics.
+    """
+
+    base: float
+    seq: float
+    prompt: float
+    kv: float
+    cliff: float
+    past_graph: float
+    lora: float
+    adapter: float
+    adapter_rank: float
+    slot: float
+    slot_token: float
+    lora_token: float
+    adapter_token: float
+    adapter_small: float
+    adapter_large: float
+    skipped: float
+    queue: float
+    graph_tokens: float = 512.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(
+                    f"step-time coefficient {field.name} = {value!r} is not a number >= 0",
+                    remedy="fit it again: python -m profiling fit",
+                )
+
+    def as_array(self) -> NDArray[np.float64]:
+        """Coefficients in field order, shape (18,), for the kernel."""
+        return np.array([getattr(self, f.name) for f in fields(self)], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLaw:
+    """Times to load an adapter, ms: from host memory into a GPU slot, and from disk into host memory.
+
+    Both block the step. An adapter of lower rank than `max_lora_rank` is padded while it is copied to the GPU and
+    takes longer. A load from disk reads and parses the adapter's file, `disk_base_ms + disk_rank_ms * rank`: measured
+    with files that the operating system had in its page cache (a first touch took up to 7 times as long). The
+    defaults, 0, stand for adapters that are all in host memory, as in the published runs.
+    """
+
+    equal_rank_ms: float
+    lower_rank_ms: float
+    disk_base_ms: float = 0.0
+    disk_rank_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(
+                    f"load time {field.name} = {value!r} is not a number >= 0",
+                    remedy="fit it again: python -m profiling fit",
+                )
+
+    def disk_ms(self, rank: int) -> float:
+        """Disk to host memory, ms, for an adapter of this rank (the slots' rank does not matter)."""
+        return self.disk_base_ms + self.disk_rank_ms * rank
+
+
+@dataclass(frozen=True, slots=True)
+class KvCapacityLaw:
+    """KV cache tokens left after weights and adapter slots, at `gpu_memory_utilization` = 0.9.
+
+    With a model shape the slots' allocations are replayed (`twin.server.slots`), which reproduces the measured
+    capacities within two allocator segments and holds for ranks that were not measured:
+    `tokens = (free_bytes - reserved_bytes(shape, max_loras, max_lora_rank)) / kv_bytes_per_token`.
+    Without one, a straight line:
+    `tokens = base_tokens - tokens_per_slot_rank * max_loras * max_lora_rank - tokens_per_slot * max_loras`.
+    `twin.server.memory` rounds down to whole blocks.
+
+    Args:
+        free_bytes: memory for weights, slots and KV cache, that is without activations and the driver's share.
+    """
+
+    base_tokens: float
+    tokens_per_slot_rank: float
+    tokens_per_slot: float = 0.0
+    free_bytes: int | None = None
+    shape: ModelShape | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("base_tokens", "tokens_per_slot_rank", "tokens_per_slot"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise InputError(
+                    f"KV capacity {name} = {value!r} is not a number", remedy="fit it again: python -m profiling fit"
+                )
+
+    def tokens(self, max_loras: int, max_lora_rank: int, kv_bytes_per_token: int) -> float:
+        """Tokens before rounding to blocks; negative where weights and slots do not fit."""
+        if self.shape is None or self.free_bytes is None:
+            slots = self.tokens_per_slot_rank * max_lora_rank + self.tokens_per_slot
+            return self.base_tokens - slots * max_loras
+        return (self.free_bytes - reserved_bytes(self.shape, max_loras, max_lora_rank)) / kv_bytes_per_token
