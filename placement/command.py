@@ -84,9 +84,6 @@ def place(
         InfeasibleError: proven that no placement exists.
         NoSolutionError: none was found within the time limit.
     """
-    from placement.pipeline import run_pipeline
-    from placement.report.progress import progress as shown
-
     named = {o.lstrip("+~").partition("=")[0] for o in overrides}
     chosen: list[str] = []
     given: dict[str, Any] = {}
@@ -105,8 +102,12 @@ def place(
             chosen += ["workload=file", f"workload.path={_quoted(value)}"]
         else:
             chosen.append(f"{group}={value}")
-    config = compose(APP, normalised([*chosen, *overrides]))
-    return run_pipeline(load_run(config, given), shown(quiet=not progress))
+    run = load_run(compose(APP, normalised([*chosen, *overrides])), given)
+    # Only now: a wrong option does not pay for solvers and the compiled twin.
+    from placement.pipeline import run_pipeline
+    from placement.report.progress import progress as shown
+
+    return run_pipeline(run, shown(quiet=not progress))
 
 
 def _quoted(path: str | Path) -> str:
