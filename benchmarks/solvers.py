@@ -22,7 +22,8 @@ from benchmarks.arguments import key_values, run_benchmark
 from benchmarks.baselines import BASELINES, place, smallest
 from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount, MeanE2E, Objective
-from placement.problem.problem import Placement, PlacementProblem, Solver, evaluate, violations
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.solver import Solver
 from placement.solvers.bounds import certified_minimum
 from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy

@@ -11,14 +11,6 @@ from collections.abc import Sequence
 SUBCOMMANDS = {"check": "placement.check", "batching": "placement.batching"}
 
 
-def normalised(arguments: Sequence[str]) -> list[str]:
-    """`objective=latency` as `+objective=latency`.
-
-    Hydra adds a group that has no default with `+` only, and `objective` has none so that `+objective=...` works.
-    """
-    return [f"+{a}" if a.startswith("objective=") else a for a in arguments]
-
-
 def available() -> list[str]:
     """Subcommands that are installed."""
     return [name for name, module in SUBCOMMANDS.items() if importlib.util.find_spec(module) is not None]
@@ -38,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from placement.entry import run
+    from placement.command import run
 
-    return run(normalised(arguments))
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,118 @@
-"""One run from plain configuration to files and exit code; free of Hydra."""
+"""The main job as a command, `python -m placement`, and as a function, `placement.place`.
+
+Both compose one configuration in the same way and run `placement.pipeline`; the command also writes files.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from placement.config import load_run
-from twin.errors import InfeasibleError, NoSolutionError
+from twin.config.compose import compose
+from twin.config.entry import App, Outcome, run_app
+from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.files import write_text
 
+if TYPE_CHECKING:
+    from placement.config import ObjectiveLike, SolverLike, VerifierLike, WorkloadLike
+    from placement.report.result import Result
+
 VERIFICATION_FAILED, INTERRUPTED = 4, 130
+
+
+def _run(config: dict[str, Any], directory: Path, quiet: bool) -> tuple[int, dict[str, Any] | None]:
+    return run_placement(config, directory, quiet=quiet)
+
+
+def _print_sweep(outcomes: Sequence[Outcome]) -> None:
+    from placement.report.table import sweep_table
+
+    sweep_table([(o.overrides, o.exit_code, o.directory, o.summary) for o in outcomes])
+
+
+APP = App("placement", "config", _run, _print_sweep, optional=("objective",), hidden=("commands",))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command and returns the exit code."""
+    return run_app(APP, normalised(arguments))
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """`objective=latency` as `+objective=latency`.
+
+    Hydra adds a group that has no default with `+` only, and `objective` has none so that `+objective=...` works.
+    """
+    return [f"+{a}" if a.startswith("objective=") else a for a in arguments]
+
+
+def place(
+    workload: WorkloadLike = None,
+    objective: ObjectiveLike = "latency",
+    *,
+    solver: SolverLike = "milp",
+    model: str | None = None,
+    hardware: str | None = None,
+    verify: VerifierLike = "twin",
+    overrides: Sequence[str] = (),
+    progress: bool = False,
+) -> Result:
+    """Places adapters on GPUs: computes, certifies and verifies a placement, as `python -m placement` does.
+
+    >>> result = place("adapters.csv", "latency", hardware="h100-64gb", overrides=["hardware.count=8"])
+    >>> result.objective, result.bound, len(result.gpus)
+    >>> result.write("out")
+
+    Args:
+        workload: a workload, or the path of a CSV file of adapters (`workload=file`). None = what the configuration
+            says: other sources are overrides, such as `workload=servegen`.
+        objective: name of an option of `conf/objective`, an objective, or a single term. None = GPU count.
+        solver, verify: name of an option in `conf/`, or an object.
+        model, hardware: name of an option in `conf/`; None = the default of the configuration.
+        overrides: anything else as on the command line, e.g. `engine.max_num_seqs=512`. They come last and win.
+        progress: show progress on a terminal.
+
+    Returns:
+        The placement with objective, bound and verdicts. `status` is `unverified` where nothing was simulated, or
+        where the twin did not accept every GPU: then `warnings` says why.
+
+    Raises:
+        InputError: a value, file or option is wrong, or the solver does not support the problem.
+        InfeasibleError: proven that no placement exists.
+        NoSolutionError: none was found within the time limit.
+    """
+    named = {o.lstrip("+~").partition("=")[0] for o in overrides}
+    chosen: list[str] = []
+    given: dict[str, Any] = {}
+    arguments = {
+        "workload": workload, "objective": objective, "solver": solver, "model": model, "hardware": hardware,
+        "verify": verify,
+    }  # fmt: skip
+    for group, value in arguments.items():
+        if value is None or (isinstance(value, (str, Path)) and group in named):
+            continue
+        if not isinstance(value, (str, Path)):
+            if group in named:
+                raise InputError(f"{group} is given twice", where="overrides", remedy=f"leave {group}=... out")
+            given[group] = value
+        elif group == "workload":
+            chosen += ["workload=file", f"workload.path={_quoted(value)}"]
+        else:
+            chosen.append(f"{group}={value}")
+    run = load_run(compose(APP, normalised([*chosen, *overrides])), given)
+    # Only now: a wrong option does not pay for solvers and the compiled twin.
+    from placement.pipeline import run_pipeline
+    from placement.report.progress import progress as shown
+
+    return run_pipeline(run, shown(quiet=not progress))
+
+
+def _quoted(path: str | Path) -> str:
+    """A path as Hydra reads it: quotes are escaped, and a backslash only where a quote follows it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), str(path)) + "'"
 
 
 def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tuple[int, dict[str, Any]]:
@@ -28,20 +131,19 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
     """
     run = load_run(config)
     # Only now: a wrong option does not pay for solvers and the compiled twin.
-    from placement.pipeline import place
-    from placement.report.document import document, failure, to_json, write_outputs
+    from placement.pipeline import run_pipeline
+    from placement.report.document import Status, failure, to_json, write_outputs
     from placement.report.progress import progress
-    from placement.report.result import Status
     from placement.report.table import print_report
     from placement.report.words import objective_text
 
     try:
-        result = place(run, progress(quiet))
+        result = run_pipeline(run, progress(quiet))
     except (InfeasibleError, NoSolutionError) as error:
         status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
         write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
         raise
-    data = document(run, result)
+    data = result.to_dict()
     files = write_outputs(run, data, directory)
     if not quiet:
         print_report(data, [_shown(f) for f in files[:3]] + ([_shown(files[-1].parent)] if len(files) > 3 else []))

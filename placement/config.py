@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from twin.config.instantiate import build, check_targets
@@ -17,9 +17,12 @@ from twin.errors import InputError
 from twin.server.groups import HardwareConfig, ModelConfig, conf_dir, matching_calibration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from placement.export import Exporter
     from placement.problem.objectives import Objective
-    from placement.problem.problem import Solver
+    from placement.problem.problem import Term
+    from placement.problem.solver import Solver
     from placement.verify import Verifier
     from surrogates.model.planning import PlanningModel
     from twin.figures.health import Constraint
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
     from twin.server.hardware import GpuType
     from twin.server.settings import EngineSetting
     from twin.workload.workload import Workload
+
+    #: What `placement.place` takes for a group: an option's name, or the object itself.
+    WorkloadLike = Workload | str | Path | None
+    ObjectiveLike = Objective | Term | str | None
+    SolverLike = Solver | str
+    VerifierLike = Verifier | str
 
 GROUPS = (
     "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
@@ -110,6 +119,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _described(part: Any) -> dict[str, str]:
+    """An object that was given in Python, for the hash of the configuration."""
+    return {"given": repr(part) if is_dataclass(part) else type(part).__qualname__}
+
+
 def with_default_objective(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Adds `objective: gpu_count` where none is given, and says so."""
     if config.get("objective") is not None:
@@ -121,13 +135,19 @@ def with_default_objective(config: dict[str, Any]) -> tuple[dict[str, Any], tupl
     return {**config, "objective": yaml.safe_load(text)}, (note,)
 
 
-def load_run(config: dict[str, Any]) -> Run:
+def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> Run:
     """Checks a configuration and builds its parts.
+
+    Args:
+        given: group -> object that takes the place of what the configuration says (`placement.place`).
 
     Raises:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
-    config, notes = with_default_objective(config)
+    from placement.problem.objectives import as_objective
+
+    given = given or {}
+    config, notes = with_default_objective({**config, **{group: _described(part) for group, part in given.items()}})
     options = top_level(Options, config, GROUPS, known=("objective",))
     check_targets(config, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
@@ -136,10 +156,10 @@ def load_run(config: dict[str, Any]) -> Run:
     settings = engine.settings(hardware.name)
 
     def make(group: str, **context: Any) -> Any:
-        return build(config[group], group, options.allow_modules, **context)
+        return given[group] if group in given else build(config[group], group, options.allow_modules, **context)
 
     # Cheap parts first: a wrong option should not wait for weights.
-    objective = make("objective")
+    objective = as_objective(make("objective"))
     constraint = make("constraint")
     verifier = make("verify")
     exporter = make("export", model=model)

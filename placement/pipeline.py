@@ -18,19 +18,13 @@ from numpy.typing import NDArray
 
 from placement.config import Run
 from placement.problem.build import build_problem
-from placement.problem.margin import WithMargin
-from placement.problem.problem import (
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    relative_gap,
-    violations,
-)
-from placement.problem.tightening import tighten
-from placement.report.result import Result, simulated_objective
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.refuted import tighten
+from placement.problem.solver import SolveReport, relative_gap
+from placement.report.figures import simulated_objective
+from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
-from placement.verify import Verifier
+from placement.solvers.capabilities import refuse
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.server.column import Column
 from twin.server.memory import memory_error
@@ -79,7 +73,7 @@ def fitting_settings(run: Run) -> tuple[tuple[EngineSetting, ...], list[str]]:
     return tuple(known), [f"{len(unknown)} settings left out ({labels}): {unknown[0][1].problem}"]
 
 
-def place(run: Run, progress: Progress) -> Result:
+def run_pipeline(run: Run, progress: Progress) -> Result:
     """Computes, certifies and verifies a placement.
 
     Raises:
@@ -89,13 +83,19 @@ def place(run: Run, progress: Progress) -> Result:
     began = time.perf_counter()
     with progress.stage("planning model"):
         settings, left_out = fitting_settings(run)
-        margin = run.constraint.margin
-        planning = run.planning if margin is None else WithMargin(run.planning, margin)
-        problem = build_problem(run.workload, planning, settings, (run.gpu,), run.objective.terms)
+        problem = build_problem(
+            run.workload,
+            run.planning,
+            settings,
+            (run.gpu,),
+            run.objective.terms,
+            margin=run.constraint.margin,
+        )
+        refuse(problem, run.solver)
         refuse_untrained(run, problem)
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)
-    result = Result("no_solution", "time_limit", run.solver.name, problem, problem, certified_minimum=minimum)
+    result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem, certified_minimum=minimum)
     result.warnings += [*run.notes, *left_out]
     try:
         warm = warm_up(run, problem)
@@ -108,7 +108,7 @@ def place(run: Run, progress: Progress) -> Result:
         if run.verifier is not None and result.termination != "interrupted":
             with progress.stage("compiling the twin"):
                 warm.join()
-            verify_and_tighten(run, run.verifier, result, progress)
+            verify_and_tighten(run, result, progress)
     except KeyboardInterrupt:
         if result.placement is None:
             raise
@@ -162,13 +162,13 @@ def solve(run: Run, result: Result, problem: PlacementProblem, warm_start: Place
     result.details = dict(report.details)
     result.problem = problem
     if report.placement is None:
-        refuse(run, result, problem, report)
+        raise_without_placement(run, result, problem, report)
     result.placement = report.placement
     result.bound_tightened = report.bound
     return report
 
 
-def refuse(run: Run, result: Result, problem: PlacementProblem, report: SolveReport) -> None:
+def raise_without_placement(run: Run, result: Result, problem: PlacementProblem, report: SolveReport) -> None:
     """Explains why there is no placement."""
     if report.termination == "interrupted":
         raise KeyboardInterrupt
@@ -209,8 +209,10 @@ def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:
     return thread
 
 
-def verify_and_tighten(run: Run, verifier: Verifier, result: Result, progress: Progress) -> None:
+def verify_and_tighten(run: Run, result: Result, progress: Progress) -> None:
     """Simulates, tightens what was refuted and solves again, a bounded number of rounds."""
+    verifier = run.verifier
+    assert verifier is not None
     rounds = getattr(verifier, "max_rounds", 0)
     for round_ in range(rounds + 1):
         assert result.placement is not None
@@ -218,7 +220,9 @@ def verify_and_tighten(run: Run, verifier: Verifier, result: Result, progress: P
         with progress.stage(f"verification, {len(columns)} GPUs" + (f", round {round_ + 1}" if round_ else "")) as step:
             checked = verifier.columns(columns, run.calibration, run.constraint, round_=round_, progress=step)
         result.verification = checked
-        result.simulated_objective, result.simulated_terms = simulated_objective(result, checked)
+        result.simulated_objective, result.simulated_terms = simulated_objective(
+            result.problem, result.placement, checked
+        )
         result.history.append(
             {
                 "gpus": len(columns),

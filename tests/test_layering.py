@@ -46,9 +46,9 @@ HEAVY = {
 #: Modules that turn a command line into plain values; no other module knows Hydra or OmegaConf.
 ENTRY_MODULES = (
     "placement/__main__.py",
-    "placement/compose.py",
     "profiling/__main__.py",
     "surrogates/__main__.py",
+    "twin/config/compose.py",
     "twin/config/entry.py",
 )
 HEAVY |= {"hydra": ENTRY_MODULES, "omegaconf": ENTRY_MODULES}

@@ -19,6 +19,22 @@ PUBLIC = {
         "affine_load", "load_planning_model", "load_surrogate",
     },
     "profiling": set(),
+    "placement": {
+        "Capabilities", "GpuAssignment", "GpuCount", "InfeasibleError", "InputError", "MeanE2E", "MeanItl", "MeanTtft",
+        "NoSolutionError", "Objective", "ObjectiveContext", "Placement", "PlacementError", "PlacementProblem", "Result",
+        "SolveReport", "Solver", "TailE2E", "Term", "evaluate", "place", "violations",
+    },
+    "placement.problem": {
+        "Capabilities", "ColumnRows", "GpuAssignment", "GpuCount", "ItemClasses", "MeanE2E", "MeanItl", "MeanTtft",
+        "Objective", "ObjectiveContext", "Placement", "PlacementProblem", "SolveReport", "Solver", "TailE2E", "Term",
+        "build_problem", "column_rows", "evaluate", "item_classes", "objective", "relative_gap", "tighten",
+        "violations",
+    },
+    "placement.report": {"Result", "failure", "print_report", "render", "to_csv", "to_json", "write_outputs"},
+    "placement.solvers": {
+        "CpSat", "Greedy", "GreedyPublished", "MilpSolver", "certified_minimum", "infeasible_error",
+        "prove_bound", "refuse",
+    },
 }  # fmt: skip
 
 

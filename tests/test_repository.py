@@ -151,9 +151,9 @@ def test_every_file_of_a_package_is_shipped() -> None:
         if path.suffix == ".py":
             assert (ROOT / path.parent / "__init__.py").is_file(), f"{path.parent} lacks __init__.py"
         elif path.name != "py.typed":
-            inside = path.relative_to(package)
-            known = (*patterns["*"], *patterns.get(package, ()))
-            assert any(glob_matches(inside, p) for p in known), f"{path} is not in package-data"
+            inside, beside = path.relative_to(package), Path(path.name)  # "*" means every package, sub-packages too
+            known = [(inside, p) for p in patterns.get(package, ())] + [(beside, p) for p in patterns["*"]]
+            assert any(glob_matches(*pair) for pair in known), f"{path} is not in package-data"
 
 
 def glob_matches(path: Path, pattern: str) -> bool:

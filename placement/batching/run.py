@@ -23,7 +23,8 @@ def run_batching(config: dict[str, Any], directory: Path, *, quiet: bool) -> tup
         PlacementError: bad input, or infeasible.
     """
     advice = load_advice(config)
-    from placement.batching.advice import advise, document
+    from placement.batching.advice import advise
+    from placement.batching.document import document
     from placement.batching.table import print_advice
 
     result = advise(advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,7 @@ def build_problem(
     gpu_types: Sequence[GpuType],
     terms: Sequence[Term],
     *,
+    margin: float | None = None,
     max_gpus: int | None = None,
     most_replicas: int = MOST_REPLICAS,
 ) -> PlacementProblem:
@@ -37,6 +39,7 @@ def build_problem(
     Args:
         settings: only those that fit into memory (`twin.server.memory.memory_error`).
         gpu_types: of the settings; `count` limits the stock, `price_per_hour` is the price.
+        margin: kept from the outer facets, in the planning model's own units; None = the model's own margin.
         max_gpus: most GPUs in total.
         most_replicas: most shares of one adapter.
 
@@ -59,6 +62,8 @@ def build_problem(
             f"max_gpus {max_gpus!r} is not at least 1", where="max_gpus", remedy="leave it out for no limit"
         )
     options = tuple(planning_model.option(s) for s in settings)
+    if margin is not None:
+        options = tuple(replace(o, feasible=o.outer.shifted(margin)) for o in options)
     allowed = np.array(
         [
             [

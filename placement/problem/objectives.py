@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from placement.problem.problem import Aggregate, Array, ObjectiveContext, Term
+from placement.problem.problem import Aggregate, Array, ObjectiveContext, PlacementProblem, Term
 from surrogates.model.planning import HingeLoad, OptionModel, affine_load
 from twin.errors import InputError
 
@@ -210,6 +210,11 @@ def objective(terms: Mapping[str, Term] | None = None, fleet: str = "expand", ex
     return Objective(tuple(chosen), "minimum" if fleet == "minimum" else "expand", float(expansion))
 
 
+def as_objective(value: Objective | Term) -> Objective:
+    """An objective as it is; a single term as an objective."""
+    return value if isinstance(value, Objective) else objective({getattr(value, "name", "objective"): value})
+
+
 def _named(term: Term, name: str) -> Term:
     """The term under the name of its config key, so that two terms of one kind can stand side by side."""
     if getattr(term, "name", None) == name:
@@ -227,3 +232,16 @@ def relaxed_terms(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     A bound for the relaxed terms is a bound for the terms themselves.
     """
     return tuple(t.relaxed() if t.aggregate == "max" and hasattr(t, "relaxed") else t for t in terms)
+
+
+def without_convex_form(problem: PlacementProblem, *, relaxed: bool = False) -> list[str]:
+    """Names of the terms that are not a convex load summed over GPUs: no bound covers them.
+
+    Args:
+        relaxed: MAX terms count through the SUM term that bounds them (`relaxed_terms`).
+    """
+    return [
+        term.name
+        for term in (relaxed_terms(problem.terms) if relaxed else problem.terms)
+        if term.aggregate != "sum" or any(term.convex(o, problem.context) is None for o in problem.options)
+    ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -219,65 +218,3 @@ def _pin_violations(problem: PlacementProblem, placement: Placement) -> list[str
                 name = problem.items[int((pins == pin).argmax())].pinned_gpu
                 found.append(f"GPUs {hosts[pin]} and {k}: adapters pinned to one GPU, {name!r}")
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class SolveReport:
-    """What a solver returns.
-
-    Args:
-        status: did it work? `feasible`, `infeasible` (proven under the planning model) or `no_solution`.
-        termination: why it stopped.
-        objective: of the placement, objective units; NaN without one.
-        bound: lower bound on the objective for every placement under the planning model; None = none claimed.
-        gap: (objective - bound) / |objective|, or None.
-        details: solver figures for logs and benchmarks (nodes, iterations, headroom, ...).
-    """
-
-    status: Literal["feasible", "infeasible", "no_solution"]
-    termination: Literal["optimal", "gap", "time_limit", "interrupted"]
-    placement: Placement | None
-    objective: float
-    bound: float | None
-    gap: float | None
-    runtime_s: float
-    solver: str
-    details: dict[str, float | str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a solver supports; asked for something else it refuses before building anything."""
-
-    max_terms: bool = False
-    bound: bool = False
-    stock: bool = True
-    replicas: bool = True
-    banned: bool = True
-    non_convex_terms: bool = False
-
-
-class Solver(Protocol):
-    """One protocol for all solvers."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
-    def solve(
-        self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
-    ) -> SolveReport: ...
-
-
-def relative_gap(objective: float, bound: float | None) -> float | None:
-    """(objective - bound) / |objective|, clipped at 0; None without a bound."""
-    if bound is None or not np.isfinite(objective):
-        return None
-    return max(0.0, (objective - bound) / max(abs(objective), 1e-12))
-
-
-def items_of(problem: PlacementProblem, gpus: Sequence[GpuAssignment]) -> set[int]:
-    """All items on the given GPUs."""
-    return {i for g in gpus for i in g.items}

@@ -13,15 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem.objectives import without_convex_form
 from placement.problem.problem import PlacementProblem
-from surrogates.model.planning import HingeLoad
 from twin.errors import InputError
 
 Array = NDArray[np.float64]
 
 #: What a row is about; `PAD` fills options with fewer rows and never binds.
 PAD, FACET, HULL, COUNT = 0, 1, 2, 3
-ROW_NAMES = {FACET: "feasibility", HULL: "trained range or slot safety", COUNT: "adapters per GPU"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,14 @@ def column_rows(problem: PlacementProblem, side: Literal["feasible", "outer"] = 
     Raises:
         InputError: if a term of the objective has no convex form, or is not summed over GPUs.
     """
-    costs = [_cost(problem, o) for o in range(len(problem.options))]
+    missing = without_convex_form(problem)
+    if missing:
+        raise InputError(
+            f"objective term {', '.join(missing)} has no convex form summed over GPUs: no bound can be computed",
+            where="objective",
+            remedy="leave the term out, or use a solver that needs no bound for it",
+        )
+    costs = [cost for o in range(len(problem.options)) if (cost := problem.convex_cost(o)) is not None]
     slots = np.array([[float(a.rank > 0)] for a in problem.items])
     feature_scale = _power_of_two(np.append(np.abs(problem.phi).max(axis=0), 1.0))
     blocks = []
@@ -106,22 +112,6 @@ def column_rows(problem: PlacementProblem, side: Literal["feasible", "outer"] = 
     q = np.stack([np.append(c.q, 0.0) for c in costs]) * feature_scale
     r = np.array([c.r for c in costs])
     return ColumnRows(np.hstack([problem.phi, slots]) / feature_scale, H, h, kind, W, b, v, q, r, feature_scale)
-
-
-def _cost(problem: PlacementProblem, option: int) -> HingeLoad:
-    load = problem.convex_cost(option)
-    if load is None:
-        names = [t.name for t in problem.terms if t.aggregate != "sum" or _has_no_form(problem, option, t.name)]
-        raise InputError(
-            f"objective term {', '.join(names)} has no convex form summed over GPUs: no bound can be computed",
-            where="objective",
-            remedy="use a solver without a bound for it (solver=greedy or solver=cpsat), or leave the term out",
-        )
-    return load
-
-
-def _has_no_form(problem: PlacementProblem, option: int, name: str) -> bool:
-    return any(t.name == name and t.convex(problem.options[option], problem.context) is None for t in problem.terms)
 
 
 def _pad_columns(matrix: Array) -> Array:

@@ -1,4 +1,7 @@
-"""The files of a run: `placement.json` (docs/placement.schema.json), `placement.csv`, `report.html`, `deploy/`."""
+"""The files of a run: `placement.json` (docs/placement.schema.json), `placement.csv`, `report.html`, `deploy/`.
+
+`placement.report.result.Result.to_dict` puts the entries together; a run without a placement leaves `failure`.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +10,25 @@ import io
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from placement.config import Run, config_hash
-from placement.report.result import Result, Status, predicted_metrics
+from placement.problem.problem import GpuAssignment, PlacementProblem
+from placement.report.figures import predicted_metrics
+from placement.verify import ColumnVerdict, Verification
 from twin.files import write_text
+
+Status = Literal["verified", "unverified", "infeasible", "no_solution"]
 
 SCHEMA_VERSION = 1
 PACKAGES = ("adapter-placement", "numpy", "numba", "scipy", "highspy", "pyomo", "ortools", "hydra-core")
 
 
-def document(run: Run, result: Result) -> dict[str, Any]:
-    """The result as plain containers; NaN becomes null."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": result.status,
-        "termination": result.termination,
-        "objective": _finite(result.objective),
-        "objective_units": {t.name: t.unit for t in run.objective.terms},
-        "terms": _finite(result.terms),
-        "bound": _finite(result.bound),
-        "bound_outer": _finite(result.bound_outer),
-        "bound_tightened": _finite(result.bound_tightened),
-        "gap": _finite(result.gap),
-        "simulated_objective": _finite(result.simulated_objective),
-        "simulated_terms": _finite(result.simulated_terms),
-        "certified_minimum_gpus": result.certified_minimum,
-        "solver": result.solver,
-        "runtime_s": result.solver_s,
-        "total_runtime_s": result.runtime_s,
-        "workload": _workload(run),
-        "gpus": [_gpu(run, result, k) for k in range(len(result.gpus))],
-        "verification": _verification(run, result),
-        "warnings": list(result.warnings),
-        "provenance": provenance(run, result),
-    }
-
-
-def _workload(run: Run) -> dict[str, Any]:
+def workload_entry(run: Run) -> dict[str, Any]:
     w = run.workload
     return {
         "name": w.name,
@@ -60,14 +40,22 @@ def _workload(run: Run) -> dict[str, Any]:
     }
 
 
-def _gpu(run: Run, result: Result, index: int) -> dict[str, Any]:
-    gpu, problem = result.gpus[index], result.problem
+def gpu_entries(
+    run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignment], verification: Verification | None
+) -> list[dict[str, Any]]:
+    """One entry a GPU: setting, adapters, what was predicted, simulated and decided."""
+    verdicts = verification.gpus if verification is not None else (None,) * len(gpus)
+    return [_gpu(run, problem, k, gpu, verdict) for k, (gpu, verdict) in enumerate(zip(gpus, verdicts, strict=True))]
+
+
+def _gpu(
+    run: Run, problem: PlacementProblem, index: int, gpu: GpuAssignment, verdict: ColumnVerdict | None
+) -> dict[str, Any]:
     setting = problem.options[gpu.option].setting
     items = sorted(gpu.items, key=lambda i: problem.items[i].adapter_id)
     loras = sum(problem.items[i].rank > 0 for i in items)
     # vLLM needs every adapter of the server on the host: the flag follows from the assignment.
     setting = replace(setting, max_cpu_loras=max(setting.max_loras, loras, setting.max_cpu_loras or 0))
-    verdict = result.verification.gpus[index] if result.verification is not None else None
     return {
         "gpu_id": f"gpu{index:03d}",
         "gpu_type": setting.gpu_type,
@@ -81,24 +69,26 @@ def _gpu(run: Run, result: Result, index: int) -> dict[str, Any]:
             }
             for i in items
         ],
-        "predicted": _finite(predicted_metrics(problem, gpu)),
-        "simulated": _finite(verdict.simulated) if verdict else {},
+        "predicted": finite(predicted_metrics(problem, gpu)),
+        "simulated": finite(verdict.simulated) if verdict else {},
         "accepted": verdict.accepted if verdict else None,
         "reason": verdict.reason if verdict else "",
         "seeds": list(verdict.seeds) if verdict else [],
     }
 
 
-def _verification(run: Run, result: Result) -> dict[str, Any]:
-    checked = result.verification
+def verification_entry(
+    run: Run, verification: Verification | None, *, rounds: int, history: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """How the placement was judged, and each GPU's verdict."""
     return {
         **_method(run),
-        "passed": checked.passed if checked is not None else None,
-        "rounds": result.rounds,
-        "history": _finite(result.history),
+        "passed": verification.passed if verification is not None else None,
+        "rounds": rounds,
+        "history": finite(history),
         "gpus": [
             {"gpu_id": f"gpu{k:03d}", "accepted": v.accepted, "reason": v.reason, "seeds": list(v.seeds)}
-            for k, v in enumerate(checked.gpus if checked is not None else ())
+            for k, v in enumerate(verification.gpus if verification is not None else ())
         ],
     }
 
@@ -112,7 +102,7 @@ def _method(run: Run) -> dict[str, Any]:
     }
 
 
-def provenance(run: Run, result: Result | None = None) -> dict[str, Any]:
+def provenance(run: Run, verification: Verification | None = None) -> dict[str, Any]:
     """Where the numbers come from: everything needed to compute them again."""
     from surrogates.model.context import calibration_hash
 
@@ -121,9 +111,7 @@ def provenance(run: Run, result: Result | None = None) -> dict[str, Any]:
         "config_hash": config_hash(run.config),
         "seeds": {
             "run": run.options.seed,
-            "verification": sorted({s for v in result.verification.gpus for s in v.seeds})
-            if result is not None and result.verification is not None
-            else [],
+            "verification": sorted({s for v in verification.gpus for s in v.seeds}) if verification else [],
         },
         "calibration": {
             "name": run.calibration.name,
@@ -166,20 +154,20 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
         "solver": run.solver.name,
         "runtime_s": 0.0,
         "total_runtime_s": 0.0,
-        "workload": _workload(run),
+        "workload": workload_entry(run),
         "gpus": [],
-        "verification": {**_method(run), "passed": None, "rounds": 0, "history": [], "gpus": []},
+        "verification": verification_entry(run, None, rounds=0, history=()),
         "warnings": [message],
         "provenance": provenance(run),
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Plain JSON values: NaN and infinities become null, also inside containers."""
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value

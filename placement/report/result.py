@@ -1,25 +1,36 @@
-"""What a run found, and what the planning model and the twin say about it."""
+"""What a run found: in memory, and through `to_dict` and `write` as its files."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Literal
-
-import numpy as np
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.report.document import (
+    SCHEMA_VERSION,
+    Status,
+    finite,
+    gpu_entries,
+    provenance,
+    verification_entry,
+    workload_entry,
+    write_outputs,
+)
 from placement.verify import Verification
-from surrogates.model.planning import affine_load
+from twin.server.column import Column
 
-Status = Literal["verified", "unverified", "infeasible", "no_solution"]
+if TYPE_CHECKING:
+    from placement.config import Run
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Result:
     """Everything that is reported about a run.
 
     Args:
+        run: what was asked.
         problem: the last one solved, tightened by verification.
         original: the one before tightening; bounds and the objective belong to it.
         bound: lower bound for every placement under the planning model with its margin; None = none claimed.
@@ -30,6 +41,7 @@ class Result:
         history: per round, GPUs, objective and number of refuted GPUs.
     """
 
+    run: Run
     status: Status
     termination: str
     solver: str
@@ -55,61 +67,45 @@ class Result:
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
+        """Option and items of each GPU, as indices into `problem`; `columns` has the adapters themselves."""
         return self.placement.gpus if self.placement is not None else ()
 
+    @property
+    def columns(self) -> list[Column]:
+        """Adapters and engine setting of each GPU."""
+        return self.placement.columns(self.problem) if self.placement is not None else []
 
-def simulated_objective(result: Result, verification: Verification) -> tuple[float | None, dict[str, float]]:
-    """The objective with the twin's loads in place of the planning model's.
+    def to_dict(self) -> dict[str, Any]:
+        """What `placement.json` holds (docs/placement.schema.json), in plain containers."""
+        run = self.run
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "status": self.status,
+            "termination": self.termination,
+            "objective": finite(self.objective),
+            "objective_units": {t.name: t.unit for t in run.objective.terms},
+            "terms": finite(self.terms),
+            "bound": finite(self.bound),
+            "bound_outer": finite(self.bound_outer),
+            "bound_tightened": finite(self.bound_tightened),
+            "gap": finite(self.gap),
+            "simulated_objective": finite(self.simulated_objective),
+            "simulated_terms": finite(self.simulated_terms),
+            "certified_minimum_gpus": self.certified_minimum,
+            "solver": self.solver,
+            "runtime_s": self.solver_s,
+            "total_runtime_s": self.runtime_s,
+            "workload": workload_entry(run),
+            "gpus": gpu_entries(run, self.problem, self.gpus, self.verification),
+            "verification": verification_entry(run, self.verification, rounds=self.rounds, history=self.history),
+            "warnings": list(self.warnings),
+            "provenance": provenance(run, self.verification),
+        }
 
-    Little's law makes loads of the simulated means: requests in system = rate x E2E, requests decoding = output
-    tokens/s x ITL. So a term needs no second definition, and GPUs are weighted by their traffic.
-    """
-    assert result.placement is not None
-    problem, placement = result.problem, result.placement
-    phi = placement.features(problem)
-    values: dict[str, float] = {}
-    total = 0.0
-    for term in problem.terms:
-        costs = []
-        for k, column in enumerate(placement.columns(problem)):
-            metrics = verification.gpus[k].simulated
-            tokens_per_s = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in column.adapters)
-            flat = np.zeros(phi.shape[1])
-            option = replace(
-                problem.options[placement.gpus[k].option],
-                requests_in_system=affine_load(flat, column.rate_req_per_s * metrics["e2e_mean_s"]),
-                requests_decoding=affine_load(flat, tokens_per_s * metrics["itl_mean_ms"] / 1000),
-            )
-            costs.append(float(term.cost(option, phi[k : k + 1], problem.context)[0]))
-        values[term.name] = sum(costs) if term.aggregate == "sum" else max(costs)
-        total += term.weight * values[term.name] / term.scale
-    return (total if math.isfinite(total) else None), values
+    def write(self, folder: str | Path) -> list[Path]:
+        """Writes `placement.json`, `placement.csv`, `report.html` and what `export` asks for; returns the files."""
+        return write_outputs(self.run, self.to_dict(), Path(folder))
 
-
-def predicted_metrics(problem: PlacementProblem, gpu: GpuAssignment) -> dict[str, float]:
-    """What the planning model says about one GPU; names of `twin.figures.prediction.Prediction` where they exist."""
-    option = problem.options[gpu.option]
-    items = [problem.items[i] for i in gpu.items]
-    phi = problem.phi[list(gpu.items)].sum(axis=0)[None]
-    rate = math.fsum(a.rate_req_per_s for a in items)
-    out_tps = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in items)
-    in_tps = math.fsum(a.rate_req_per_s * a.prompt_tokens.mean for a in items)
-    in_system, decoding = float(option.requests_in_system(phi)[0]), float(option.requests_decoding(phi)[0])
-    return {
-        "rate_req_per_s": rate,
-        "load": load(option.feasible.G @ phi[0], option.feasible.g),
-        "in_throughput_tps": in_tps,
-        "out_throughput_tps": out_tps,
-        "throughput_tps": in_tps + out_tps,
-        "e2e_mean_s": in_system / rate,
-        "itl_mean_ms": 1000 * decoding / out_tps,
-        "ttft_mean_s": max(0.0, in_system - decoding) / rate,
-        "requests_in_system": in_system,
-        "running": decoding,
-    }
-
-
-def load(used: np.ndarray, limits: np.ndarray) -> float:
-    """Share of the allowed load that is used, by the tightest facet `used <= -limits`; NaN without facets."""
-    usable = limits < 0
-    return float((used[usable] / -limits[usable]).max()) if usable.any() else math.nan
+    def __repr__(self) -> str:
+        bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"
+        return f"<Result: {len(self.gpus)} GPUs, objective {self.objective:.4g}, {bound}, {self.status}>"

@@ -49,7 +49,6 @@ class Assignment:
     counts: Indices
     interrupted: bool
     branches: int
-    runtime_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,5 +210,4 @@ def _run(model: cp_model.CpModel, x: list[list[cp_model.IntVar]], limits: Search
         counts=np.array(counts, dtype=np.int64).reshape(len(x), -1),
         interrupted=interrupted,
         branches=int(solver.num_branches) if outcome else 0,
-        runtime_s=time.perf_counter() - began,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from placement.problem.objectives import GpuCount, relaxed_terms
+from placement.problem.objectives import GpuCount, relaxed_terms, without_convex_form
 from placement.problem.problem import PlacementProblem
 from placement.solvers.aggregate import Aggregate
 
@@ -16,11 +16,9 @@ def prove_bound(problem: PlacementProblem, time_limit_s: float, *, refinements: 
     Args:
         refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
     """
-    terms = relaxed_terms(problem.terms)
-    relaxed = replace(problem, terms=terms)
-    if any(t.aggregate != "sum" or t.convex(o, problem.context) is None for t in terms for o in problem.options):
+    if without_convex_form(problem, relaxed=True):
         return None
-    aggregate = Aggregate(relaxed)
+    aggregate = Aggregate(replace(problem, terms=relaxed_terms(problem.terms)))
     aggregate.prove(time_limit_s, refinements=refinements)
     return aggregate.bound
 

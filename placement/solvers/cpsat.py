@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from placement.problem.objectives import relaxed_terms
-from placement.problem.problem import (
-    Capabilities,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    relative_gap,
-    violations,
-)
+from placement.problem.problem import Placement, PlacementProblem
+from placement.problem.solver import Capabilities, SolveReport
+from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
-from placement.solvers.local_search import improve
-from placement.solvers.search_state import state_of
-from twin.errors import InputError
+from placement.solvers.incumbent import Incumbent
 
 if TYPE_CHECKING:
-    from placement.solvers.aggregate import Aggregate, Relaxation
+    from placement.solvers.aggregate import Aggregate
+    from placement.solvers.settings import Relaxation
 
 Indices = NDArray[np.int64]
 
@@ -35,38 +27,11 @@ Indices = NDArray[np.int64]
 LADDER: tuple[tuple[int | None, float], ...] = ((1, 0.003), (3, 0.003), (3, 0.0), (None, 0.0))
 
 
-@dataclass(slots=True)
-class _Run:
-    """Incumbent, clock and figures of one call."""
-
-    problem: PlacementProblem
-    deadline: float
-    placement: Placement | None = None
-    objective: float = np.inf
-    interrupted: bool = False
-    details: dict[str, float | str] = field(default_factory=lambda: {"assignments": 0.0, "branches": 0.0})
-
-    def left_s(self) -> float:
-        return self.deadline - time.perf_counter()
-
-    def offer(self, placement: Placement, origin: str) -> None:
-        """Keeps a placement if it breaks no rule and is the best so far."""
-        if violations(self.problem, placement):
-            return
-        value = evaluate(self.problem, placement)[0]
-        if value < self.objective:
-            self.placement, self.objective = placement, value
-            self.details["construction"] = origin
-
-    def count(self, name: str, amount: float) -> None:
-        self.details[name] = float(self.details[name]) + amount
-
-
 @dataclass(frozen=True, slots=True)
 class CpSat:
     """Assigns classes to concrete GPUs under conservatively rounded facets.
 
-    1. Bound and engine settings from the aggregate relaxation (`placement.solvers.aggregate`).
+    1. Bound and engine settings from the aggregate relaxation (`placement.solvers.aggregate`, `.settings`).
     2. Class counts per GPU: near-even domains first, then wider, then free; warm start as hint; load costs inside.
     3. Members dealt by name and repaired; local search on the true features.
     4. If no assignment is found or a gap is left, a greedy deal; it is returned if it is better, and
@@ -91,23 +56,22 @@ class CpSat:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(max_terms=True, bound=True, non_convex_terms=False)
+        return SHEET["cpsat"]
 
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
-        """See `placement.problem.problem.Solver`.
+        """See `placement.problem.solver.Solver`.
 
         Raises:
             InputError: if a term has neither a convex form nor a convex lower bound.
         """
-        began = time.perf_counter()
-        _refuse_unsupported(problem)
+        refuse(problem, self)
         # imported here: a refused problem pays for no solver
-        from placement.problem.refuted import tightened
+        from placement.problem.refuted import with_cuts
         from placement.solvers.aggregate import Aggregate
 
-        run = _Run(problem, began + time_limit_s)
+        run = Incumbent(problem, time_limit_s, details={"assignments": 0.0, "branches": 0.0})
         if warm_start is not None:
             run.offer(warm_start, "warm start")
         proving = replace(problem, terms=relaxed_terms(problem.terms))
@@ -119,7 +83,7 @@ class CpSat:
             run.interrupted |= aggregate.interrupted
             searches = [] if infeasible else [aggregate]
             if problem.banned and not infeasible:
-                searches.insert(0, Aggregate(tightened(proving), aggregate.classes))
+                searches.insert(0, Aggregate(with_cuts(proving), aggregate.classes))
                 searches[0].lp_value = aggregate.lp_value
             for search in searches:
                 self._search(run, search, aggregate, warm_start)
@@ -129,28 +93,29 @@ class CpSat:
                 self._greedy(run, aggregate)
         except KeyboardInterrupt:
             run.interrupted = True
-        return self._report(run, aggregate, began, infeasible and run.placement is None)
+        return run.report(self.name, aggregate, infeasible=infeasible)
 
-    def _search(self, run: _Run, search: Aggregate, proven: Aggregate, warm_start: Placement | None) -> None:
+    def _search(self, run: Incumbent, search: Aggregate, proven: Aggregate, warm_start: Placement | None) -> None:
         """Fleets in order of promise until one is filled well enough."""
         for fleet in self._fleets(run, search):
             if fleet.interrupted or run.interrupted:
                 run.interrupted = True
                 return
             self._fill(run, search, fleet, warm_start)
-            gap = relative_gap(run.objective, proven.bound)
-            if run.interrupted or run.left_s() <= 0 or (gap is not None and gap <= self.target_gap):
+            if run.interrupted or run.left_s() <= 0 or run.meets(proven.bound, self.target_gap):
                 return
 
-    def _fleets(self, run: _Run, search: Aggregate) -> Iterator[Relaxation]:
+    def _fleets(self, run: Incumbent, search: Aggregate) -> Iterator[Relaxation]:
         """Settings to fill: the relaxation's own, then with more room, then with a GPU more, until one is filled."""
+        from placement.solvers.settings import choose_settings, roomiest_settings
+
         fewest, cheapest = 0, -np.inf
         while True:
             filled = run.placement is not None
             gpus = 0
             for spare in (0.0,) if search.rows.cost_is_per_gpu else (0.0, 0.01, 0.03):
                 limit = max(0.1, 0.3 * run.left_s())
-                found = search.settings(limit, spare=spare, fewest=fewest, cheapest=cheapest)
+                found = choose_settings(search, limit, spare=spare, fewest=fewest, cheapest=cheapest)
                 if found.status != "feasible":
                     break
                 gpus = max(gpus, round(float(found.y.sum())))
@@ -158,7 +123,7 @@ class CpSat:
             if gpus == 0 or (run.placement is not None and (search.rows.cost_is_per_gpu or not filled)):
                 return
             if not search.rows.cost_is_per_gpu:
-                yield search.roomiest(gpus, max(0.1, 0.3 * run.left_s()))
+                yield roomiest_settings(search, gpus, max(0.1, 0.3 * run.left_s()))
                 if run.placement is not None:
                     return
             fewest = gpus + 1
@@ -166,7 +131,7 @@ class CpSat:
                 fewest = 0
                 cheapest = float(search.rows.r @ found.y) + 1e-6 * float(np.abs(search.rows.r).max())
 
-    def _fill(self, run: _Run, search: Aggregate, fleet: Relaxation, warm_start: Placement | None) -> None:
+    def _fill(self, run: Incumbent, search: Aggregate, fleet: Relaxation, warm_start: Placement | None) -> None:
         """CP-SAT at fixed settings, wider and wider, until members can be dealt."""
         from placement.solvers.assignment import SearchLimits, assign
         from placement.solvers.packing import domains
@@ -198,7 +163,7 @@ class CpSat:
                 hint=self._hint(search, fleet, options, warm_start),
                 limits=limits,
             )
-            run.count("assignments", 1)
+            run.count("assignments")
             run.count("branches", found.branches)
             run.interrupted |= found.interrupted
             if found.status == "found":
@@ -212,7 +177,7 @@ class CpSat:
                 )
                 if placement is not None:
                     run.offer(placement, "assignment")
-                    self._improve(run, placement)
+                    run.improve(placement, "assignment", seed=self.seed)
                     return
             if run.interrupted:
                 return
@@ -232,58 +197,11 @@ class CpSat:
             hint[own] = np.diff(np.round(np.cumsum(even[own], axis=0)), axis=0, prepend=0).astype(np.int64)
         return hint
 
-    def _improve(self, run: _Run, placement: Placement, origin: str = "assignment") -> None:
-        """Local search on the true features and the true terms."""
-        state = state_of(run.problem, placement)
-        limit = time.perf_counter() + min(2.0, max(0.0, 0.3 * run.left_s()))
-        if improve(state, np.random.default_rng(self.seed), deadline=limit, max_rounds=4):
-            run.offer(state.placement(), f"{origin} and local search")
-
-    def _greedy(self, run: _Run, proven: Aggregate) -> None:
+    def _greedy(self, run: Incumbent, proven: Aggregate) -> None:
         """A greedy deal where no assignment was found, or one that leaves a gap; `construction` says which one won."""
-        gap = relative_gap(run.objective, proven.bound)
-        good = gap is not None and gap <= self.target_gap
-        if run.placement is not None and (good or run.left_s() <= 0):
+        if run.placement is not None and (run.meets(proven.bound, self.target_gap) or run.left_s() <= 0):
             return
         dealt = Greedy(seed=self.seed, local_search=False).solve(run.problem, time_limit_s=max(1.0, run.left_s()))
         if dealt.placement is not None:
             run.offer(dealt.placement, "greedy deal")
-            self._improve(run, dealt.placement, "greedy deal")
-
-    def _report(self, run: _Run, aggregate: Aggregate | None, began: float, infeasible: bool) -> SolveReport:
-        found = run.placement is not None
-        bound = None if aggregate is None else aggregate.bound
-        if found and bound is not None:
-            # a placement may use the tolerance of `violations`, which the bound does not know
-            bound = min(bound, run.objective)
-        gap = relative_gap(run.objective, bound) if found else None
-        if aggregate is not None:
-            run.details |= {"classes": float(len(aggregate.classes)), "bound_from": aggregate.bound_from}
-        solved = infeasible or (gap is not None and gap <= 1e-6)
-        return SolveReport(
-            status="feasible" if found else "infeasible" if infeasible else "no_solution",
-            termination="interrupted"
-            if run.interrupted
-            else "optimal"
-            if solved
-            else "time_limit"
-            if run.left_s() <= 0
-            else "gap",
-            placement=run.placement,
-            objective=run.objective if found else float("nan"),
-            bound=bound,
-            gap=gap,
-            runtime_s=time.perf_counter() - began,
-            solver=self.name,
-            details=run.details,
-        )
-
-
-def _refuse_unsupported(problem: PlacementProblem) -> None:
-    for term in relaxed_terms(problem.terms):
-        if term.aggregate != "sum" or any(term.convex(o, problem.context) is None for o in problem.options):
-            raise InputError(
-                f"solver cpsat cannot optimise the term {term.name!r}: it has no convex form summed over GPUs",
-                where="objective, solver",
-                remedy="use solver=greedy, which takes any term but proves no bound",
-            )
+            run.improve(dealt.placement, "greedy deal", seed=self.seed)

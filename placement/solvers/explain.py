@@ -28,11 +28,6 @@ def infeasible_error(problem: PlacementProblem) -> InfeasibleError:
     return _too_few_gpus(problem, limit, name)
 
 
-def explain(problem: PlacementProblem) -> str:
-    """The message of `infeasible_error` as text."""
-    return str(infeasible_error(problem))
-
-
 def _gpu_limit(problem: PlacementProblem) -> tuple[int, str]:
     """GPUs that may be used at most, and what says so."""
     stock = int(min(problem.stock.sum(), 10**9))

@@ -9,15 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from placement.problem.objectives import GpuCount
-from placement.problem.problem import (
-    Capabilities,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    violations,
-)
-from placement.problem.refuted import tightened
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.refuted import with_cuts
+from placement.problem.solver import Capabilities, SolveReport
+from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, deal_lpt, fleet_order, tier_of, tiers_by_mask
 from placement.solvers.search_state import SearchState, state_of
@@ -79,11 +74,12 @@ class Greedy:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(max_terms=True, bound=False, non_convex_terms=True)
+        return SHEET["greedy"]
 
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
+        refuse(problem, self)
         start = time.perf_counter()
         deadline = start + time_limit_s
         best = _Best(problem)
@@ -91,7 +87,7 @@ class Greedy:
             best.offer(state_of(problem, warm_start))
         changes = 0
         # behind cuts at the refuted columns first, then with the refuted columns alone excluded
-        for search in [tightened(problem), problem] if problem.banned else [problem]:
+        for search in [with_cuts(problem), problem] if problem.banned else [problem]:
             best.tried.clear()
             changes += self._search(search, best, start, deadline)
             if best.placement is not None:

@@ -21,18 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.problem.objectives import GpuCount
-from placement.problem.problem import (
-    Capabilities,
-    GpuAssignment,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    violations,
-)
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate, violations
+from placement.problem.solver import Capabilities, SolveReport
+from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.search_state import FEASIBLE
-from twin.errors import InputError
 
 TESTING_POINTS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
 
@@ -50,7 +42,7 @@ class GreedyPublished:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(max_terms=True, bound=False, banned=False, non_convex_terms=True)
+        return SHEET["greedy_published"]
 
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
@@ -61,20 +53,8 @@ class GreedyPublished:
             InputError: the objective has no `gpu_count` term, columns are banned (it would build them again), or
                 adapters are pinned to single GPUs.
         """
+        refuse(problem, self)
         start = time.perf_counter()
-        if not any(isinstance(t, GpuCount) for t in problem.terms):
-            raise InputError(
-                f"solver {self.name} minimises the number of GPUs, but the objective is "
-                f"{' + '.join(t.name for t in problem.terms)}",
-                where="solver",
-                remedy="use +objective=gpu_count, or solver=greedy",
-            )
-        for unsupported, what in (
-            (problem.banned, "avoid columns that were refuted"),
-            ((problem.pin_of >= 0).any(), "keep pinned adapters on their GPUs"),
-        ):
-            if unsupported:
-                raise InputError(f"solver {self.name} cannot {what}", where="solver", remedy="use solver=greedy")
         waiting = sorted(
             range(len(problem.items)),
             key=lambda i: (-problem.items[i].rank, -problem.items[i].rate_req_per_s, i),

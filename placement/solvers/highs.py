@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -58,7 +57,6 @@ class LinearResult:
     value: float
     bound: float
     interrupted: bool
-    runtime_s: float
 
 
 @dataclass(slots=True)
@@ -118,9 +116,8 @@ def solve_linear(
         relative_gap: a MIP stops at this gap.
         stop_at_value: a MIP stops as soon as it has a point with at most this cost.
     """
-    began = time.perf_counter()
     if time_limit_s <= 0:
-        return LinearResult("unknown", None, None, float("nan"), -np.inf, False, 0.0)
+        return LinearResult("unknown", None, None, float("nan"), -np.inf, False)
     highs = _QuietHighs()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {
         "threads": THREADS,
@@ -140,7 +137,7 @@ def solve_linear(
     if highs.passModel(_lp(model)) == highspy.HighsStatus.kError:
         raise RuntimeError("HiGHS refuses the model: it holds a coefficient that is not finite, or too large")
     interrupted = _run(highs)
-    return replace(_result(highs, model), interrupted=interrupted, runtime_s=time.perf_counter() - began)
+    return replace(_result(highs, model), interrupted=interrupted)
 
 
 def _lp(model: LinearModel) -> highspy.HighsLp:
@@ -190,4 +187,4 @@ def _result(highs: highspy.Highs, model: LinearModel) -> LinearResult:
         name = "optimal" if optimal else "feasible"
     dual = np.array(solution.row_dual) if optimal and not is_mip else None
     value = float(info.objective_function_value) if x is not None else float("nan")
-    return LinearResult(name, x, dual, value, bound, False, 0.0)
+    return LinearResult(name, x, dual, value, bound, False)

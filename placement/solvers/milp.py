@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.problem.problem import (
-    Capabilities,
-    Placement,
-    PlacementProblem,
-    SolveReport,
-    evaluate,
-    relative_gap,
-    violations,
-)
-from placement.problem.refuted import refuted_by_rules, tightened
-from placement.solvers.aggregate import PRICE_STEP, Aggregate, Relaxation
+from placement.problem.problem import Placement, PlacementProblem
+from placement.problem.refuted import refuted_by_rules, with_cuts
+from placement.problem.solver import Capabilities, SolveReport
+from placement.solvers.aggregate import Aggregate
+from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.dealing import deal
 from placement.solvers.greedy import Greedy
-from placement.solvers.local_search import improve
+from placement.solvers.incumbent import Incumbent
 from placement.solvers.packing import pack
-from placement.solvers.search_state import state_of
-from twin.errors import InputError
+from placement.solvers.settings import PRICE_STEP, Relaxation, choose_settings, roomiest_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +54,6 @@ PER_FLEET = 0.4
 EXCESS_COST = 100.0
 
 
-@dataclass(slots=True)
-class _Run:
-    """Incumbent and figures of one call."""
-
-    problem: PlacementProblem
-    deadline: float
-    time_limit_s: float
-    placement: Placement | None = None
-    objective: float = np.inf
-    packings: int = 0
-    packed: bool = False
-    origin: str = ""
-    details: dict[str, float | str] = field(default_factory=dict)
-
-    def left_s(self) -> float:
-        return self.deadline - time.perf_counter()
-
-    def late(self) -> bool:
-        """Time to stop: up, or so little left that a greedy deal needs it."""
-        return self.left_s() <= (RESERVED * self.time_limit_s if self.placement is None else 0.0)
-
-    def offer(self, placement: Placement, origin: str) -> None:
-        """Keeps a placement if it breaks no rule and is the best so far."""
-        if violations(self.problem, placement):
-            return
-        value = evaluate(self.problem, placement)[0]
-        if value < self.objective:
-            self.placement, self.objective, self.origin = placement, value, origin
-
-
 class _Interrupted(Exception):
     """Ctrl-C arrived while HiGHS was running."""
 
@@ -100,7 +63,7 @@ class MilpSolver:
     """Proves a bound, then builds a placement down to it.
 
     1. Linear program over setting counts and classes -> price-list bound (`placement.solvers.certificate`).
-    2. Whole GPUs per setting: most headroom at the bound's GPU count, or least cost (`placement.solvers.aggregate`).
+    2. Whole GPUs per setting: most headroom at the bound's GPU count, or least cost (`placement.solvers.settings`).
     3. Whole class members per GPU near the even split (`placement.solvers.packing`), objective inside.
     4. Members dealt by name, repaired, improved; one GPU more if nothing fits.
 
@@ -117,23 +80,22 @@ class MilpSolver:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(max_terms=False, bound=True, non_convex_terms=False)
+        return SHEET["milp"]
 
     def solve(
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
-        """See `placement.problem.problem.Solver`.
+        """See `placement.problem.solver.Solver`.
 
         Raises:
             InputError: if a term is not a sum of convex loads.
         """
-        began = time.perf_counter()
-        _refuse_unsupported(problem)
-        run = _Run(problem, began + time_limit_s, time_limit_s)
+        refuse(problem, self)
+        run = Incumbent(problem, time_limit_s, details={"packings": 0.0})
         if warm_start is not None:
             run.offer(warm_start, "warm start")
         aggregate: Aggregate | None = None
-        interrupted = infeasible = False
+        infeasible = False
         try:
             aggregate = Aggregate(problem)
             first = aggregate.prove(run.left_s(), refinements=0)
@@ -157,15 +119,15 @@ class MilpSolver:
             if run.placement is None and not infeasible:
                 self._construct(run)
         except (KeyboardInterrupt, _Interrupted):
-            interrupted = True
-        return self._report(run, aggregate, began, infeasible and run.placement is None, interrupted)
+            run.interrupted = True
+        return run.report(self.name, aggregate, infeasible=infeasible)
 
-    def _search(self, run: _Run, aggregate: Aggregate) -> bool:
+    def _search(self, run: Incumbent, aggregate: Aggregate) -> bool:
         """Settings, packing, dealing; True if the class model has no whole-GPU solution at all."""
         searches = [aggregate]
         if not refuted_by_rules(run.problem):
             # first with facets cut behind the refuted columns, then with the refuted columns alone excluded
-            searches.insert(0, Aggregate(tightened(run.problem), aggregate.classes))
+            searches.insert(0, Aggregate(with_cuts(run.problem), aggregate.classes))
             searches[0].lp_value = aggregate.lp_value
         for search in searches:
             for settings in self._settings(run, search):
@@ -176,18 +138,18 @@ class MilpSolver:
                 if settings.status != "feasible":
                     break
                 self._pack(run, search, settings)
-                if self._done(run, aggregate) or run.late():
+                if self._done(run, aggregate) or _late(run):
                     return False
             if run.packed:
                 break
         return False
 
-    def _settings(self, run: _Run, search: Aggregate) -> Iterator[Relaxation]:
+    def _settings(self, run: Incumbent, search: Aggregate) -> Iterator[Relaxation]:
         """Settings worth packing, best first. More are asked for only while nothing is packed."""
         if search.rows.cost_is_per_gpu:
             fewest, cheapest = 0, -np.inf
             while not run.packed:
-                found = search.settings(SETTINGS * run.left_s(), fewest=fewest, cheapest=cheapest)
+                found = choose_settings(search, SETTINGS * run.left_s(), fewest=fewest, cheapest=cheapest)
                 yield found
                 cost = float(search.rows.r @ found.y)
                 fewest = round(float(found.y.sum())) + 1 if search.rows.cost_is_count else 0
@@ -199,7 +161,7 @@ class MilpSolver:
         while not run.packed:
             gpus = 0
             for spare in SPARES:
-                found = search.settings(SETTINGS * run.left_s(), spare=spare, fewest=fewest)
+                found = choose_settings(search, SETTINGS * run.left_s(), spare=spare, fewest=fewest)
                 gpus = max(gpus, round(float(found.y.sum())))
                 if found.status != "feasible" and spare > 0:
                     break
@@ -207,12 +169,12 @@ class MilpSolver:
                 if run.placement is not None:
                     return
                 if not run.packed:
-                    yield replace(search.roomiest(gpus, SETTINGS * run.left_s()), value=found.value)
+                    yield replace(roomiest_settings(search, gpus, SETTINGS * run.left_s()), value=found.value)
                 if not run.packed:
                     break
             fewest = gpus + 1
 
-    def _pack(self, run: _Run, search: Aggregate, settings: Relaxation) -> None:
+    def _pack(self, run: Incumbent, search: Aggregate, settings: Relaxation) -> None:
         """Packs and deals at fixed settings; the first feasible rung of the ladder counts."""
         roomy = search.rows.cost_is_per_gpu or np.isfinite(settings.headroom)
         ladder = COUNT_LADDER if roomy else COST_LADDER
@@ -233,7 +195,7 @@ class MilpSolver:
                 excess_cost=price if rung.elastic else None,
                 relative_gap=self.target_gap,
             )
-            run.packings += 1
+            run.count("packings")
             if packing.interrupted and packing.status != "packed":
                 raise _Interrupted
             if packing.status == "packed":
@@ -251,84 +213,35 @@ class MilpSolver:
                     run.details["window"] = "free" if rung.window is None else float(rung.window)
                     run.details["headroom"] = settings.headroom
                     if not search.rows.cost_is_per_gpu:
-                        self._improve(run, placement)
+                        run.improve(placement, "packing", seed=self.seed)
                     if packing.interrupted:
                         raise _Interrupted
                     return
-            if run.late() or time.perf_counter() > fleet_deadline:
+            if _late(run) or time.perf_counter() > fleet_deadline:
                 return
 
-    def _improve(self, run: _Run, placement: Placement) -> None:
-        """Local search on the true features of the items."""
-        state = state_of(run.problem, placement)
-        limit = time.perf_counter() + min(2.0, max(0.0, 0.3 * run.left_s()))
-        if improve(state, np.random.default_rng(self.seed), deadline=limit, max_rounds=4):
-            run.offer(state.placement(), "packing and local search")
-
-    def _compare(self, run: _Run) -> None:
+    def _compare(self, run: Incumbent) -> None:
         """A greedy placement with local search, kept if it is better: packing near the even split can miss it."""
         report = Greedy(seed=self.seed).solve(run.problem, time_limit_s=max(0.5, GREEDY_SHARE * run.left_s()))
         if report.placement is not None:
             run.offer(report.placement, "greedy deal and local search")
 
-    def _construct(self, run: _Run) -> None:
+    def _construct(self, run: Incumbent) -> None:
         """Greedy deal without a bound of its own, if nothing could be packed."""
         report = Greedy(seed=self.seed, local_search=False).solve(run.problem, time_limit_s=max(1.0, run.left_s()))
         if report.placement is not None:
             run.offer(report.placement, "greedy deal")
 
-    def _done(self, run: _Run, aggregate: Aggregate) -> bool:
-        gap = relative_gap(run.objective, aggregate.bound)
-        return gap is not None and gap <= self.target_gap
+    def _done(self, run: Incumbent, aggregate: Aggregate) -> bool:
+        return run.meets(aggregate.bound, self.target_gap)
 
-    def _worth_refining(self, run: _Run, aggregate: Aggregate) -> bool:
+    def _worth_refining(self, run: Incumbent, aggregate: Aggregate) -> bool:
         """Whether finer classes could close a good part of the gap that is left."""
         if run.placement is None or run.problem.banned or self._done(run, aggregate) or aggregate.bound is None:
             return False
         return aggregate.unproven >= WORTHWHILE * (run.objective - aggregate.bound)
 
-    def _report(
-        self, run: _Run, aggregate: Aggregate | None, began: float, infeasible: bool, interrupted: bool
-    ) -> SolveReport:
-        found = run.placement is not None
-        bound = aggregate.bound if aggregate is not None else None
-        if found and bound is not None:
-            # a placement may use the tolerance of `violations`, which the bound does not know
-            bound = min(bound, run.objective)
-        gap = relative_gap(run.objective, bound) if found else None
-        run.details["packings"] = float(run.packings)
-        if aggregate is not None:
-            run.details["classes"] = float(len(aggregate.classes))
-            run.details["bound_from"] = aggregate.bound_from
-            run.details["lp_value"] = aggregate.lp_value
-        if found:
-            run.details["construction"] = run.origin
-        solved = infeasible or (gap is not None and gap <= 1e-6)
-        return SolveReport(
-            status="feasible" if found else "infeasible" if infeasible else "no_solution",
-            termination="interrupted"
-            if interrupted
-            else "optimal"
-            if solved
-            else "time_limit"
-            if run.left_s() <= 0
-            else "gap",
-            placement=run.placement,
-            objective=run.objective if found else float("nan"),
-            bound=bound,
-            gap=gap,
-            runtime_s=time.perf_counter() - began,
-            solver=self.name,
-            details=run.details,
-        )
 
-
-def _refuse_unsupported(problem: PlacementProblem) -> None:
-    for term in problem.terms:
-        convex = all(term.convex(o, problem.context) is not None for o in problem.options)
-        if term.aggregate != "sum" or not convex:
-            raise InputError(
-                f"solver milp cannot optimise the term {term.name!r}: it is not a sum of convex loads over GPUs",
-                where="objective, solver",
-                remedy="use solver=greedy, which takes any term but proves no bound",
-            )
+def _late(run: Incumbent) -> bool:
+    """Time to stop: up, or so little left that a greedy deal needs it."""
+    return run.left_s() <= (RESERVED * run.time_limit_s if run.placement is None else 0.0)

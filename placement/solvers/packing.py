@@ -47,7 +47,6 @@ class Packing:
     counts: Indices
     options: Indices
     interrupted: bool
-    runtime_s: float
 
 
 def domains(classes: ItemClasses, y: Array, a: Array, window: int | None) -> tuple[Indices, Indices, Indices]:
@@ -143,10 +142,9 @@ def pack(
             np.zeros((0, K), dtype=np.int64),
             options,
             result.interrupted,
-            result.runtime_s,
         )
     counts = np.round(result.x[: G * K]).astype(np.int64).reshape(G, K)
-    return Packing("packed", counts, options, result.interrupted, result.runtime_s)
+    return Packing("packed", counts, options, result.interrupted)
 
 
 def _pinned_rows(builder: RowBuilder, classes: ItemClasses, G: int, new_column: NewColumn) -> None:

@@ -175,9 +175,6 @@ class SearchState:
             tuple(GpuAssignment(o, tuple(sorted(m))) for o, m in zip(self.options, self.members, strict=True) if m)
         )
 
-    def copy(self) -> SearchState:
-        return SearchState(self.problem, self.options, self.members)
-
 
 def state_of(problem: PlacementProblem, placement: Placement) -> SearchState:
     """A search state that starts at a placement."""

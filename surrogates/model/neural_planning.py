@@ -73,16 +73,11 @@ class NeuralPlanningModel:
     artifact: Artifact
     calibration: Calibration
     rule: Rule
-    _cache: dict[tuple[EngineSetting, bool], OptionModel] = field(default_factory=dict, compare=False, repr=False)
+    _cache: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         return FEATURE_NAMES
-
-    @property
-    def adapter_ranges(self) -> dict[str, tuple[float, float]]:
-        """Trained range of each field of a single adapter; a hotter adapter should be split into replicas."""
-        return {k: (float(v[0]), float(v[1])) for k, v in self.artifact.meta["adapter_ranges"].items()}
 
     def features(self, adapters: Sequence[Adapter]) -> Array:
         """Additive features, shape (N, F)."""
@@ -103,43 +98,34 @@ class NeuralPlanningModel:
                 found.append(f"{name} is {value:.4g} over all requests, trained range {low:.4g}..{high:.4g}")
         return found
 
-    def margin(self, setting: EngineSetting, *, within_slots: bool = False) -> float:
+    def margin(self, setting: EngineSetting) -> float:
         """Distance kept from the boundary, in log(theta): held-out rays are over-promised in 5 % of cases."""
         margins = self.artifact.meta["margins"][self.rule]
-        if within_slots:
-            return float(margins["within_slots"])
         crowded = next(
             c["margin"] for c in margins["crowded"]
             if c["max_loras_up_to"] is None or setting.max_loras <= c["max_loras_up_to"]
         )  # fmt: skip
         return max(float(crowded), float(margins["within_slots"]))
 
-    def option(self, setting: EngineSetting, *, within_slots: bool = False) -> OptionModel:
+    def option(self, setting: EngineSetting) -> OptionModel:
         """Facets and loads under one setting; the hypernetworks are evaluated once per setting.
-
-        Args:
-            within_slots: the variant for at most `max_loras` adapters: no request ever waits for a slot, so the
-                smaller margin holds and the slot-safety row is not needed. The union of both variants is what the
-                setting can do.
 
         Raises:
             InputError: the setting lies outside the trained ones.
         """
-        key = (setting, within_slots)
-        if key not in self._cache:
+        if setting not in self._cache:
             self._check(setting)
             outer = gauge_facets(self.artifact, self.rule, setting, self.calibration)
-            trained = int(self.artifact.meta["max_adapters"])
-            self._cache[key] = OptionModel(
+            self._cache[setting] = OptionModel(
                 setting=setting,
-                feasible=outer.shifted(self.margin(setting, within_slots=within_slots)),
+                feasible=outer.shifted(self.margin(setting)),
                 outer=outer,
-                hull=self._hull(setting, within_slots),
+                hull=self._hull(setting),
                 requests_in_system=self._load("requests_in_system", setting),
                 requests_decoding=self._load("requests_decoding", setting),
-                max_adapters=min(trained, setting.max_loras) if within_slots else trained,
+                max_adapters=int(self.artifact.meta["max_adapters"]),
             )
-        return self._cache[key]
+        return self._cache[setting]
 
     def _load(self, name: str, setting: EngineSetting) -> HingeLoad:
         return hinge_load(self.artifact, self.rule, name, setting, self.calibration)
@@ -169,7 +155,7 @@ class NeuralPlanningModel:
                     remedy="leave the setting out, or train with it: python -m surrogates dataset settings=...",
                 )
 
-    def _hull(self, setting: EngineSetting, within_slots: bool) -> Polyhedron:
+    def _hull(self, setting: EngineSetting) -> Polyhedron:
         """Rows `e . phi - limit <= 0`, each divided by its limit or typical size, so that violations compare."""
         meta: dict[str, Any] = self.artifact.meta["hull"][self.rule]
         rows, limits = [], []
@@ -186,12 +172,7 @@ class NeuralPlanningModel:
                 if bound is not None:
                     rows.append(sign * (numerator - bound * denominator) / ratio["size"])
                     limits.append(0.0)
-        slot_row = np.zeros(len(FEATURE_NAMES))
-        if within_slots:
-            slot_row[INDEX["count"]] = 1.0 / setting.max_loras
-            rows.append(slot_row)
-            limits.append(1.0)
-        elif meta["slot_safety"] is not None:
+        if meta["slot_safety"] is not None:
             rows.append(
                 token_interval_row(safe_token_s(meta["slot_safety"], setting))
                 / (meta["slot_safety"]["share"] * setting.max_loras)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from placement.__main__ import main, normalised
-from placement.problem.problem import SolveReport
+from placement.__main__ import main
+from placement.command import normalised
+from placement.problem.solver import SolveReport
 from placement.verify import ColumnVerdict, Verification
 from tests.placement.conftest import HEADER
 from twin.server.column import Column

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from scipy.stats import t as student_t
 
 from placement.problem.problem import GpuAssignment, Placement, violations
-from placement.problem.tightening import tighten
+from placement.problem.refuted import tighten
 from placement.verify import TwinVerifier, decide, judge, mean_metrics
 from tests.placement.synthetic import adapter, problem
 from twin.confidence.sequential import mean_limit

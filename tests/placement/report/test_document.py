@@ -16,8 +16,8 @@ import pytest
 
 from placement.config import load_run
 from placement.export import VllmExport
-from placement.pipeline import place
-from placement.report.document import document, failure, to_csv, to_json, write_outputs
+from placement.pipeline import run_pipeline
+from placement.report.document import failure, to_csv, to_json, write_outputs
 from placement.report.html import render
 from placement.report.progress import Silent
 from placement.report.table import print_report, sweep_table
@@ -45,7 +45,7 @@ def run_and_document(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dic
         ]
     )  # fmt: skip
     run = load_run(config)
-    return run, document(run, place(run, Silent()))
+    return run, run_pipeline(run, Silent()).to_dict()
 
 
 @pytest.fixture

@@ -10,13 +10,20 @@ import pytest
 
 from placement.problem.classes import item_classes
 from placement.problem.objectives import GpuCount
-from placement.problem.problem import Placement, evaluate
+from placement.problem.problem import Placement, PlacementProblem, evaluate
 from placement.problem.rows import column_rows
-from placement.solvers.aggregate import Aggregate, relaxation
+from placement.solvers.aggregate import Aggregate
 from placement.solvers.greedy import Greedy
 from placement.solvers.perspective import perspective_model, pyomo_model
+from placement.solvers.settings import choose_settings
 from tests.placement.known import alike, skewed, tiny, too_hot
 from tests.placement.synthetic import LATENCY, WEIGHTED, adapter, option, power_law, problem
+
+
+def proven(p: PlacementProblem) -> Aggregate:
+    aggregate = Aggregate(p)
+    aggregate.prove(10.0)
+    return aggregate
 
 
 def test_model_counts() -> None:
@@ -46,18 +53,19 @@ def test_every_placement_is_a_point_of_the_model_of_its_own_items(terms: tuple) 
 
 def test_alike_adapters_have_the_divisible_optimum() -> None:
     p, gpus = alike()
-    found = relaxation(p, 10.0)
+    aggregate = proven(p)
     # 208 adapters, each (0.6 + 0.4) / limit of a facet with room 0.98
     limit = 20 / (1 + 32 * 8 / 4000)
-    assert Aggregate(p).prove(10.0).value == pytest.approx(208 / (0.98 * limit), rel=1e-6)
-    assert found.bound == gpus
-    assert found.y.sum() == gpus
+    assert aggregate.lp_value == pytest.approx(208 / (0.98 * limit), rel=1e-6)
+    assert aggregate.bound == gpus
+    assert choose_settings(aggregate, 10.0).y.sum() == gpus
 
 
 def test_settings_satisfy_every_row_of_the_model() -> None:
     p = skewed()
-    found = relaxation(p, 10.0)
-    rows, classes = column_rows(p), found.classes
+    aggregate = proven(p)
+    found = choose_settings(aggregate, 10.0)
+    rows, classes = column_rows(p), aggregate.classes
     assert found.status == "feasible"
     np.testing.assert_allclose(found.a.sum(axis=1), classes.size)
     psi = classes.mean(rows.psi)
@@ -69,21 +77,22 @@ def test_settings_satisfy_every_row_of_the_model() -> None:
 
 
 def test_retries_use_more_gpus() -> None:
-    p = skewed()
-    first = relaxation(p, 10.0)
-    second = relaxation(p, 10.0, fewest=round(first.y.sum()) + 1)
+    aggregate = proven(skewed())
+    bound = aggregate.bound
+    first = choose_settings(aggregate, 10.0)
+    second = choose_settings(aggregate, 10.0, fewest=round(first.y.sum()) + 1)
     assert second.y.sum() == first.y.sum() + 1
     assert second.headroom > first.headroom
-    assert second.bound == first.bound
+    assert aggregate.bound == bound
 
 
 def test_stock_and_prices() -> None:
     options = (option(32, 8, "fast"), option(32, 8, "slow", speed=0.5))
     adapters = [adapter(f"a{i}", 0.5) for i in range(100)]
-    cheap = relaxation(problem(adapters, options=options, price={"fast": 1.0, "slow": 0.3}), 10.0)
-    assert cheap.y[0] == 0
-    short = relaxation(problem(adapters, options=options, price={"fast": 1.0, "slow": 0.3}, stock={"slow": 2}), 10.0)
-    assert short.y[1] == 2
+    cheap = proven(problem(adapters, options=options, price={"fast": 1.0, "slow": 0.3}))
+    assert choose_settings(cheap, 10.0).y[0] == 0
+    short = proven(problem(adapters, options=options, price={"fast": 1.0, "slow": 0.3}, stock={"slow": 2}))
+    assert choose_settings(short, 10.0).y[1] == 2
     assert short.bound is not None and cheap.bound is not None
     assert short.bound > cheap.bound
 
@@ -107,12 +116,12 @@ def test_a_workload_that_fits_is_not_called_too_much() -> None:
 def test_class_bounds_of_a_mip_are_claimed_for_equal_members_only() -> None:
     equal = Aggregate(tiny("six adapters", "latency"))
     equal.prove(10.0)
-    equal.settings(10.0)
+    choose_settings(equal, 10.0)
     assert equal.classes.exact
     p = replace(skewed(), terms=LATENCY, max_gpus=5)
     unequal = Aggregate(p)
     unequal.prove(10.0)
     before = unequal.bound
-    unequal.settings(10.0)
+    choose_settings(unequal, 10.0)
     assert not unequal.classes.exact
     assert unequal.bound == before

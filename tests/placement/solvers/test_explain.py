@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement.solvers.explain import explain, infeasible_error
+from placement.solvers.explain import infeasible_error
 from placement.solvers.milp import MilpSolver
 from tests.placement.known import tiny, too_hot
 from tests.placement.synthetic import adapter, option, problem
@@ -28,7 +28,7 @@ def test_more_replicas_than_gpus() -> None:
 
 def test_pins() -> None:
     pinned = tiny("pins", "gpu_count")
-    assert "pinned to 2 different GPUs" in explain(replace(pinned, max_gpus=1))
+    assert "pinned to 2 different GPUs" in infeasible_error(replace(pinned, max_gpus=1)).problem
     crowd = [replace(adapter(f"a{i}", 5.0 + i), pinned_gpu="left") for i in range(5)]
     error = infeasible_error(problem(crowd, options=[option(32, 8)]))
     assert "the 5 adapters pinned to 'left' do not fit" in error.problem
@@ -38,4 +38,4 @@ def test_pins() -> None:
 def test_stock_of_a_type_is_named() -> None:
     options = (option(32, 8, "fast"), option(32, 8, "slow", speed=0.3))
     p = problem([adapter(f"a{i}", 1.0) for i in range(30)], options=options, stock={"fast": 1, "slow": 1})
-    assert "1 x fast, 1 x slow" in explain(p)
+    assert "1 x fast, 1 x slow" in infeasible_error(p).problem

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import placement.solvers.aggregate as aggregate_module
 from placement.problem.classes import item_classes
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, violations
-from placement.problem.refuted import STEP, tightened
+from placement.problem.refuted import STEP, with_cuts
 from placement.problem.rows import column_rows
-from placement.solvers.aggregate import relaxation
+from placement.solvers.aggregate import Aggregate
 from placement.solvers.greedy import Greedy
 from placement.solvers.highs import LinearModel, solve_linear
 from placement.solvers.milp import MilpSolver
 from placement.solvers.packing import domains, pack
+from placement.solvers.settings import choose_settings
 from tests.placement.known import alike, skewed, tiny, too_hot
 from tests.placement.synthetic import LATENCY, adapter, power_law, problem
 
@@ -39,20 +39,24 @@ def test_overload_is_reported_as_proven() -> None:
 
 @pytest.mark.parametrize("window", [1, 3, None])
 def test_domains_surround_the_even_split_and_can_hold_every_member(window: int | None) -> None:
-    p = skewed()
-    found = relaxation(p, LIMIT_S)
-    options, lower, upper = domains(found.classes, found.y, found.a, window)
+    aggregate = Aggregate(skewed())
+    aggregate.prove(LIMIT_S)
+    classes = aggregate.classes
+    found = choose_settings(aggregate, LIMIT_S)
+    options, lower, upper = domains(classes, found.y, found.a, window)
     assert len(options) == found.y.sum()
     assert (lower <= upper).all()
-    assert (lower.sum(axis=0) <= found.classes.size).all()
-    assert (upper.sum(axis=0) >= found.classes.size).all()
-    assert (upper <= found.classes.most_per_gpu).all()
+    assert (lower.sum(axis=0) <= classes.size).all()
+    assert (upper.sum(axis=0) >= classes.size).all()
+    assert (upper <= classes.most_per_gpu).all()
 
 
 def test_packing_places_every_member_within_the_rules() -> None:
     p, _ = alike()
     rows, classes = column_rows(p), item_classes(p)
-    found = relaxation(p, LIMIT_S, classes=classes)
+    aggregate = Aggregate(p, classes)
+    aggregate.prove(LIMIT_S)
+    found = choose_settings(aggregate, LIMIT_S)
     packing = pack(p, rows, classes, found.y, found.a, window=1, reserve=0.0, time_limit_s=LIMIT_S)
     assert packing.status == "packed"
     assert (packing.counts.sum(axis=0) == classes.size).all()
@@ -96,22 +100,22 @@ def test_bounds_ignore_refuted_columns() -> None:
 def test_a_cut_excludes_the_refuted_column_and_what_is_close_below_stays() -> None:
     p, _ = alike()
     refuted = frozenset(range(18))  # 18 of at most 18.4 adapters
-    cut = tightened(replace(p, banned=((0, refuted),)))
+    cut = with_cuts(replace(p, banned=((0, refuted),)))
     phi = p.phi[sorted(refuted)].sum(axis=0)[None]
     assert cut.options[0].violation(phi)[0] > 0
     assert cut.options[0].violation((1 - 1.2 * STEP) * phi)[0] <= 0
     far = frozenset(range(5))  # refuted for another reason than a facet
-    assert len(tightened(replace(p, banned=((0, far),))).options[0].feasible.g) == len(p.options[0].feasible.g)
+    assert len(with_cuts(replace(p, banned=((0, far),))).options[0].feasible.g) == len(p.options[0].feasible.g)
 
 
 def test_ctrl_c_keeps_the_incumbent_and_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     p = replace(problem(power_law(80)), terms=LATENCY, max_gpus=4)
     start = Greedy(local_search=False).solve(p, time_limit_s=LIMIT_S).placement
 
-    def interrupted(self: object, *args: object, **kwargs: object) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(aggregate_module.Aggregate, "settings", interrupted)
+    monkeypatch.setattr("placement.solvers.milp.choose_settings", interrupted)
     report = MilpSolver().solve(p, time_limit_s=LIMIT_S, warm_start=start)
     assert report.termination == "interrupted"
     assert report.placement == start

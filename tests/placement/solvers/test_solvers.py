@@ -13,8 +13,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from placement.problem.objectives import GpuCount, MeanE2E, MeanTtft, TailE2E
-from placement.problem.problem import PlacementProblem, Solver, SolveReport, evaluate, relative_gap, violations
+from placement.problem.objectives import MeanE2E
+from placement.problem.problem import PlacementProblem, evaluate, violations
+from placement.problem.solver import Solver, SolveReport, relative_gap
+from placement.solvers.capabilities import unsupported
 from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
@@ -29,15 +31,7 @@ TIME_LIMIT_S = 60.0
 
 
 def supported(solver: Solver, problem: PlacementProblem) -> bool:
-    """What the capability sheets say, read independently of the solvers."""
-    if solver.name == "greedy_published":
-        counts = any(isinstance(t, GpuCount) for t in problem.terms)
-        return counts and not problem.banned and not (problem.pin_of >= 0).any()
-    sheet = solver.capabilities
-    return all(
-        (t.aggregate == "sum" or sheet.max_terms) and (not isinstance(t, MeanTtft) or sheet.non_convex_terms)
-        for t in problem.terms
-    )
+    return not unsupported(problem, solver.capabilities)
 
 
 def check(problem: PlacementProblem, report: SolveReport) -> None:
@@ -141,30 +135,6 @@ def test_refuted_columns_do_not_come_back(solver: Solver) -> None:
     banned = tuple((g.option, frozenset(g.items)) for g in first.placement.gpus)
     again = solver.solve(replace(problem, banned=banned), time_limit_s=TIME_LIMIT_S, warm_start=first.placement)
     check(replace(problem, banned=banned), again)
-
-
-@pytest.mark.parametrize(
-    ("solver", "term"),
-    [(MilpSolver(), MeanTtft()), (CpSat(), MeanTtft()), (MilpSolver(), TailE2E()), (GreedyPublished(), MeanE2E())],
-    ids=lambda x: x.name,
-)
-def test_unsupported_terms_are_refused_before_anything_is_built(
-    monkeypatch: pytest.MonkeyPatch, solver: Solver, term: TailE2E
-) -> None:
-    from placement.solvers import aggregate, milp
-
-    def built(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a model was built")
-
-    for module in (aggregate, milp):
-        monkeypatch.setattr(module, "Aggregate", built, raising=False)
-    problem = replace(skewed(20), terms=(term,), max_gpus=3)
-    if supported(solver, problem):
-        pytest.skip(f"{solver.name} has learned to optimise {term.name}")
-    with pytest.raises(InputError) as caught:
-        solver.solve(problem, time_limit_s=TIME_LIMIT_S)
-    assert solver.name in str(caught.value)
-    assert "solver=greedy" in caught.value.remedy
 
 
 def test_local_search_pays() -> None:

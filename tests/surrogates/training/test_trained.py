@@ -89,25 +89,18 @@ def test_loads_are_positive_and_an_empty_gpu_has_none(
 
 def test_margin_lies_between_feasible_and_outer(planning: NeuralPlanningModel, column_phi: np.ndarray) -> None:
     setting, phi = EngineSetting(GPU, 32, 16), column_phi
-    any_count, within = planning.option(setting), planning.option(setting, within_slots=True)
-    np.testing.assert_allclose(
-        any_count.feasible.violation(phi) - any_count.outer.violation(phi), planning.margin(setting)
-    )
-    assert planning.margin(setting, within_slots=True) <= planning.margin(setting)
-    assert within.max_adapters == 32
+    option = planning.option(setting)
+    np.testing.assert_allclose(option.feasible.violation(phi) - option.outer.violation(phi), planning.margin(setting))
 
 
 def test_hull_keeps_columns_inside_what_was_trained(planning: NeuralPlanningModel) -> None:
     setting = EngineSetting(GPU, 32, 16)
     usual = Adapter("a", 16, 0.05, Lengths(223, 1.1), Lengths(197, 1.06))
-    for within in (False, True):
-        hull = planning.option(setting, within_slots=within).hull
-        assert hull.violation(planning.features([usual] * 10).sum(axis=0)[None])[0] <= 0
-        too_long = replace(usual, prompt_tokens=Lengths(60_000, 0.1))
-        assert hull.violation(planning.features([too_long] * 10).sum(axis=0)[None])[0] > 0
-        assert hull.violation(planning.features([replace(usual, rate_req_per_s=1e4)]).sum(axis=0)[None])[0] > 0
-    crowd = planning.features([replace(usual, rate_req_per_s=1e-3)] * 33).sum(axis=0)[None]
-    assert planning.option(setting, within_slots=True).hull.violation(crowd)[0] > 0
+    hull = planning.option(setting).hull
+    assert hull.violation(planning.features([usual] * 10).sum(axis=0)[None])[0] <= 0
+    too_long = replace(usual, prompt_tokens=Lengths(60_000, 0.1))
+    assert hull.violation(planning.features([too_long] * 10).sum(axis=0)[None])[0] > 0
+    assert hull.violation(planning.features([replace(usual, rate_req_per_s=1e4)]).sum(axis=0)[None])[0] > 0
 
 
 def test_slot_safety_row_limits_busy_slots_of_the_stable_rule_only(
@@ -135,7 +128,6 @@ def test_planning_model_follows_its_protocol(planning: NeuralPlanningModel) -> N
     model: PlanningModel = planning
     assert model.feature_names == FEATURE_NAMES
     assert model.features([]).shape == (0, len(FEATURE_NAMES))
-    assert planning.adapter_ranges["rank"] == (8.0, 16.0)
 
 
 def test_artifact_round_trip(

@@ -1,0 +1,69 @@
+"""What the planning model and the twin say about the GPUs of a placement, in numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.verify import Verification
+from surrogates.model.planning import affine_load
+
+
+def simulated_objective(
+    problem: PlacementProblem, placement: Placement, verification: Verification
+) -> tuple[float | None, dict[str, float]]:
+    """The objective with the twin's loads in place of the planning model's.
+
+    Little's law makes loads of the simulated means: requests in system = rate x E2E, requests decoding = output
+    tokens/s x ITL. So a term needs no second definition, and GPUs are weighted by their traffic.
+    """
+    phi = placement.features(problem)
+    values: dict[str, float] = {}
+    total = 0.0
+    for term in problem.terms:
+        costs = []
+        for k, column in enumerate(placement.columns(problem)):
+            metrics = verification.gpus[k].simulated
+            tokens_per_s = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in column.adapters)
+            flat = np.zeros(phi.shape[1])
+            option = replace(
+                problem.options[placement.gpus[k].option],
+                requests_in_system=affine_load(flat, column.rate_req_per_s * metrics["e2e_mean_s"]),
+                requests_decoding=affine_load(flat, tokens_per_s * metrics["itl_mean_ms"] / 1000),
+            )
+            costs.append(float(term.cost(option, phi[k : k + 1], problem.context)[0]))
+        values[term.name] = sum(costs) if term.aggregate == "sum" else max(costs)
+        total += term.weight * values[term.name] / term.scale
+    return (total if math.isfinite(total) else None), values
+
+
+def predicted_metrics(problem: PlacementProblem, gpu: GpuAssignment) -> dict[str, float]:
+    """What the planning model says about one GPU; names of `twin.figures.prediction.Prediction` where they exist."""
+    option = problem.options[gpu.option]
+    items = [problem.items[i] for i in gpu.items]
+    phi = problem.phi[list(gpu.items)].sum(axis=0)[None]
+    rate = math.fsum(a.rate_req_per_s for a in items)
+    out_tps = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in items)
+    in_tps = math.fsum(a.rate_req_per_s * a.prompt_tokens.mean for a in items)
+    in_system, decoding = float(option.requests_in_system(phi)[0]), float(option.requests_decoding(phi)[0])
+    return {
+        "rate_req_per_s": rate,
+        "load": load(option.feasible.G @ phi[0], option.feasible.g),
+        "in_throughput_tps": in_tps,
+        "out_throughput_tps": out_tps,
+        "throughput_tps": in_tps + out_tps,
+        "e2e_mean_s": in_system / rate,
+        "itl_mean_ms": 1000 * decoding / out_tps,
+        "ttft_mean_s": max(0.0, in_system - decoding) / rate,
+        "requests_in_system": in_system,
+        "running": decoding,
+    }
+
+
+def load(used: np.ndarray, limits: np.ndarray) -> float:
+    """Share of the allowed load that is used, by the tightest facet `used <= -limits`; NaN without facets."""
+    usable = limits < 0
+    return float((used[usable] / -limits[usable]).max()) if usable.any() else math.nan
