@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from twin.config.folder import conf_dir
 from twin.config.instantiate import build, check_targets
 from twin.config.schema import bounded, parse, top_level
 from twin.errors import InputError
-from twin.server.groups import HardwareConfig, ModelConfig, conf_dir, matching_calibration
+from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
 
 if TYPE_CHECKING:
     from placement.export import Exporter

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import conf
+from twin.config.folder import conf_dir
 from twin.errors import InputError, PlacementError
 
 COMMANDS = ("dataset", "train")
@@ -18,7 +18,7 @@ def load_options(command: str, overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    path = Path(conf.__file__).resolve().parent / "commands" / f"{command}.yaml"
+    path = conf_dir() / "commands" / f"{command}.yaml"
     config = OmegaConf.load(path)
     OmegaConf.set_struct(config, True)
     try:

@@ -148,11 +148,20 @@ def test_every_file_of_a_package_is_shipped() -> None:
         package = path.parts[0]
         if package not in (*PACKAGES, "conf"):
             continue
+        name = "twin.conf" if package == "conf" else package
         if path.suffix == ".py":
             assert (ROOT / path.parent / "__init__.py").is_file(), f"{path.parent} lacks __init__.py"
         elif path.name != "py.typed":
             inside = path.relative_to(package)
-            assert any(glob_matches(inside, p) for p in patterns.get(package, ())), f"{path} is not in package-data"
+            assert any(glob_matches(inside, p) for p in patterns.get(name, ())), f"{path} is not in package-data"
+
+
+def test_every_package_is_listed() -> None:
+    """setuptools looks for no package that lies elsewhere, as `twin.conf` does, so a new folder is named by hand."""
+    folders = {p.parent for p in repository_files() if p.name == "__init__.py" and p.parts[0] in PACKAGES}
+    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(
+        {".".join(folder.parts) for folder in folders} | {"twin.conf"}
+    )
 
 
 def glob_matches(path: Path, pattern: str) -> bool:

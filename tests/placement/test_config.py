@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from placement.config import EngineConfig, config_hash, load_run, with_default_objective
+from twin.config.folder import conf_dir
 from twin.config.instantiate import build, check_targets, locate
 from twin.config.schema import bounded, parse
 from twin.errors import InputError
-from twin.server.groups import HardwareConfig, conf_dir
+from twin.server.groups import HardwareConfig
 
 CONF = conf_dir()
 #: Groups of other programs.

@@ -28,9 +28,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from twin.config.folder import conf_dir
 from twin.config.schema import did_you_mean
 from twin.errors import InputError, PlacementError
-from twin.server.groups import conf_dir
 
 INTERNAL_ERROR, BAD_INPUT, INTERRUPTED = 1, 2, 130
 #: From harmless to severe: the exit code of a sweep is the worst of its jobs.

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from twin.config.folder import conf_dir
 from twin.errors import InputError
 from twin.server.batching_laws import BatchingLaws, batching_laws
 from twin.server.hardware import GpuType, ModelSpec
@@ -250,4 +251,4 @@ def load_calibration(name_or_path: str | Path) -> Calibration:
 
 def calibration_dir() -> Path:
     """Folder of the shipped calibrations."""
-    return Path(__file__).resolve().parent.parent.parent / "conf" / "calibration"
+    return conf_dir() / "calibration"

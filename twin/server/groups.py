@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twin.config.schema import bounded
@@ -13,11 +12,6 @@ from twin.server.hardware import GIB
 
 if TYPE_CHECKING:
     from twin.server.calibration import Calibration
-
-
-def conf_dir() -> Path:
-    """Folder of the shipped configuration."""
-    return Path(__file__).resolve().parent.parent.parent / "conf"
 
 
 @dataclass(frozen=True, slots=True)
