@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from surrogates.model.context import calibration_hash
 from surrogates.model.features import AdapterArrays
 from surrogates.training.boundary import trace_ray
 from surrogates.training.sampling import KINDS, sample
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 from twin.figures.health import RULES
 from twin.figures.prediction import Prediction
@@ -50,19 +51,16 @@ class DatasetSpec:
         shard_size: rays or columns a shard.
     """
 
-    rays: int
-    columns: int
-    seed: int = 0
-    horizon_s: float = 3600.0
-    pooled_seeds: int = 3
-    interior: int = 3
-    shard_size: int = 25
+    rays: Annotated[int, Range(0)]
+    columns: Annotated[int, Range(0)]
+    seed: Annotated[int, Range(0)] = 0
+    horizon_s: Annotated[float, Range(above=0, unit="seconds")] = 3600.0
+    pooled_seeds: Annotated[int, Range(1)] = 3
+    interior: Annotated[int, Range(0)] = 3
+    shard_size: Annotated[int, Range(1)] = 25
 
     def __post_init__(self) -> None:
-        for field, least in (("rays", 0), ("columns", 0), ("pooled_seeds", 1), ("interior", 0), ("shard_size", 1)):
-            value = getattr(self, field)
-            if value != int(value) or value < least:
-                raise InputError(f"dataset.{field} {value!r} is not a whole number >= {least}")
+        check_fields(self, lambda name: f"dataset.{name}")
 
     @property
     def shards(self) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from twin.config.instantiate import build, check_targets
-from twin.config.schema import bounded, parse, top_level
+from twin.config.ranges import Range
+from twin.config.schema import parse, top_level
 from twin.errors import InputError
+from twin.server.flags import engine_version, single_setting
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Slo
 from twin.workload.selection import Selection, select
@@ -25,45 +27,16 @@ RULE_OF = {"twin.figures.health.Stable": "stable", "twin.figures.health.Publishe
 
 
 @dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """`conf/engine` with one value each: vLLM's flags of the server."""
-
-    max_loras: int = bounded(1, 4096, unit="slots")
-    max_lora_rank: int = bounded(1, 512)
-    max_num_seqs: int = bounded(1, 65536, default=2048, unit="requests")
-    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
-    block_size: int = bounded(1, 1024, default=16, unit="tokens")
-    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
-    servers_per_gpu: int = bounded(1, 64, default=1)
-    max_model_len: int | None = bounded(1, default=None, unit="tokens")
-    max_cpu_loras: int | None = bounded(1, default=None, unit="adapters")
-    async_scheduling: bool | None = None
-    version: str | None = None
-
-    def setting(self, gpu_type: str) -> EngineSetting:
-        from twin.server.settings import EngineSetting
-
-        if self.servers_per_gpu != 1:
-            raise InputError(
-                f"engine.servers_per_gpu = {self.servers_per_gpu}: a server simulated here has the GPU to itself",
-                where="engine.servers_per_gpu",
-                remedy="use servers_per_gpu=1",
-            )
-        flags = {name: getattr(self, name) for name in self.__slots__ if name != "version"}
-        return EngineSetting(gpu_type=gpu_type, **flags)
-
-
-@dataclass(frozen=True, slots=True)
 class Failure:
     """One entry of `failures`: a GPU that is away from `at_s` to `back_s` (None: for ever).
 
     Its requests start again elsewhere `detect_s` later.
     """
 
-    gpu: int = bounded(0, 1_000_000)
-    at_s: float = bounded(0, unit="seconds")
-    back_s: float | None = bounded(0, default=None, above=True, unit="seconds")
-    detect_s: float = bounded(0, default=0.0, unit="seconds")
+    gpu: Annotated[int, Range(0, 1_000_000)]
+    at_s: Annotated[float, Range(0, unit="seconds")]
+    back_s: Annotated[float | None, Range(above=0, unit="seconds")] = None
+    detect_s: Annotated[float, Range(0, unit="seconds")] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +46,17 @@ class Options:
     placement: str | None = None
     router: Literal["shares", "least_loaded"] = "shares"
     failures: tuple[Any, ...] = ()
-    rate_scale: float = bounded(0, 1e6, default=1.0, above=True)
-    horizon_s: float = bounded(0, 31_536_000, default=3600.0, above=True, unit="seconds")
-    seed: int = bounded(0, 99_999, default=0)
-    seeds: int | tuple[int, ...] = bounded(0, 1_000_000, default=1)
-    threads: int = bounded(1, 256, default=2, unit="threads")
+    rate_scale: Annotated[float, Range(above=0, high=1e6)] = 1.0
+    horizon_s: Annotated[float, Range(above=0, high=31_536_000, unit="seconds")] = 3600.0
+    seed: Annotated[int, Range(0, 99_999)] = 0
+    seeds: Annotated[int | tuple[int, ...], Range(0, 1_000_000)] = 1
+    threads: Annotated[int, Range(1, 256, unit="threads")] = 2
     json: bool = False
     adapters_csv: bool = False
     plot: bool = False
     chrome_trace: bool = False
-    trace_from_s: float = bounded(0, default=600.0, unit="seconds")
-    trace_for_s: float = bounded(0, 3600, default=20.0, above=True, unit="seconds")
+    trace_from_s: Annotated[float, Range(0, unit="seconds")] = 600.0
+    trace_for_s: Annotated[float, Range(above=0, high=3600, unit="seconds")] = 20.0
     require_healthy: bool = False
     allow_modules: tuple[str, ...] = ()
     debug: bool = False
@@ -144,12 +117,12 @@ def load_command(config: dict[str, Any]) -> Command:
     check_targets({k: v for k, v in config.items() if k != "constraint"}, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    engine = parse(ServerConfig, _single_values(config["engine"]), "engine")
+    setting = single_setting(_single_values(config["engine"]), hardware.name)
     selection = parse(Selection, config["adapters"], "adapters")
     failures = tuple(parse(Failure, f, f"failures[{i}]") for i, f in enumerate(options.failures))
     placement = None if options.placement is None else Path(options.placement).expanduser()
     _check_fleet(placement, failures, options, selection)
-    calibration = matching_calibration(config["calibration"], model, hardware, engine.version)
+    calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
     workload: Workload = build(config["workload"], "workload", options.allow_modules, seed=options.seed)
     workload = select(workload, selection, seed=options.seed)
     if options.rate_scale != 1:
@@ -160,7 +133,7 @@ def load_command(config: dict[str, Any]) -> Command:
     return Command(
         workload=workload,
         calibration=calibration,
-        setting=engine.setting(hardware.name),
+        setting=setting,
         judge=judge,
         options=options,
         failures=failures,

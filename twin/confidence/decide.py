@@ -8,7 +8,6 @@ holds the statistics, `docs/metrics.md` the rules and error probabilities.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from twin.confidence.seeds import (
     why,
 )
 from twin.confidence.sequential import mean_interval, mean_limit, success_boundary
+from twin.config.ranges import Range, check
 from twin.errors import InputError
 
 Array = NDArray[np.float64]
@@ -123,8 +123,7 @@ def decide_label(
 
     check_numbers(error=error, min_seeds=min_seeds, max_seeds=max_seeds, first_seed=first_seed, threads=threads)
     named = check_rule(rule)
-    if not 0 < share < 1:
-        raise InputError(f"share {share!r} is outside (0, 1)", remedy="0.5 asks for the majority of windows")
+    check(share, "share", Range(above=0, below=1, hint="0.5 asks for the majority of windows"))
     passes = success_boundary(share, error, max_seeds)
     fails = success_boundary(1 - share, error, max_seeds)
     healthy, n = 0, 0
@@ -234,8 +233,7 @@ def decide_limit(
     Raises:
         InputError: unknown figure, impossible numbers, or windows shorter than half an hour.
     """
-    if not math.isfinite(limit):
-        raise InputError(f"limit {limit!r} is not a number", remedy="give the limit in the figure's unit")
+    check(limit, "limit", Range(hint="in the figure's unit"))
 
     def value(seed: int) -> float:
         result = run(seed)

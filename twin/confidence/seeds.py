@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.confidence.sequential import looks
+from twin.config.ranges import Range, check
 from twin.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,16 +53,11 @@ def relative_width(low: float, high: float, mean: float) -> float:
 
 
 def check_numbers(*, error: float, min_seeds: int, max_seeds: int, first_seed: int, threads: int) -> None:
-    if not 0 < error < 0.5:
-        raise InputError(f"error {error!r} is not a probability in (0, 0.5)", remedy="use e.g. 0.01")
-    if min_seeds < MIN_SEEDS:
-        raise InputError(f"min_seeds {min_seeds!r} is below {MIN_SEEDS}", remedy="a spread needs at least 3 seeds")
-    if max_seeds < min_seeds:
-        raise InputError(f"max_seeds {max_seeds!r} is below min_seeds {min_seeds}", remedy="allow more seeds")
-    if first_seed < 0:
-        raise InputError(f"first_seed {first_seed!r} is negative", remedy="use a whole number >= 0")
-    if threads < 1:
-        raise InputError(f"threads {threads!r} is below 1", remedy="use e.g. 2")
+    check(error, "error", Range(above=0, below=0.5, hint="a probability, e.g. 0.01"))
+    check(min_seeds, "min_seeds", Range(MIN_SEEDS, whole=True, hint="a spread needs at least 3 seeds"))
+    check(max_seeds, "max_seeds", Range(min_seeds, whole=True, hint="at least min_seeds"))
+    check(first_seed, "first_seed", Range(0, whole=True))
+    check(threads, "threads", Range(1, whole=True))
 
 
 def short_window(results: Sequence[Any]) -> str:

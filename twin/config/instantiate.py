@@ -105,7 +105,7 @@ def _bind(function: Callable[..., Any], arguments: dict[str, Any], given: set[st
             raise unknown_key(name, named, where)
     owner = function.__init__ if inspect.isclass(function) else function
     try:
-        hints = typing.get_type_hints(owner)
+        hints = typing.get_type_hints(owner, include_extras=True)
     except (NameError, TypeError):  # names that exist for type checkers only
         hints = {}
     bound = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from twin.config.schema import bounded
+from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.server.hardware import GIB
 
@@ -27,9 +27,9 @@ class HardwareConfig:
     """`conf/hardware`: one GPU type."""
 
     name: str
-    price_per_hour: float = bounded(0, default=1.0, above=True)
-    count: int | None = bounded(1, 1_000_000, default=None, unit="GPUs")
-    host_memory_gib: float | None = bounded(0, default=None, above=True, unit="GiB")
+    price_per_hour: Annotated[float, Range(above=0)] = 1.0
+    count: Annotated[int | None, Range(1, 1_000_000, unit="GPUs")] = None
+    host_memory_gib: Annotated[float | None, Range(above=0, unit="GiB")] = None
 
 
 def matching_calibration(

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,23 +37,14 @@ class SharingLaw:
         neighbour_bytes: GPU memory that each further server takes outside its own share (its CUDA context).
     """
 
-    gap_base_ms: float
-    gap_seq_ms: float
-    mps_share: float
-    time_sharing_stretch: float
-    neighbour_bytes: float = 0.0
+    gap_base_ms: Annotated[float, Range(0, unit="ms")]
+    gap_seq_ms: Annotated[float, Range(0, unit="ms")]
+    mps_share: Annotated[float, Range(0, 1)]
+    time_sharing_stretch: Annotated[float, Range(1)]
+    neighbour_bytes: Annotated[float, Range(0, unit="bytes")] = 0.0
 
     def __post_init__(self) -> None:
-        good = {
-            "gap_base_ms": self.gap_base_ms >= 0,
-            "gap_seq_ms": self.gap_seq_ms >= 0,
-            "mps_share": 0 <= self.mps_share <= 1,
-            "time_sharing_stretch": self.time_sharing_stretch >= 1,
-            "neighbour_bytes": self.neighbour_bytes >= 0,
-        }
-        for name, fine in good.items():
-            if not (fine and math.isfinite(getattr(self, name))):
-                raise InputError(f"sharing law: {name} {getattr(self, name)!r} is out of range", remedy="fit it again")
+        check_fields(self, lambda name: f"sharing law: {name}")
 
     def gap_ms(self, running: float) -> float:
         """Time of one step in which the GPU is idle."""

@@ -269,7 +269,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("trace_from_s", 3600, "within the simulated window"),
     ("trace_for_s", 0, "above 0"),
     ("constraint.late_share", 0.5, "leave it out"),
-    ("constraint.slo.ttft_p99_s", -1, "positive"),
+    ("constraint.slo.ttft_p99_s", -1, "above 0 seconds"),
     ("constraint._target_", "os.system", "constraint=stable or constraint=published"),
     ("workload._target_", "os.system", "not part of this project"),
     ("router", "best", "least_loaded"),
