@@ -97,7 +97,7 @@ def check_fields(value: object, named: Callable[[str], str] = str, *, where: str
     Raises:
         InputError: a field is out of its range.
     """
-    for name, (wanted, optional) in ranges(type(value)).items():
+    for name, (wanted, optional) in ranges(type(value)).items():  # type: ignore[arg-type]
         given = getattr(value, name)
         if not (optional and given is None):
             check(given, named(name), wanted, where=where)
