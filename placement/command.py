@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from placement.config import load_run
 from twin.errors import InfeasibleError, NoSolutionError
 from twin.files import write_text
+
+log = logging.getLogger(__name__)
 
 VERIFICATION_FAILED, INTERRUPTED = 4, 130
 
@@ -41,6 +44,16 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
         status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
         write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
         raise
+    for warning in result.warnings:
+        log.debug("warning in the report: %s", warning)
+    log.info(
+        "%s: %s, %d GPUs, objective %g, bound %s",
+        result.status,
+        result.termination,
+        len(result.gpus),
+        result.objective,
+        result.bound,
+    )
     data = document(run, result)
     files = write_outputs(run, data, directory)
     if not quiet:

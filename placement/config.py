@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from twin.config.folder import conf_dir
 from twin.config.instantiate import build, check_targets
+from twin.config.moved import with_new_names
 from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
 from twin.server.flags import GRID_FLAGS, engine_version, setting_choices
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from twin.server.hardware import GpuType
     from twin.server.settings import EngineSetting
     from twin.workload.workload import Workload
+
+log = logging.getLogger(__name__)
 
 GROUPS = (
     "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
@@ -95,7 +99,7 @@ def load_run(config: dict[str, Any]) -> Run:
     Raises:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
-    config, notes = with_default_objective(config)
+    config, notes = with_default_objective(with_new_names(config))
     options = top_level(Options, config, GROUPS, known=("objective",))
     check_targets(config, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
@@ -112,6 +116,7 @@ def load_run(config: dict[str, Any]) -> Run:
     exporter = make("export", model=model)
     calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
     workload = make("workload", seed=options.seed)
+    log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     solver = make("solver", seed=options.seed)
     planning = make(
         "surrogate",

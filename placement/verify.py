@@ -8,6 +8,7 @@ refuted too. The error probability is shared among the looks, so that repeated l
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from twin.config.ranges import Range, check, check_fields
 from twin.figures.health import Constraint, Requirement
 from twin.server.calibration import Calibration
 from twin.server.column import Column
+
+log = logging.getLogger(__name__)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,10 +215,12 @@ class TwinVerifier:
                     elif decision == "open":
                         still_open.append(k)
                 undecided = still_open
+                log.debug("%d seeds: %d columns accepted, %d open", seeds, len(accepted), len(undecided))
                 if progress:
                     progress(len(columns) - len(undecided), len(columns))
                 if not undecided:
                     break
+        log.info("seeds from %d on: %d of %d columns accepted", first_seed, len(accepted), len(columns))
         return Verification(
             tuple(
                 ColumnVerdict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from twin.errors import InfeasibleError, InputError
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
 from twin.server.memory import max_model_len, memory_error
 from twin.server.settings import EngineSetting
+
+log = logging.getLogger(__name__)
 
 GROUPS = ("model", "hardware", "calibration")
 
@@ -94,6 +97,7 @@ def load_advice(config: dict[str, Any]) -> Advice:
         sharing=options.sharing,
         seed=options.seed,
     )
+    log.info("curve %s, prefill %s, %d requests", options.curve, prefill, options.requests)
     setting = server.setting(min(options.batches))
     problem = memory_error(setting, calibration)
     if problem:

@@ -8,6 +8,7 @@ the same bytes as one that was not.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,6 +31,8 @@ from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 METRICS: tuple[str, ...] = tuple(f.name for f in fields(Prediction))
@@ -93,6 +96,7 @@ def make_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     _check_header(folder / "dataset.json", _header(spec, settings, calibration))
     missing = [k for k in range(spec.shards) if not shard_path(folder, k).is_file()]
+    log.info("%d of %d shards are to be made in %s", len(missing), spec.shards, folder)
     stop = threading.Event()
 
     def stoppable(column: Column, seed: int) -> SimulationResult:
@@ -105,6 +109,7 @@ def make_dataset(
         try:
             for job in as_completed(jobs):
                 job.result()
+                log.debug("shard %d is complete", jobs[job])
                 on_shard(jobs[job])
         except BaseException:
             stop.set()

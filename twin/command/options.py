@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from twin.config.instantiate import build, check_targets
+from twin.config.moved import with_new_names
 from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
 from twin.errors import InputError
 from twin.server.flags import engine_version, single_setting
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
-from twin.workload.adapter import DEFAULT_TTFT_P99_S, Slo
+from twin.workload.adapter import DEFAULT_TTFT_P99_S
 from twin.workload.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from twin.server.settings import EngineSetting
     from twin.workload.workload import Workload
 
+log = logging.getLogger(__name__)
+
 GROUPS = ("workload", "model", "hardware", "calibration", "engine", "constraint", "adapters")
-#: What `conf/constraint` instantiates in the main job -> rule of `twin.figures.health`.
-RULE_OF = {"twin.figures.health.Stable": "stable", "twin.figures.health.Published": "published"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,11 @@ def load_command(config: dict[str, Any]) -> Command:
     Raises:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
+    config = with_new_names(config)
     options = top_level(Options, config, GROUPS)
     options.all_seeds()
     _check_trace_window(options)
-    check_targets({k: v for k, v in config.items() if k != "constraint"}, options.allow_modules)
+    check_targets(config, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
     setting = single_setting(_single_values(config["engine"]), hardware.name)
@@ -128,8 +131,9 @@ def load_command(config: dict[str, Any]) -> Command:
     if options.rate_scale != 1:
         note = f"All request rates times {options.rate_scale:g}."
         workload = replace(workload.scaled(options.rate_scale), notes=(*workload.notes, note))
+    log.info("workload %s: %d adapters", workload.name, len(workload.adapters))
     # Last: the thresholds come with the compiled twin.
-    judge = _judge(config["constraint"])
+    judge = _judge(config["constraint"], options.allow_modules)
     return Command(
         workload=workload,
         calibration=calibration,
@@ -154,28 +158,27 @@ def _single_values(engine: Mapping[str, Any]) -> Mapping[str, Any]:
     return engine
 
 
-def _judge(node: Mapping[str, Any]) -> Judge:
+def _judge(node: Mapping[str, Any], allow_modules: Sequence[str]) -> Judge:
     """The rule's name and the TTFT promise; the thresholds are those of `twin.figures.health`."""
-    from twin.figures.health import MAX_ADAPTER_LATE_SHARE, MAX_LATE_SHARE
+    from twin.figures.health import Published, Stable
 
-    target = node.get("_target_")
-    if target not in RULE_OF:
+    constraint = build(node, "constraint", allow_modules)
+    if not isinstance(constraint, (Stable, Published)):
         raise InputError(
-            f"constraint {target!r} is not one that the twin judges by",
+            f"constraint {node.get('_target_')!r} is not one that the twin judges by",
             where="constraint",
             remedy="choose constraint=stable or constraint=published",
         )
-    for key, fixed in (("late_share", MAX_LATE_SHARE), ("adapter_late_share", MAX_ADAPTER_LATE_SHARE)):
-        if node.get(key, fixed) != fixed:
+    usual = type(constraint)()
+    for key in ("late_share", "adapter_late_share"):
+        value, fixed = getattr(constraint, key, None), getattr(usual, key, None)
+        if value != fixed:
             raise InputError(
-                f"constraint.{key} = {node[key]!r} differs from {fixed}, which the twin's verdict uses",
+                f"constraint.{key} = {value!r} differs from {fixed}, which the twin's verdict uses",
                 where=f"constraint.{key}",
                 remedy="leave it out; metrics.json has late_fraction and adapter_late_fraction to judge by",
             )
-    slo = node.get("slo")
-    values = {k: v for k, v in slo.items() if k != "_target_"} if isinstance(slo, Mapping) else slo
-    promise = parse(Slo, values, "constraint.slo") if values is not None else Slo()
-    return Judge(RULE_OF[target], promise.ttft_p99_s)
+    return Judge(constraint.rule, constraint.slo.ttft_p99_s)
 
 
 def _check_trace_window(options: Options) -> None:

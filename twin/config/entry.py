@@ -31,6 +31,8 @@ from twin.config.mistakes import explained, is_mistake, missing_value, wrong_val
 from twin.config.words import literal
 from twin.errors import InputError, PlacementError
 
+log = logging.getLogger(__name__)
+
 INTERNAL_ERROR, BAD_INPUT, INTERRUPTED = 1, 2, 130
 #: From harmless to severe: the exit code of a sweep is the worst of its jobs.
 SEVERITY = (0, 4, 3, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED)
@@ -87,6 +89,7 @@ def job(app: App, verbosity: int, cfg: DictConfig) -> Outcome:
     directory = Path(hydra_cfg.runtime.output_dir)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     overrides = tuple(o for o in OmegaConf.to_container(hydra_cfg.overrides.task) or () if isinstance(o, str))
+    log.debug("%s in %s: %s", app.name, directory, " ".join(overrides) or "no overrides")
     code, summary = guarded(app, cfg, directory, sweep)
     return Outcome(code, str(directory), overrides, summary)
 

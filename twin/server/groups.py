@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,8 @@ from twin.server.hardware import GIB
 
 if TYPE_CHECKING:
     from twin.server.calibration import Calibration
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def matching_calibration(
                 where=f"calibration, {group}",
                 remedy=f"leave calibration out to follow model and hardware, or choose one of: {known}",
             )
+    log.info("calibration %s: %s on %s, vLLM %s", calibration.name, stamp.model, stamp.gpu_type, stamp.engine_version)
     gpu = replace(
         calibration.gpu,
         name=hardware.name,
