@@ -101,11 +101,9 @@ def run_train(options: TrainOptions) -> None:
 
 COMMANDS = {
     "dataset": command(
-        "surrogates dataset", DatasetOptions, run_dataset, about=run_dataset.__doc__, config_name="commands/dataset"
+        "surrogates dataset", DatasetOptions, run_dataset, about=run_dataset.__doc__, config_name="dataset"
     ),
-    "train": command(
-        "surrogates train", TrainOptions, run_train, about=run_train.__doc__, config_name="commands/train"
-    ),
+    "train": command("surrogates train", TrainOptions, run_train, about=run_train.__doc__, config_name="train"),
 }
 
 

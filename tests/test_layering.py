@@ -6,6 +6,7 @@ Imports are read from the syntax tree, function-level ones included, so that not
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,13 +43,7 @@ HEAVY = {
 }
 
 #: Modules that turn a command line into plain values; no other module knows Hydra or OmegaConf.
-ENTRY_MODULES = (
-    "placement/__main__.py",
-    "placement/compose.py",
-    "profiling/__main__.py",
-    "surrogates/__main__.py",
-    "twin/config/entry.py",
-)
+ENTRY_MODULES = ("twin/config/driver.py", "twin/config/entry.py", "twin/config/mistakes.py")
 HEAVY |= {"hydra": ENTRY_MODULES, "omegaconf": ENTRY_MODULES}
 
 TORCH_MODULES = HEAVY["torch"]
@@ -111,6 +106,19 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 )
 def test_the_check_sees_a_forbidden_import(path: str, source: str) -> None:
     assert len(forbidden_imports(Path(path), source)) == 1
+
+
+def test_the_room_of_configuration_knows_no_concept() -> None:
+    """Every command is read by it, so it may use nothing of theirs."""
+    for path in (p for p in FILES if p.parts[:2] == ("twin", "config")):
+        own = {n for n in imported((ROOT / path).read_text(encoding="utf-8")) if n.split(".")[0] in MAY_IMPORT}
+        outside = {n for n in own if not n.startswith("twin.config.")}
+        assert outside <= {"twin.errors", "twin.files", "twin.wording"}, path
+
+
+def test_the_twin_names_no_class_of_placement() -> None:
+    for path in (p for p in FILES if p.parts[0] == "twin"):
+        assert not re.search(r"placement(\.\w+)*\.[A-Z]", (ROOT / path).read_text(encoding="utf-8")), path
 
 
 def test_a_solver_module_uses_one_modelling_library() -> None:

@@ -302,6 +302,40 @@ def test_help_names_groups_and_exit_codes() -> None:
     assert len(result.stdout.splitlines()) <= 40
 
 
+def test_names_of_an_older_configuration_run_with_a_warning(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my_conf" / "objective"
+    folder.mkdir(parents=True)
+    (folder / "old.yaml").write_text(
+        "_target_: placement.objectives.objective\nterms: {itl: {_target_: placement.objectives.MeanItl}}\n"
+    )
+    old = ["constraint._target_=placement.constraints.Stable", "constraint.slo._target_=twin.workload.Slo"]
+    arguments = ["--config-dir", str(tmp_path / "my_conf"), "+objective=old", "verify=none", "solver=greedy", *old]
+    assert main([*arguments, *small]) == 0
+    err = capsys.readouterr().err
+    for new in ("objectives.objective", "objectives.MeanItl", "health.Stable", "workload.adapter.Slo"):
+        assert f"{new}: change it in your configuration" in err
+
+
+def test_v_says_what_is_done_on_stderr_and_leaves_stdout_alone(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {}
+    for flags in ([], ["-v"], ["-vv"]):
+        assert main([*flags, "objective=gpu_count", "solver=greedy", "hydra.run.dir=out", *small]) == 0
+        shown[" ".join(flags)] = capsys.readouterr()
+    assert shown[""].err == ""
+    for text in ("INFO placement.verify", "solver greedy", "INFO twin.files: wrote"):
+        assert text in shown["-v"].err
+    assert "DEBUG" not in shown["-v"].err
+    assert "DEBUG twin.config.instantiate: solver: placement.solvers.greedy.Greedy" in shown["-vv"].err
+    assert "numba" not in shown["-vv"].err
+    assert all(
+        "INFO" not in s.out and len(s.out.splitlines()) == len(shown[""].out.splitlines()) for s in shown.values()
+    )
+
+
 def test_whole_program_as_a_process(small: list[str], tmp_path: Path) -> None:
     result = program("+objective=gpu_count", "export=vllm", *small)
     assert result.returncode == 0, result.stderr

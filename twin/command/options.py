@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from twin.config.instantiate import build, check_targets
 from twin.config.moved import with_new_names
-from twin.config.ranges import Range
+from twin.config.ranges import Range, check
 from twin.config.schema import parse, top_level
 from twin.errors import InputError
 from twin.server.flags import engine_version, single_setting
@@ -69,12 +69,8 @@ class Options:
             if not self.seeds:
                 raise InputError("seeds is empty", where="seeds", remedy="give a number, or a list such as [0,1,2]")
             return tuple(dict.fromkeys(self.seeds))
-        if not 1 <= self.seeds <= 1000:
-            raise InputError(
-                f"seeds = {self.seeds} simulations are not between 1 and 1000",
-                where="seeds",
-                remedy="seeds=5 simulates five times, 'seeds=[7]' with seed 7",
-            )
+        hint = "seeds=5 simulates five times, 'seeds=[7]' with seed 7"
+        check(self.seeds, "seeds", Range(1, 1000, whole=True, unit="simulations", hint=hint), where="seeds")
         return tuple(range(self.seed, self.seed + self.seeds))
 
 

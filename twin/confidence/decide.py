@@ -30,7 +30,6 @@ from twin.confidence.seeds import (
 )
 from twin.confidence.sequential import mean_interval, mean_limit, success_boundary
 from twin.config.ranges import Range, check
-from twin.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -195,8 +194,7 @@ def estimate(
     Raises:
         InputError: unknown figure or impossible numbers.
     """
-    if not relative_half_width > 0:
-        raise InputError(f"relative_half_width {relative_half_width!r} is not positive", remedy="use e.g. 0.01 for 1 %")
+    check(relative_half_width, "relative_half_width", Range(above=0, hint="e.g. 0.01 for 1 %"))
     notes: set[str] = set()
 
     def value(seed: int) -> float:

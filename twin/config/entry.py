@@ -38,7 +38,8 @@ INTERNAL_ERROR, BAD_INPUT, INTERRUPTED = 1, 2, 130
 SEVERITY = (0, 4, 3, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED)
 #: Hydra installs handlers of its own for jobs and for itself; they would write to stdout, between tables.
 NO_HANDLERS = ("hydra/job_logging", "hydra/hydra_logging")
-#: A command without an output folder: what it writes goes where its options say.
+#: Configurations of plain commands, apart from the groups: `calibration=...` means an option there.
+PLAIN_FOLDER = "commands"
 NO_FOLDER = ("hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra.output_subdir=null")
 
 
@@ -58,14 +59,14 @@ class App:
 
     Args:
         name: of the package, as in `python -m name`.
-        config_name: primary configuration in `conf/`, unless `config` is given.
+        config_name: primary configuration in `conf/` (`conf/commands/` of a plain command), unless `config` is given.
         run: `(config, directory, quiet) -> (exit code, summary)`, from plain containers.
         print_sweep: shows the outcomes of a sweep.
         optional: groups that are absent from the configuration until they are added.
         hidden: groups of other commands, left out of the help.
         config: the primary configuration itself, for a command without groups.
         help: shown instead of the help that the configuration has.
-        folder: each job gets an output folder.
+        plain: without groups, and without output folders: what it writes goes where its options say.
         text: options whose values are taken as they stand (`twin.config.words.literal`).
     """
 
@@ -77,7 +78,7 @@ class App:
     hidden: tuple[str, ...] = ()
     config: dict[str, Any] | None = None
     help: str = ""
-    folder: bool = True
+    plain: bool = False
     text: tuple[str, ...] = ()
 
 
@@ -159,11 +160,12 @@ def run_app(app: App, arguments: Sequence[str]) -> int:
 def _settings(app: App, given: Sequence[str]) -> list[str]:
     """What a command sets of Hydra itself; the command line may set it otherwise."""
     handlers = [f"{group}=none" for group in NO_HANDLERS if not any(o.startswith(group) for o in given)]
-    return handlers if app.folder else [*handlers, *NO_FOLDER]
+    return [*handlers, *NO_FOLDER] if app.plain else handlers
 
 
 def _hydra(app: App, args: argparse.Namespace) -> AbstractContextManager[Hydra]:
-    folder = Path(args.config_path).resolve() if args.config_path else conf_dir()
+    shipped = conf_dir() / PLAIN_FOLDER if app.plain else conf_dir()
+    folder = Path(args.config_path).resolve() if args.config_path else shipped
     return hydra_of(app.name, folder, Path(args.config_dir).resolve() if args.config_dir else None)
 
 

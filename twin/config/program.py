@@ -37,7 +37,7 @@ def command(
         options: names, types, ranges and defaults; a field without a default must be given.
         run: gets the checked options; returns the exit code (None = 0).
         about: shown by `--help`, above the options.
-        config_name: a file in `conf/` that holds the values instead of the dataclass.
+        config_name: a file in `conf/commands/` that holds the values instead of the dataclass.
     """
     defaults = {f.name: f.default for f in fields(options)}  # type: ignore[arg-type]
     values = {name: "???" if value is MISSING else value for name, value in defaults.items()}
@@ -49,7 +49,7 @@ def command(
         print_sweep=_no_table,
         config=None if config_name else {**values, "debug": False},
         help="\n".join([(about or "").strip(), "", f"Options: {listing}", _FLAGS]),
-        folder=False,
+        plain=True,
         text=tuple(name for name, kind in typing.get_type_hints(options).items() if kind is str),
     )
 

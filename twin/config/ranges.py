@@ -77,7 +77,7 @@ def ranges(cls: type) -> dict[str, tuple[Range, bool]]:
     for name, annotation in typing.get_type_hints(cls, include_extras=True).items():
         if typing.get_origin(annotation) is Annotated:
             base, *marks = typing.get_args(annotation)
-            kinds = typing.get_args(base) or (base,)
+            kinds = {base, *typing.get_args(base)}
             for wanted in (mark for mark in marks if isinstance(mark, Range)):
                 found[name] = (replace(wanted, whole=int in kinds), type(None) in kinds)
     return found
@@ -99,5 +99,7 @@ def check_fields(value: object, named: Callable[[str], str] = str, *, where: str
     """
     for name, (wanted, optional) in ranges(type(value)).items():  # type: ignore[arg-type]
         given = getattr(value, name)
-        if not (optional and given is None):
-            check(given, named(name), wanted, where=where)
+        if optional and given is None:
+            continue
+        for number in given if isinstance(given, (tuple, list)) else (given,):
+            check(number, named(name), wanted, where=where)

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from twin.config.ranges import Range, check_fields
+from twin.config.ranges import Range, check, check_fields
 from twin.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def colocated_step_law(
     """
     if servers == 1:
         return step
-    if not step_ms > 0:
-        raise InputError(f"a mean step of {step_ms!r} ms is not positive")
+    check(step_ms, "mean step", Range(above=0, unit="ms"))
 
     def time_ms(alone: float, gap: float) -> float:
         return sum(

@@ -253,7 +253,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("engine.max_cpu_loras", 4, "max_cpu_loras 4"),
     ("engine.version", "9.9.9", "9.9.9"),
     ("seed", -1, "at least 0"),
-    ("seeds", 0, "between 1 and 1000"),
+    ("seeds", 0, "at least 1 and at most 1000 simulations"),
     ("seeds", [], "empty"),
     ("seeds", [-1], "out of range"),
     ("threads", 0, "at least 1"),

@@ -108,7 +108,7 @@ def test_truncated_trace_is_refused() -> None:
     _, out, blocks = played(served, trace_steps=10)
     with pytest.raises(InputError, match="10 steps"):
         time_series(out.trace, horizon_s=HORIZON_S, total_blocks=blocks, busy_s=out.busy_s)
-    with pytest.raises(InputError, match="bins 0"):
+    with pytest.raises(InputError, match="bins = 0"):
         time_series(out.trace, horizon_s=HORIZON_S, total_blocks=blocks, bins=0)
 
 
