@@ -60,12 +60,13 @@ def single_setting(node: Any, gpu_type: str, *, where: str = "engine") -> Engine
     Raises:
         InputError: as `setting_choices`, or several servers on the GPU.
     """
-    (setting,) = setting_choices(node, gpu_type, where=where)
-    if setting.servers_per_gpu != 1:
+    servers = node.get("servers_per_gpu") if isinstance(node, Mapping) else None
+    if isinstance(servers, int) and servers > 1:
         place = f"{where}.servers_per_gpu"
         raise InputError(
-            f"{place} = {setting.servers_per_gpu}: a server simulated here has the GPU to itself",
+            f"{place} = {servers}: a server simulated here has the GPU to itself",
             where=place,
             remedy="use servers_per_gpu=1",
         )
+    (setting,) = setting_choices(node, gpu_type, where=where)
     return setting

@@ -117,5 +117,5 @@ def test_bad_table_input_names_the_value() -> None:
     requests, out, _ = played(served)
     with pytest.raises(InputError, match="adapter 5, the column has 5"):
         adapter_table(served.adapters[:5], requests, out, horizon_s=HORIZON_S)
-    with pytest.raises(InputError, match=r"warmup_s 300\.0"):
+    with pytest.raises(InputError, match=r"warmup_s = 300\.0"):
         adapter_table(served.adapters, requests, out, horizon_s=HORIZON_S, warmup_s=300.0)
