@@ -11,12 +11,17 @@ Not measured: the first call, which compiles; reading files.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from benchmarks.arguments import key_values, run_benchmark
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.server.calibration import load_calibration
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
@@ -57,16 +62,23 @@ def draw_ms(adapters: Sequence[Adapter], repeats: int, *, stream: bool = False) 
     return 1000 * best
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"repeats": 5, "seeds": 5})
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    repeats: Annotated[int, Range(1)] = 5
+    seeds: Annotated[int, Range(1)] = 5
+
+
+def run(options: Options) -> int:
     calibration = load_calibration(CALIBRATION)
     rate = REQUESTS / HOUR_S
     drawing, streaming = {}, {}
     print(f"{'drawing 100,000 requests':34s} {'whole, ms':>10s} {'60 windows, ms':>15s}")
     for name, drift in DRIFTS.items():
         adapters = power_law(300, rate, 1.0, [8, 16, 32], drift=drift).adapters
-        drawing[name] = draw_ms(adapters, options["repeats"])
-        streaming[name] = draw_ms(adapters, options["repeats"], stream=True)
+        drawing[name] = draw_ms(adapters, options.repeats)
+        streaming[name] = draw_ms(adapters, options.repeats, stream=True)
         print(f"{name:34s} {drawing[name]:10.1f} {streaming[name]:15.0f}")
     servers: dict[str, dict[str, dict[str, float]]] = {}
     for server, (count, slots, scale) in SERVERS.items():
@@ -75,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         for name, drift in DRIFTS.items():
             workload = discrete_rates(count, [0.1, 0.05, 0.025], [8, 16, 32], drift=drift)
             column = Column(workload.scaled(scale).adapters, EngineSetting(calibration.gpu.name, slots, 32))
-            results = simulate_many([column], calibration, seeds=range(options["seeds"]), default_ttft_slo_s=SLO_S)[0]
+            results = simulate_many([column], calibration, seeds=range(options.seeds), default_ttft_slo_s=SLO_S)[0]
             rows = [r.prediction_row() for r in results]
             late = float(np.mean([r["late_fraction"] for r in rows]))
             found = {
@@ -102,5 +114,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+APP = command("benchmarks.arrivals", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

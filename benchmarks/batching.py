@@ -7,16 +7,16 @@ shipped coefficients; what is missing is named and skipped. Rows that count: fin
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.arguments import key_values, run_benchmark
 from benchmarks.batching_runs import (
     Run,
     calibration_of,
@@ -29,6 +29,8 @@ from benchmarks.batching_runs import (
 from placement.batching.curves import Curve, Server, law_curve
 from placement.batching.rules import LATENCY_RULE_FACTOR, Rule, choose
 from placement.batching.twin_curve import twin_curve
+from twin.config.entry import run_app
+from twin.config.program import command
 from twin.errors import InfeasibleError, InputError
 
 TABLES = ("background.csv", "bca.csv", "replication.csv")
@@ -231,11 +233,19 @@ def show(result: dict[str, Any]) -> None:
         print(f"skipped: {note}")
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"data": None, "figures": "", "dynamic": "yes"})
-    folder = Path(options["data"]).expanduser()
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    data: str
+    figures: str = ""
+    dynamic: str = "yes"
+
+
+def run(options: Options) -> int:
+    folder = Path(options.data).expanduser()
     if not folder.is_dir():
-        raise InputError(f"data={options['data']} is not a folder", remedy="give the folder of the measurements")
+        raise InputError(f"data={options.data} is not a folder", remedy="give the folder of the measurements")
     skipped = [f"{name}: not in the folder" for name in TABLES if not (folder / name).is_file()]
     if len(skipped) == len(TABLES):
         raise InputError(
@@ -252,18 +262,26 @@ def main(arguments: Sequence[str]) -> int:
         "step_time_detail": detail,
         "curves": curves,
         "replication": replicas(shared, skipped),
-        "dynamic": dynamic(background, skipped) if options["dynamic"] == "yes" else {},
+        "dynamic": dynamic(background, skipped) if options.dynamic == "yes" else {},
         "skipped": skipped,
     }
     show(result)
-    if options["figures"]:
+    if options.figures:
         from benchmarks.batching_figures import write_figures
 
-        for path in write_figures(Path(options["figures"]), background, advisor, shared):
+        for path in write_figures(Path(options.figures), background, advisor, shared):
             print(f"wrote {path}")
     print(json.dumps(result, allow_nan=False))
     return 0
 
 
+APP = command("benchmarks.batching", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -16,13 +16,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
-from benchmarks.arguments import key_values, run_benchmark
 from profiling.vllm.log import Difference, ScheduleLog, first_difference, twin_log
 from profiling.vllm.scenario import Scenario, draw_scenario
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
 from twin.errors import InputError
 
@@ -117,33 +120,48 @@ def print_left_out(rules: dict[str, dict[str, dict[str, float]]]) -> None:
             print(f"  {name:20}{row['without']:12.3f}{row['change']:+12.3f} ({row['standard_error']:.3f})")
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"workloads": 10000, "seed": 0, "shown": 3, "left_out": 0})
-    if options["workloads"] < 1:
-        raise InputError(f"workloads={options['workloads']} compares nothing", remedy="use workloads=1 or more")
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    workloads: Annotated[int, Range(1)] = 10_000
+    seed: Annotated[int, Range(0)] = 0
+    shown: Annotated[int, Range(0)] = 3
+    left_out: Annotated[int, Range(0)] = 0
+
+
+def run(options: Options) -> int:
     vllm = vllm_engine()
     shown = 0
 
     def report(scenario: Scenario, difference: Difference) -> None:
         nonlocal shown
         shown += 1
-        if shown > options["shown"]:
+        if shown > options.shown:
             return
         print(f"\nseed {scenario.seed}: {scenario.describe()}")
         print(str(difference).replace("expected:", "vLLM:").replace("found:   ", "twin:"))
         print(f"alone: python -m benchmarks.scheduler_diff seed={scenario.seed} workloads=1")
 
     twin_log(draw_scenario(0))  # compiled before the clock runs
-    result = compare(range(options["seed"], options["seed"] + options["workloads"]), vllm, twin_log, report)
+    result = compare(range(options.seed, options.seed + options.workloads), vllm, twin_log, report)
     print_table(result)
-    if options["left_out"]:
+    if options.left_out:
         from profiling.vllm.left_out import RULES, measure
 
-        result["left_out"] = {rule: measure(rule, options["left_out"], options["seed"]) for rule in RULES}
+        result["left_out"] = {rule: measure(rule, options.left_out, options.seed) for rule in RULES}
         print_left_out(result["left_out"])
     print(json.dumps(result))
     return 1 if result["differences"] else 0
 
 
+APP = command("benchmarks.scheduler_diff", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from benchmarks.arguments import key_values, run_benchmark
 from benchmarks.baselines import BASELINES, place, smallest
 from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount, MeanE2E, Objective
@@ -32,6 +32,9 @@ from placement.solvers.milp import MilpSolver
 from surrogates.model.analytic import AnalyticSurrogate
 from surrogates.model.neural_planning import load_planning_model
 from surrogates.model.planning import PlanningModel
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.figures.health import stable
 from twin.server.calibration import Calibration, load_calibration
@@ -169,17 +172,26 @@ def show(row: Mapping[str, Any]) -> None:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"suite": "quick", "time_limit_s": 10.0, "surrogate": "neural", "seeds": 3})
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    suite: str = "quick"
+    time_limit_s: Annotated[float, Range(above=0, unit="seconds")] = 10.0
+    surrogate: str = "neural"
+    seeds: Annotated[int, Range(1)] = 3
+
+
+def run(options: Options) -> int:
     calibration = load_calibration(CALIBRATION)
-    planning = planning_model(options["surrogate"], calibration)
-    seeds, limit = options["seeds"], options["time_limit_s"]
+    planning = planning_model(options.surrogate, calibration)
+    seeds, limit = options.seeds, options.time_limit_s
     rows: dict[str, list[dict[str, Any]]] = {"instances": [], "baselines": []}
     print(
         f"{'instance':16}{'objective':11}{'solver':18}{'value':>9}{'bound':>9}{'gap':>9}{'seconds':>9}{'GPUs':>6}"
         f"{'starved':>9}"
     )
-    for name, workload in workloads(options["suite"]).items():
+    for name, workload in workloads(options.suite).items():
         counted = problem_of(workload, planning, calibration)
         minimum = certified_minimum(counted, limit)
         if minimum is None:
@@ -195,9 +207,17 @@ def main(arguments: Sequence[str]) -> int:
             for baseline in BASELINES:
                 rows["baselines"].append(head | baseline_row(problem, baseline, minimum, calibration, seeds))
                 show(rows["baselines"][-1])
-    print(json.dumps({"surrogate": options["surrogate"], "time_limit_s": limit, **rows}))
+    print(json.dumps({"surrogate": options.surrogate, "time_limit_s": limit, **rows}))
     return 0
 
 
+APP = command("benchmarks.solvers", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -11,17 +11,18 @@ than two such searches agree. Not measured: settings outside the grid, columns c
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arguments import key_values, run_benchmark
 from surrogates.model.features import INDEX, AdapterArrays, adapter_features
 from surrogates.model.prediction import NeuralSurrogate, load_surrogate
 from surrogates.training.boundary import trace_ray
@@ -29,6 +30,9 @@ from surrogates.training.records import Records, read_records
 from surrogates.training.sampling import sample
 from surrogates.training.scores import accuracy_within, boundary_scores
 from surrogates.training.training_data import split_rays
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.figures.health import RULES
 from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration, load_calibration
@@ -107,9 +111,17 @@ def _features(columns: list[Column]) -> NDArray[np.float64]:
     return np.stack([adapter_features(c.adapters).sum(axis=0) for c in columns])
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"calibration": "llama-3.1-8b-h100-64gb", "data": "", "ceiling_rays": 0})
-    calibration = load_calibration(options["calibration"])
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    calibration: str = "llama-3.1-8b-h100-64gb"
+    data: str = ""
+    ceiling_rays: Annotated[int, Range(0)] = 0
+
+
+def run(options: Options) -> int:
+    calibration = load_calibration(options.calibration)
     surrogate = load_surrogate(calibration)
     meta = surrogate.artifact.meta
     grid = setting_grid([calibration.stamp.gpu_type], max_model_len=16384)
@@ -124,16 +136,16 @@ def main(arguments: Sequence[str]) -> int:
         "margins": meta["margins"],
         "rays": meta["rays"],
     }
-    if options["data"]:
+    if options.data:
         training = meta["training"]
-        records = read_records(Path(options["data"]))
+        records = read_records(Path(options.data))
         result["baselines"] = {
             f"constant_tokens_{rule}": s
             for rule, s in baseline_scores(records, training["held_out_share"], training["seed"]).items()
         }
     result["us_per_column_single"], result["us_per_column_batched"] = microseconds_per_column(surrogate, settings)
     result["accuracy_ceiling"] = (
-        accuracy_ceiling(calibration, settings, options["ceiling_rays"]) if options["ceiling_rays"] else None
+        accuracy_ceiling(calibration, settings, options.ceiling_rays) if options.ceiling_rays else None
     )
     table = Table(title=f"Boundary on held-out rays, {calibration.name}")
     for heading in ("model", "rule", "theta error, median %", "p90 %", "right within 5 %, %"):
@@ -148,5 +160,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+APP = command("benchmarks.surrogates", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -11,13 +11,13 @@ do at its best, not what breaks if it is ripped out. One seed; differences below
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.arguments import key_values, run_benchmark
 from profiling.fit.calibration import RECIPE
 from profiling.fit.crossval import Evidence, Variant, crossvalidate
 from profiling.fit.evidence import fit_model
@@ -29,6 +29,9 @@ from profiling.published.models import MEASURED_MODELS
 from profiling.published.replay import Rig
 from profiling.published.reports import print_scores
 from profiling.published.runs import read_all_runs, thin
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.server.laws import LoadLaw
 from twin.server.rules import VLLM_0_8
@@ -85,23 +88,34 @@ def variants() -> list[Variant]:
     ]
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"data": None, "every": 8, "folds": 5, "threads": 2, "forced": "", "only": ""})
-    folder, threads = Path(options["data"]), options["threads"]
-    chosen = [v for v in variants() if not options["only"] or v.name in ("full", *options["only"].split(","))]
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    data: str
+    every: Annotated[int, Range(1)] = 8
+    folds: Annotated[int, Range(2)] = 5
+    threads: Annotated[int, Range(1)] = 2
+    forced: str = ""
+    only: str = ""
+
+
+def run(options: Options) -> int:
+    folder, threads = Path(options.data), options.threads
+    chosen = [v for v in variants() if not options.only or v.name in ("full", *options.only.split(","))]
     if len(chosen) < 2:
         raise InputError(
-            f"only={options['only']} names no variant", remedy=f"one of: {', '.join(v.name for v in variants())}"
+            f"only={options.only} names no variant", remedy=f"one of: {', '.join(v.name for v in variants())}"
         )
-    runs = thin(read_all_runs(folder), options["every"])
+    runs = thin(read_all_runs(folder), options.every)
     evidence: dict[str, Evidence] = {}
     for model in MEASURED_MODELS:
-        made = fit_model(folder, model, runs, date="", threads=threads, cache=options["forced"])
+        made = fit_model(folder, model, runs, date="", threads=threads, cache=options.forced)
         evidence[model.spec.name] = Evidence(made.calibration, made.forced, made.micro)
     result: dict[str, Any] = {}
     for variant in chosen:
         start = time.perf_counter()
-        rows = crossvalidate(evidence, options["folds"], 1, threads, variant)
+        rows = crossvalidate(evidence, options.folds, 1, threads, variant)
         result[variant.name] = scores(rows)
         print_scores(f"{variant.name} ({time.perf_counter() - start:.0f} s)", {variant.name: result[variant.name]})
     print_scores("workloads left out of the fit, SMAPE %", result)
@@ -109,5 +123,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+APP = command("benchmarks.twin_ablation", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -10,15 +10,18 @@ for b). Not measured: the error probabilities, which tests/twin/confidence/test_
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from benchmarks.arguments import key_values, run_benchmark
 from twin.confidence.comparison import compare
 from twin.confidence.seeds import Run, runner
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.engine.play import HOUR_S, play
 from twin.figures.metrics import WindowMetrics, measure
 from twin.figures.warmup import steps_to_trace
@@ -125,11 +128,19 @@ def comparison_table(calibration: Calibration, pairs: int) -> float:
     return float(np.median(reductions))
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(arguments, {"calibration": "llama-3.1-8b-h100-64gb", "seeds": 4, "pairs": 12})
-    calibration = load_calibration(options["calibration"])
-    largest = warmup_table(calibration, options["seeds"])
-    median = comparison_table(calibration, options["pairs"])
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    calibration: str = "llama-3.1-8b-h100-64gb"
+    seeds: Annotated[int, Range(1)] = 4
+    pairs: Annotated[int, Range(1)] = 12
+
+
+def run(options: Options) -> int:
+    calibration = load_calibration(options.calibration)
+    largest = warmup_table(calibration, options.seeds)
+    median = comparison_table(calibration, options.pairs)
     print(
         json.dumps(
             {
@@ -142,5 +153,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+APP = command("benchmarks.twin_confidence", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -13,17 +13,21 @@ Not measured: GPUs, engines and models other than these; tails per adapter (the 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from benchmarks.arguments import key_values, run_benchmark
 from profiling.published.fidelity import Comparison, compare_all, f1, memory_scores, scores, smape
 from profiling.published.models import MEASURED_MODELS
 from profiling.published.replay import Rig
 from profiling.published.reports import by_table, print_scores
 from profiling.published.runs import TABLES, MeasuredRun, fold_of, read_all_runs, read_table, thin
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.figures.health import STARVATION_THRESHOLD
 from twin.server.calibration import calibration_dir, load_calibration
 
@@ -76,17 +80,26 @@ def show(name: str, table: Mapping[str, Any], seeds: int) -> None:
         )
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = key_values(
-        arguments, {"data": None, "seeds": 5, "every": 1, "threads": 2, "fold": "", "calibrations": ""}
-    )
-    folder = Path(options["data"])
-    where = Path(options["calibrations"]) if options["calibrations"] else calibration_dir()
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    data: str
+    seeds: Annotated[int, Range(1)] = 5
+    every: Annotated[int, Range(1)] = 1
+    threads: Annotated[int, Range(1)] = 2
+    fold: str = ""
+    calibrations: str = ""
+
+
+def run(options: Options) -> int:
+    folder = Path(options.data)
+    where = Path(options.calibrations) if options.calibrations else calibration_dir()
     calibrations = {m.spec.name: load_calibration(where / f"{m.calibration}.yaml") for m in MEASURED_MODELS}
-    runs, _ = fold_of(read_all_runs(folder), options["fold"])
-    runs = thin(runs, options["every"])
+    runs, _ = fold_of(read_all_runs(folder), options.fold)
+    runs = thin(runs, options.every)
     start = time.perf_counter()
-    rows = compare_all(runs, calibrations, Rig(), options["seeds"], options["threads"])
+    rows = compare_all(runs, calibrations, Rig(), options.seeds, options.threads)
     result = by_table(rows)
     for name in TABLES:
         if name not in result:
@@ -97,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
             theirs = published_twin(folder, mine, [r for r in rows if r.run.table == name])
             if theirs is not None:
                 result[name]["published_twin"] = theirs
-        show(name, result[name], options["seeds"])
+        show(name, result[name], options.seeds)
     if not (folder / PUBLISHED_TWIN).is_file():
         print(f"{PUBLISHED_TWIN} is not in {folder}: no comparison with the published twin")
     result["overall"] |= memory_scores(runs, calibrations)
@@ -106,5 +119,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+APP = command("benchmarks.twin_fidelity", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

@@ -17,8 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from benchmarks.arguments import key_values, run_benchmark
+from twin.config.entry import run_app
+from twin.config.program import command
+from twin.config.ranges import Range
 from twin.server.calibration import load_calibration
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
@@ -55,8 +59,15 @@ def cold_start_s() -> float:
         return time.perf_counter() - start
 
 
-def main(arguments: Sequence[str]) -> int:
-    repeats = key_values(arguments, {"repeats": 5})["repeats"]
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`key=value` arguments."""
+
+    repeats: Annotated[int, Range(1)] = 5
+
+
+def run(options: Options) -> int:
+    repeats = options.repeats
     calibration = load_calibration(CALIBRATION)
     walls: dict[str, float] = {}
     for name, shape in COLUMNS.items():
@@ -89,5 +100,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+APP = command("benchmarks.twin_speed", Options, run, about=__doc__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main(sys.argv[1:]))

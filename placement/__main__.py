@@ -7,6 +7,9 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from twin.config.words import chosen
+from twin.errors import InputError
+
 #: Subcommand -> module with `main(argv) -> int`. Those whose module is not installed do not exist.
 SUBCOMMANDS = {"check": "placement.check", "batching": "placement.batching"}
 
@@ -19,17 +22,15 @@ def available() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the main job or a subcommand and returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    first = arguments[0] if arguments else ""
-    if first and first.replace("_", "").isalnum():
-        if first in available():
-            return int(importlib.import_module(SUBCOMMANDS[first]).main(arguments[1:]))
-        print(f"error: unknown subcommand {first!r}", file=sys.stderr)
-        print(
-            f"  remedy: use one of {', '.join(available()) or '(none installed)'}, or an override like "
-            f"workload=file (see --help)",
-            file=sys.stderr,
+    try:
+        name, rest = chosen(
+            arguments, available(), program="python -m placement", otherwise=", or an override like workload=file"
         )
-        return 2
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if name is not None:
+        return int(importlib.import_module(SUBCOMMANDS[name]).main(rest))
     from placement.command import run
 
     return run(arguments)

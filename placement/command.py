@@ -5,6 +5,7 @@ Both compose one configuration in the same way and run `placement.pipeline`; the
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from twin.files import write_text
 if TYPE_CHECKING:
     from placement.config import ObjectiveLike, SolverLike, VerifierLike, WorkloadLike
     from placement.report.result import Result
+log = logging.getLogger(__name__)
 
 VERIFICATION_FAILED, INTERRUPTED = 4, 130
 
@@ -143,6 +145,16 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
         status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
         write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
         raise
+    for warning in result.warnings:
+        log.debug("warning in the report: %s", warning)
+    log.info(
+        "%s: %s, %d GPUs, objective %g, bound %s",
+        result.status,
+        result.termination,
+        len(result.gpus),
+        result.objective,
+        result.bound,
+    )
     data = result.to_dict()
     files = write_outputs(run, data, directory)
     if not quiet:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from twin.config.folder import conf_dir
 from twin.config.instantiate import build, check_targets
-from twin.config.schema import bounded, parse, top_level
-from twin.errors import InputError
-from twin.server.groups import HardwareConfig, ModelConfig, conf_dir, matching_calibration
+from twin.config.moved import with_new_names
+from twin.config.ranges import Range
+from twin.config.schema import parse, top_level
+from twin.server.flags import GRID_FLAGS, engine_version, setting_choices
+from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,55 +40,22 @@ if TYPE_CHECKING:
     ObjectiveLike = Objective | Term | str | None
     SolverLike = Solver | str
     VerifierLike = Verifier | str
+log = logging.getLogger(__name__)
 
 GROUPS = (
     "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
 )  # fmt: skip
 DEFAULT_OBJECTIVE = "gpu_count"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """`conf/engine`: values of vLLM's flags to choose from."""
-
-    max_loras: tuple[int, ...] | int = bounded(1, 4096, unit="slots")
-    max_lora_rank: tuple[int, ...] | int = bounded(1, 512)
-    max_num_seqs: int = bounded(1, 65536, default=2048, unit="requests")
-    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
-    block_size: int = bounded(1, 1024, default=16, unit="tokens")
-    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
-    servers_per_gpu: int = bounded(1, 64, default=1)
-    max_model_len: int | None = bounded(1, default=None, unit="tokens")
-    version: str | None = None
-
-    def settings(self, gpu_type: str) -> tuple[EngineSetting, ...]:
-        """All combinations, before the memory check."""
-        from twin.server.settings import setting_grid
-
-        slots = (self.max_loras,) if isinstance(self.max_loras, int) else self.max_loras
-        ranks = (self.max_lora_rank,) if isinstance(self.max_lora_rank, int) else self.max_lora_rank
-        for values, name in ((slots, "max_loras"), (ranks, "max_lora_rank")):
-            if not values:
-                raise InputError(f"engine.{name} is empty", where=f"engine.{name}", remedy="give at least one value")
-        return setting_grid(
-            (gpu_type,),
-            tuple(dict.fromkeys(slots)),
-            tuple(dict.fromkeys(ranks)),
-            max_num_seqs=self.max_num_seqs,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-            block_size=self.block_size,
-            gpu_memory_utilization=self.gpu_memory_utilization,
-            servers_per_gpu=self.servers_per_gpu,
-            max_model_len=self.max_model_len,
-        )
+#: Flags that a placement does not choose.
+NOT_PLACED = ("max_cpu_loras", "async_scheduling")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Keys outside the groups."""
 
-    seed: int = bounded(0, 99_999, default=0)
-    time_limit_s: float = bounded(0, 86_400, default=60.0, above=True, unit="seconds")
+    seed: Annotated[int, Range(0, 99_999)] = 0
+    time_limit_s: Annotated[float, Range(above=0, high=86_400, unit="seconds")] = 60.0
     allow_modules: tuple[str, ...] = ()
     debug: bool = False
 
@@ -147,13 +118,13 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     from placement.problem.objectives import as_objective
 
     given = given or {}
-    config, notes = with_default_objective({**config, **{group: _described(part) for group, part in given.items()}})
+    described = {group: _described(part) for group, part in given.items()}
+    config, notes = with_default_objective(with_new_names({**config, **described}))
     options = top_level(Options, config, GROUPS, known=("objective",))
     check_targets(config, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    engine = parse(EngineConfig, config["engine"], "engine")
-    settings = engine.settings(hardware.name)
+    settings = setting_choices(config["engine"], hardware.name, lists=GRID_FLAGS, without=NOT_PLACED)
 
     def make(group: str, **context: Any) -> Any:
         return given[group] if group in given else build(config[group], group, options.allow_modules, **context)
@@ -163,8 +134,9 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     constraint = make("constraint")
     verifier = make("verify")
     exporter = make("export", model=model)
-    calibration = matching_calibration(config["calibration"], model, hardware, engine.version)
+    calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
     workload = make("workload", seed=options.seed)
+    log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     solver = make("solver", seed=options.seed)
     planning = make(
         "surrogate",

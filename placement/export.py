@@ -7,8 +7,9 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 from twin.files import write_text
 from twin.server.groups import ModelConfig
@@ -43,11 +44,10 @@ class VllmExport:
     model: ModelConfig
     adapter_dir: str = "/adapters"
     url: str = "http://{gpu_id}:{port}"
-    port: int = 8000
+    port: Annotated[int, Range(1, 65_535)] = 8000
 
     def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65535:
-            raise InputError(f"export.port {self.port} is not a port", remedy="give 1..65535")
+        check_fields(self, lambda name: f"export.{name}")
         try:
             self.url.format(gpu_id="gpu0", port=self.port)
         except (KeyError, IndexError, ValueError) as error:

@@ -8,20 +8,23 @@ refuted too. The error probability is shared among the looks, so that repeated l
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 
 from twin.confidence.sequential import looks, mean_limit
-from twin.errors import InputError
+from twin.config.ranges import Range, check, check_fields
 from twin.figures.health import Constraint, Requirement
 from twin.server.calibration import Calibration
 from twin.server.column import Column
+
+log = logging.getLogger(__name__)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,32 +144,17 @@ class TwinVerifier:
         max_rounds: most rounds of verify, tighten and solve again.
     """
 
-    min_seeds: int = 3
-    max_seeds: int = 12
-    confidence: float = 0.999
-    horizon_s: float = 3600.0
-    seed: int = 0
-    threads: int | None = None
-    max_rounds: int = 8
+    min_seeds: Annotated[int, Range(3, hint="a spread needs at least 3 seeds")] = 3
+    max_seeds: Annotated[int, Range(3)] = 12
+    confidence: Annotated[float, Range(above=0.5, below=1, hint="a probability such as 0.999")] = 0.999
+    horizon_s: Annotated[float, Range(above=0, unit="seconds")] = 3600.0
+    seed: Annotated[int, Range(0, 99_999)] = 0
+    threads: Annotated[int | None, Range(1, hint="or null for the processors")] = None
+    max_rounds: Annotated[int, Range(0, 100)] = 8
 
     def __post_init__(self) -> None:
-        def wrong(name: str, remedy: str) -> InputError:
-            return InputError(f"verify.{name} {getattr(self, name)!r} makes no sense", remedy=remedy)
-
-        if self.min_seeds < 3:
-            raise wrong("min_seeds", "a spread needs at least 3 seeds")
-        if self.max_seeds < self.min_seeds:
-            raise wrong("max_seeds", f"give at least min_seeds = {self.min_seeds}")
-        if not 0.5 < self.confidence < 1:
-            raise wrong("confidence", "give a probability such as 0.999")
-        if not (math.isfinite(self.horizon_s) and self.horizon_s > 0):
-            raise wrong("horizon_s", "give seconds, e.g. 3600")
-        if not 0 <= self.seed < 100_000:
-            raise wrong("seed", "give a whole number 0..99999")
-        if self.threads is not None and self.threads < 1:
-            raise wrong("threads", "give a whole number >= 1, or null")
-        if not 0 <= self.max_rounds <= 100:
-            raise wrong("max_rounds", "give a whole number 0..100")
+        check_fields(self, lambda name: f"verify.{name}")
+        check(self.max_seeds, "verify.max_seeds", Range(self.min_seeds, whole=True, hint="at least verify.min_seeds"))
 
     def looks(self) -> list[int]:
         """Numbers of seeds at which a column is judged: min, twice that, ..., max."""
@@ -227,10 +215,12 @@ class TwinVerifier:
                     elif decision == "open":
                         still_open.append(k)
                 undecided = still_open
+                log.debug("%d seeds: %d columns accepted, %d open", seeds, len(accepted), len(undecided))
                 if progress:
                     progress(len(columns) - len(undecided), len(columns))
                 if not undecided:
                     break
+        log.info("seeds from %d on: %d of %d columns accepted", first_seed, len(accepted), len(columns))
         return Verification(
             tuple(
                 ColumnVerdict(

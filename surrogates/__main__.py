@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import conf
-from twin.errors import InputError, PlacementError
+from twin.config.entry import INTERRUPTED
+from twin.config.program import command, run_subcommand
+from twin.config.ranges import Range
+from twin.config.schema import parse
+from twin.errors import InputError
 
-COMMANDS = ("dataset", "train")
-
-
-def load_options(command: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Reads `conf/commands/<command>.yaml` and applies `key=value` overrides; keys must exist."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    path = Path(conf.__file__).resolve().parent / "commands" / f"{command}.yaml"
-    config = OmegaConf.load(path)
-    OmegaConf.set_struct(config, True)
-    try:
-        options = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides))), resolve=True)
-    except OmegaConfBaseException as error:
-        raise InputError(
-            str(error).strip().splitlines()[0],
-            where=" ".join(overrides),
-            remedy=f"keys of {command}: {', '.join(str(k) for k in config)}",
-        ) from error
-    assert isinstance(options, dict)
-    return {str(k): v for k, v in options.items()}
+log = logging.getLogger("surrogates.command")
 
 
-def run_dataset(options: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class DatasetOptions:
+    """`conf/commands/dataset.yaml`."""
+
+    calibration: str
+    out: str
+    threads: Annotated[int, Range(1, 256, unit="threads")]
+    spec: Any
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """`conf/commands/train.yaml`."""
+
+    calibration: str
+    data: str | tuple[str, ...]
+    out: str | None
+    training: Any
+
+
+def run_dataset(options: DatasetOptions) -> int:
     """Simulates the data set of one calibration."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -41,31 +47,37 @@ def run_dataset(options: dict[str, Any]) -> None:
     from twin.figures.result import SimulationResult
     from twin.server.calibration import load_calibration
     from twin.server.column import Column
+    from twin.server.flags import GRID_FLAGS, setting_choices
     from twin.server.memory import memory_error
-    from twin.server.settings import setting_grid
     from twin.simulation import simulate
 
-    calibration = load_calibration(options["calibration"])
-    spec = DatasetSpec(**options["spec"])
-    grid = setting_grid([calibration.stamp.gpu_type], **options["settings"])
+    calibration = load_calibration(options.calibration)
+    spec = parse(DatasetSpec, options.spec, "spec")
+    grid = setting_choices(options.settings, calibration.stamp.gpu_type, where="settings", lists=GRID_FLAGS)
     settings = [s for s in grid if memory_error(s, calibration) is None]
-    folder = Path(options["out"])
+    log.info("%d of %d settings leave room for the longest request", len(settings), len(grid))
+    folder = Path(options.out)
 
     def simulate_column(column: Column, seed: int) -> SimulationResult:
         return simulate(column, calibration, horizon_s=spec.horizon_s, seed=seed)
 
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*bars) as progress:
-        done = sum(shard_path(folder, k).is_file() for k in range(spec.shards))
-        task = progress.add_task(f"{calibration.name}: shards", total=spec.shards, completed=done)
-        make_dataset(
-            folder, spec, settings, calibration, simulate_column,
-            threads=int(options["threads"]), on_shard=lambda shard: progress.advance(task),
-        )  # fmt: skip
+    try:
+        with Progress(*bars) as progress:
+            done = sum(shard_path(folder, k).is_file() for k in range(spec.shards))
+            task = progress.add_task(f"{calibration.name}: shards", total=spec.shards, completed=done)
+            make_dataset(
+                folder, spec, settings, calibration, simulate_column,
+                threads=options.threads, on_shard=lambda shard: progress.advance(task),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print("interrupted; finished shards are kept, the same command continues", file=sys.stderr)
+        return INTERRUPTED
     print(f"{spec.rays} rays and {spec.columns} columns under {len(settings)} settings in {folder}")
+    return 0
 
 
-def run_train(options: dict[str, Any]) -> None:
+def run_train(options: TrainOptions) -> None:
     """Trains all networks of one calibration and writes its artifact."""
     try:
         from surrogates.training.train import TrainingOptions, train
@@ -77,32 +89,29 @@ def run_train(options: dict[str, Any]) -> None:
     from surrogates.training.records import join_records, read_records
     from twin.server.calibration import load_calibration
 
-    calibration = load_calibration(options["calibration"])
-    folders = options["data"] if isinstance(options["data"], list) else [options["data"]]
+    calibration = load_calibration(options.calibration)
+    folders = (options.data,) if isinstance(options.data, str) else options.data
     records = join_records([read_records(Path(folder)) for folder in folders])
-    out = Path(options["out"]) if options["out"] else weights_folder(calibration.name)
-    artifact = train(records, calibration, TrainingOptions(**options["training"]), on_step=print)
+    out = Path(options.out) if options.out else weights_folder(calibration.name)
+    artifact = train(records, calibration, parse(TrainingOptions, options.training, "training"), on_step=print)
     artifact.write(out)
     print(artifact.summary())
     print(f"written to {out}")
 
 
+COMMANDS = {
+    "dataset": command(
+        "surrogates dataset", DatasetOptions, run_dataset, about=run_dataset.__doc__, config_name="dataset"
+    ),
+    "train": command("surrogates train", TrainOptions, run_train, about=run_train.__doc__, config_name="train"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] not in COMMANDS:
-        print(f"usage: python -m surrogates {'|'.join(COMMANDS)} [key=value ...]", file=sys.stderr)
-        return 2
-    try:
-        options = load_options(words[0], words[1:])
-        (run_dataset if words[0] == "dataset" else run_train)(options)
-    except PlacementError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; finished shards are kept, the same command continues", file=sys.stderr)
-        return 130
-    return 0
+    return run_subcommand(
+        "python -m surrogates", COMMANDS, sys.argv[1:] if arguments is None else arguments, about=__doc__
+    )
 
 
 if __name__ == "__main__":

@@ -45,11 +45,10 @@ HEAVY = {
 
 #: Modules that turn a command line into plain values; no other module knows Hydra or OmegaConf.
 ENTRY_MODULES = (
-    "placement/__main__.py",
-    "profiling/__main__.py",
-    "surrogates/__main__.py",
     "twin/config/compose.py",
+    "twin/config/driver.py",
     "twin/config/entry.py",
+    "twin/config/mistakes.py",
 )
 HEAVY |= {"hydra": ENTRY_MODULES, "omegaconf": ENTRY_MODULES}
 
@@ -177,6 +176,19 @@ def test_circles_are_found() -> None:
 def test_no_files_import_each_other_in_a_circle() -> None:
     modules = {module_of(path) for path in FILES}
     assert circles({module_of(path): modules_imported(path, modules) for path in FILES}) == set()
+
+
+def test_the_room_of_configuration_knows_no_concept() -> None:
+    """Every command is read by it, so it may use nothing of theirs."""
+    for path in (p for p in FILES if p.parts[:2] == ("twin", "config")):
+        own = {n for n in imported((ROOT / path).read_text(encoding="utf-8")) if n.split(".")[0] in MAY_IMPORT}
+        outside = {n for n in own if not n.startswith("twin.config.")}
+        assert outside <= {"twin.errors", "twin.files", "twin.wording"}, path
+
+
+def test_the_twin_names_no_class_of_placement() -> None:
+    for path in (p for p in FILES if p.parts[0] == "twin"):
+        assert not re.search(r"placement(\.\w+)*\.[A-Z]", (ROOT / path).read_text(encoding="utf-8")), path
 
 
 def test_a_solver_module_uses_one_modelling_library() -> None:

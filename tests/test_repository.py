@@ -148,12 +148,21 @@ def test_every_file_of_a_package_is_shipped() -> None:
         package = path.parts[0]
         if package not in (*PACKAGES, "conf"):
             continue
+        name = "twin.conf" if package == "conf" else package
         if path.suffix == ".py":
             assert (ROOT / path.parent / "__init__.py").is_file(), f"{path.parent} lacks __init__.py"
         elif path.name != "py.typed":
             inside, beside = path.relative_to(package), Path(path.name)  # "*" means every package, sub-packages too
-            known = [(inside, p) for p in patterns.get(package, ())] + [(beside, p) for p in patterns["*"]]
+            known = [(inside, p) for p in patterns.get(name, ())] + [(beside, p) for p in patterns["*"]]
             assert any(glob_matches(*pair) for pair in known), f"{path} is not in package-data"
+
+
+def test_every_package_is_listed() -> None:
+    """setuptools looks for no package that lies elsewhere, as `twin.conf` does, so a new folder is named by hand."""
+    folders = {p.parent for p in repository_files() if p.name == "__init__.py" and p.parts[0] in PACKAGES}
+    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(
+        {".".join(folder.parts) for folder in folders} | {"twin.conf"}
+    )
 
 
 def glob_matches(path: Path, pattern: str) -> bool:

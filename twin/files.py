@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str, *, executable: bool = False) -> None:
@@ -25,6 +28,7 @@ def write_bytes(path: Path, data: bytes, *, executable: bool = False) -> None:
         os.umask(umask)
         Path(temporary).chmod((0o777 if executable else 0o666) & ~umask)
         Path(temporary).replace(path)
+        log.info("wrote %s (%d bytes)", path, len(data))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range, check
 from twin.engine.input_check import check_seconds
 from twin.engine.kernel import REFUSED
 from twin.engine.play import HOUR_S, SERIES_BINS, play
@@ -109,8 +110,7 @@ def simulate_many(
     """Every column under every seed, in parallel threads (the kernel releases the GIL): `[column][seed]`."""
     if not len(seeds):
         raise InputError(f"seeds {seeds!r} are none", remedy="give at least one, e.g. (0,)")
-    if threads < 1:
-        raise InputError(f"threads {threads!r} is below 1", remedy="use e.g. 2")
+    check(threads, "threads", Range(1, whole=True))
 
     def job(task: tuple[Column, int]) -> SimulationResult:
         column, seed = task

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from placement.batching.curves import Server
 from placement.batching.lengths import LengthConfig, request_lengths
-from placement.batching.rules import check_epsilon
-from twin.config.schema import bounded, parse, top_level
+from placement.batching.rules import EPSILON
+from twin.config.ranges import Range, range_of
+from twin.config.schema import parse, top_level
 from twin.errors import InfeasibleError, InputError
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
 from twin.server.memory import max_model_len, memory_error
+from twin.server.settings import EngineSetting
+
+log = logging.getLogger(__name__)
 
 GROUPS = ("model", "hardware", "calibration")
 
@@ -21,23 +26,23 @@ class Options:
     """Keys of `conf/batching.yaml` outside the groups; their meaning is said there."""
 
     slo: str | float
-    epsilon: float
+    epsilon: Annotated[float, EPSILON]
+    batches: Annotated[tuple[int, ...], range_of(EngineSetting, "max_num_seqs")]
+    max_num_batched_tokens: Annotated[int, range_of(EngineSetting, "max_num_batched_tokens")]
+    max_model_len: Annotated[int | None, range_of(EngineSetting, "max_model_len")]
+    gpu_memory_utilization: Annotated[float, range_of(EngineSetting, "gpu_memory_utilization")]
     rule: Literal["efficiency", "latency"]
     curve: Literal["law", "twin", "measured"]
-    batches: tuple[int, ...] = bounded(1, 65536, unit="requests")
     lengths: Any = None
     data: str | None = None
-    max_servers: int = bounded(1, 16, default=4, unit="servers")
-    servers: int | None = bounded(1, 16, default=None, unit="servers")
+    max_servers: Annotated[int, Range(1, 16, unit="servers")] = 4
+    servers: Annotated[int | None, Range(1, 16, unit="servers")] = None
     sharing: Literal["mps", "time_sharing"] = "mps"
     objective: Literal["throughput", "latency"] = "throughput"
     prefill: Literal["auto", "chunked", "separate"] = "auto"
-    requests: int = bounded(16, 100_000, default=2000, unit="requests")
-    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
-    max_model_len: int | None = bounded(2, default=None, unit="tokens")
-    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
-    headroom: float = bounded(0, 1, default=0.05)
-    seed: int = bounded(0, 99_999, default=0)
+    requests: Annotated[int, Range(16, 100_000, unit="requests")] = 2000
+    headroom: Annotated[float, Range(0, 1)] = 0.05
+    seed: Annotated[int, Range(0, 99_999)] = 0
     debug: bool = False
 
 
@@ -59,7 +64,6 @@ def load_advice(config: dict[str, Any]) -> Advice:
         InfeasibleError: the model does not fit into the GPU's memory at the smallest batch.
     """
     options = top_level(Options, config, GROUPS)
-    check_epsilon(options.epsilon)
     if not options.batches:
         raise InputError("batches is empty", where="batches", remedy="give at least one batch limit")
     if (options.curve == "measured") != (options.data is not None):
@@ -93,6 +97,7 @@ def load_advice(config: dict[str, Any]) -> Advice:
         sharing=options.sharing,
         seed=options.seed,
     )
+    log.info("curve %s, prefill %s, %d requests", options.curve, prefill, options.requests)
     setting = server.setting(min(options.batches))
     problem = memory_error(setting, calibration)
     if problem:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.config.schema import bounded
+from twin.config.ranges import Range
 from twin.errors import InputError
 
 #: Requests drawn for each one kept; taking every k-th of them in order of length leaves little sampling error.
@@ -25,11 +26,11 @@ class LengthConfig:
         correlation: of prompt and output length of a request.
     """
 
-    prompt_mean: float = bounded(1, 1_000_000, unit="tokens")
-    output_mean: float = bounded(2, 1_000_000, unit="tokens")
-    prompt_cv: float = bounded(0, 10, default=1.1)
-    output_cv: float = bounded(0, 10, default=1.06)
-    correlation: float = bounded(-1, 1, default=0.0)
+    prompt_mean: Annotated[float, Range(1, 1_000_000, unit="tokens")]
+    output_mean: Annotated[float, Range(2, 1_000_000, unit="tokens")]
+    prompt_cv: Annotated[float, Range(0, 10)] = 1.1
+    output_cv: Annotated[float, Range(0, 10)] = 1.06
+    correlation: Annotated[float, Range(-1, 1)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

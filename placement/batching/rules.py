@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from placement.batching.curves import Curve, CurvePoint
+from twin.config.ranges import Range, check
 from twin.errors import InfeasibleError, InputError
 
 Rule = Literal["efficiency", "latency"]
@@ -51,14 +52,8 @@ def latency_ms(point: CurvePoint, rule: Rule) -> float:
     return point.itl_ms if rule == "efficiency" else point.tpot_ms
 
 
-def check_epsilon(epsilon: float) -> None:
-    """Raises `InputError` outside (0, 1)."""
-    if not 0 < epsilon < 1:
-        raise InputError(
-            f"epsilon = {epsilon!r} is outside (0, 1)",
-            where="epsilon",
-            remedy="the publication uses 0.1: at least a tenth of the throughput per request of a batch of 1",
-        )
+#: The publication uses 0.1: at least a tenth of the throughput per request of a batch of 1.
+EPSILON = Range(above=0, below=1, hint="the publication uses 0.1")
 
 
 def efficiencies(curve: Curve) -> dict[int, float]:
@@ -104,7 +99,7 @@ def choose(curve: Curve, rule: Rule, *, slo: str | float, epsilon: float) -> Cho
         InputError: epsilon or the SLO is not valid, or the rule needs a point at B = 1 that the curve lacks.
         InfeasibleError: no batch meets the SLO and epsilon.
     """
-    check_epsilon(epsilon)
+    check(epsilon, "epsilon", EPSILON, where="epsilon")
     slo_ms, reference = slo_of(curve, slo, rule)
     efficiency = efficiencies(curve)
     if rule == "efficiency" and curve.at(1) is None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _logged(text: str) -> Iterator[None]:
+    began = time.perf_counter()
+    log.info("%s ...", text)
+    yield
+    log.info("%s: %.1f s", text, time.perf_counter() - began)
 
 
 class Silent:
@@ -12,7 +24,8 @@ class Silent:
 
     @contextmanager
     def stage(self, text: str) -> Iterator[Advanced]:
-        yield Advanced()
+        with _logged(text):
+            yield Advanced()
 
 
 class Advanced:
@@ -34,7 +47,7 @@ class Live(Silent):
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
             TimeElapsedColumn(),
         )  # fmt: skip
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with _logged(text), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(text, total=None)
 
             class Bar(Advanced):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from profiling.fit.micro import read_micro
 from profiling.published.models import MeasuredModel
 from profiling.published.runs import MeasuredRun
 from twin.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def fit_model(
@@ -38,6 +41,7 @@ def fit_model(
         if path is not None:
             write_forced(path, result.forced)
         return result
+    log.info("forced runs of %s from %s", model.calibration, path)
     mine = [r for r in runs if r.usable and r.model == model.spec.name]
     forced, micro = read_forced(path, mine), read_micro(folder, model.spec.name)
     if len(forced) < len(mine):

@@ -6,8 +6,7 @@ writes one calibration a model. Left out: preempting runs, runs of 50 prompts (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import date as _date
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,9 @@ from profiling.fit.memory_gap_fit import (
     fit_steps,
     held_out_pct,
 )
-from profiling.options import read_options
 from profiling.published.memory_gap_models import DECODERS, ENGINE_VERSION, GPU, Decoder
 from twin.errors import InputError
-from twin.server.calibration import BatchingLaws, Calibration, SeparatePrefill, Stamp, calibration_dir
+from twin.server.calibration import BatchingLaws, Calibration, SeparatePrefill, Stamp
 from twin.server.hardware import GIB
 from twin.server.laws import KvCapacityLaw, LoadLaw, StepTimeLaw
 from twin.server.sharing import SharingLaw
@@ -222,11 +220,3 @@ def write(calibrations: list[Calibration], out: Path) -> list[Path]:
         path.write_text(yaml.safe_dump(data, sort_keys=False))
         paths.append(path)
     return paths
-
-
-def command(words: Sequence[str]) -> None:
-    """`python -m profiling memory_gap data=<folder> [out=<folder>] [date=YYYY-MM-DD]`."""
-    options = read_options(words, {"data": "???", "out": "", "date": ""}, command="python -m profiling memory_gap")
-    out = Path(options["out"]) if options["out"] else calibration_dir()
-    for path in write(fit_memory_gap(Path(options["data"]), date=options["date"] or _date.today().isoformat()), out):
-        print(f"written to {path}")

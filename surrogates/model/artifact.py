@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from surrogates.model.features import FEATURE_NAMES, FEATURE_UNITS
 from surrogates.model.forward import Scaling
 from twin.errors import InputError
 from twin.server.calibration import Calibration
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -127,4 +130,5 @@ def read_artifact(folder: Path, calibration: Calibration) -> Artifact:
         tensors = load(data)
     except SafetensorError as error:
         raise InputError(f"{WEIGHTS_FILE} is damaged: {error}", where=where, remedy=remedy) from error
+    log.info("trained surrogate of %s from %s", calibration.name, folder)
     return Artifact({k: np.asarray(v, dtype=np.float64) for k, v in tensors.items()}, meta)

@@ -8,12 +8,13 @@ the same bytes as one that was not.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from surrogates.model.context import calibration_hash
 from surrogates.model.features import AdapterArrays
 from surrogates.training.boundary import trace_ray
 from surrogates.training.sampling import KINDS, sample
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 from twin.figures.health import RULES
 from twin.figures.prediction import Prediction
@@ -29,6 +31,8 @@ from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 METRICS: tuple[str, ...] = tuple(f.name for f in fields(Prediction))
@@ -50,19 +54,16 @@ class DatasetSpec:
         shard_size: rays or columns a shard.
     """
 
-    rays: int
-    columns: int
-    seed: int = 0
-    horizon_s: float = 3600.0
-    pooled_seeds: int = 3
-    interior: int = 3
-    shard_size: int = 25
+    rays: Annotated[int, Range(0)]
+    columns: Annotated[int, Range(0)]
+    seed: Annotated[int, Range(0)] = 0
+    horizon_s: Annotated[float, Range(above=0, unit="seconds")] = 3600.0
+    pooled_seeds: Annotated[int, Range(1)] = 3
+    interior: Annotated[int, Range(0)] = 3
+    shard_size: Annotated[int, Range(1)] = 25
 
     def __post_init__(self) -> None:
-        for field, least in (("rays", 0), ("columns", 0), ("pooled_seeds", 1), ("interior", 0), ("shard_size", 1)):
-            value = getattr(self, field)
-            if value != int(value) or value < least:
-                raise InputError(f"dataset.{field} {value!r} is not a whole number >= {least}")
+        check_fields(self, lambda name: f"dataset.{name}")
 
     @property
     def shards(self) -> int:
@@ -95,6 +96,7 @@ def make_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     _check_header(folder / "dataset.json", _header(spec, settings, calibration))
     missing = [k for k in range(spec.shards) if not shard_path(folder, k).is_file()]
+    log.info("%d of %d shards are to be made in %s", len(missing), spec.shards, folder)
     stop = threading.Event()
 
     def stoppable(column: Column, seed: int) -> SimulationResult:
@@ -107,6 +109,7 @@ def make_dataset(
         try:
             for job in as_completed(jobs):
                 job.result()
+                log.debug("shard %d is complete", jobs[job])
                 on_shard(jobs[job])
         except BaseException:
             stop.set()

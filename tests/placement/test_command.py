@@ -110,8 +110,8 @@ BAD = {
     "negative seed": (["seed=-1"], "at least 0"),
     "zero time limit": (["time_limit_s=0"], "above 0"),
     "text for a number": (["constraint.late_share=x"], "constraint.late_share"),
-    "share above one": (["constraint.late_share=2"], "late_share 2"),
-    "negative promise": (["constraint.slo.ttft_p99_s=-1"], "positive"),
+    "share above one": (["constraint.late_share=2"], "constraint.late_share = 2.0 is out of range"),
+    "negative promise": (["constraint.slo.ttft_p99_s=-1"], "above 0 seconds"),
     "margin of one": (["constraint.margin=1"], "margin"),
     "too few seeds": (["verify=twin", "verify.min_seeds=2"], "at least 3 seeds"),
     "slots beyond memory": (["engine.max_loras=[4000]"], "memory"),
@@ -126,7 +126,7 @@ BAD = {
     "foreign target": (["solver._target_=os.system"], "not part of this project"),
     "target behind a project module": (["solver._target_=twin.files.os.remove"], "defined in"),
     "foreign target deep down": (["+objective.terms.x._target_=shutil.rmtree"], "allow_modules"),
-    "port": (["export=vllm", "export.port=0"], "1..65535"),
+    "port": (["export=vllm", "export.port=0"], "at least 1 and at most 65535"),
     "solver that refuses the objective": (["objective=tail", "solver=milp"], "solver=greedy"),
     "missing folder": (["--config-dir", "nowhere"], "nowhere"),
     "unknown subcommand": (["chekc"], "unknown subcommand"),
@@ -301,6 +301,40 @@ def test_help_names_groups_and_exit_codes() -> None:
     for text in ("objective: gpu_count, latency", "solver:", "Exit codes"):
         assert text in result.stdout
     assert len(result.stdout.splitlines()) <= 40
+
+
+def test_names_of_an_older_configuration_run_with_a_warning(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my_conf" / "objective"
+    folder.mkdir(parents=True)
+    (folder / "old.yaml").write_text(
+        "_target_: placement.objectives.objective\nterms: {itl: {_target_: placement.objectives.MeanItl}}\n"
+    )
+    old = ["constraint._target_=placement.constraints.Stable", "constraint.slo._target_=twin.workload.Slo"]
+    arguments = ["--config-dir", str(tmp_path / "my_conf"), "+objective=old", "verify=none", "solver=greedy", *old]
+    assert main([*arguments, *small]) == 0
+    err = capsys.readouterr().err
+    for new in ("objectives.objective", "objectives.MeanItl", "health.Stable", "workload.adapter.Slo"):
+        assert f"{new}: change it in your configuration" in err
+
+
+def test_v_says_what_is_done_on_stderr_and_leaves_stdout_alone(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = {}
+    for flags in ([], ["-v"], ["-vv"]):
+        assert main([*flags, "objective=gpu_count", "solver=greedy", "hydra.run.dir=out", *small]) == 0
+        shown[" ".join(flags)] = capsys.readouterr()
+    assert shown[""].err == ""
+    for text in ("INFO placement.verify", "solver greedy", "INFO twin.files: wrote"):
+        assert text in shown["-v"].err
+    assert "DEBUG" not in shown["-v"].err
+    assert "DEBUG twin.config.instantiate: solver: placement.solvers.greedy.Greedy" in shown["-vv"].err
+    assert "numba" not in shown["-vv"].err
+    assert all(
+        "INFO" not in s.out and len(s.out.splitlines()) == len(shown[""].out.splitlines()) for s in shown.values()
+    )
 
 
 def test_whole_program_as_a_process(small: list[str], tmp_path: Path) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from placement.config import EngineConfig, config_hash, load_run, with_default_objective
+from placement.config import NOT_PLACED, config_hash, load_run, with_default_objective
+from twin.config.folder import conf_dir
 from twin.config.instantiate import build, check_targets, locate
-from twin.config.schema import bounded, parse
+from twin.config.ranges import Range
+from twin.config.schema import parse
 from twin.errors import InputError
-from twin.server.groups import HardwareConfig, conf_dir
+from twin.server.flags import GRID_FLAGS, setting_choices
+from twin.server.groups import HardwareConfig
+from twin.server.settings import DEFAULT_MAX_LORA_RANKS, DEFAULT_MAX_LORAS, EngineSetting
 
 CONF = conf_dir()
 #: Groups of other programs.
@@ -101,17 +106,39 @@ def test_hardware_out_of_range(key: str, value: float) -> None:
 
 
 def test_engine_lists_are_ranges_of_each_element() -> None:
-    good = parse(EngineConfig, {"max_loras": [8, 16], "max_lora_rank": 8}, "engine")
-    assert [(s.max_loras, s.max_lora_rank) for s in good.settings("x")] == [(8, 8), (16, 8)]
-    with pytest.raises(InputError, match=r"engine\.max_loras = 0"):
-        parse(EngineConfig, {"max_loras": [8, 0], "max_lora_rank": 8}, "engine")
-    with pytest.raises(InputError, match=r"engine\.max_loras is missing"):
-        parse(EngineConfig, {"max_lora_rank": 8}, "engine")
+    def choices(**flags: Any) -> list[tuple[int, int]]:
+        settings = setting_choices(flags, "x", lists=GRID_FLAGS, without=NOT_PLACED)
+        return [(s.max_loras, s.max_lora_rank) for s in settings]
+
+    assert choices(max_loras=[8, 16, 8], max_lora_rank=8) == [(8, 8), (16, 8)]
+    for flags, problem in (
+        ({"max_loras": [8, 0], "max_lora_rank": 8}, "engine.max_loras = 0 is out of range"),
+        ({"max_loras": [], "max_lora_rank": 8}, "engine.max_loras is empty"),
+        ({"max_lora_rank": 8}, "engine.max_loras is missing"),
+        ({"max_loras": 8, "max_lora_rank": 8, "max_num_seqs": [8, 16]}, "engine.max_num_seqs"),
+        ({"max_loras": 8, "max_lora_rank": 8, "max_cpu_loras": 8}, "unknown option 'max_cpu_loras'"),
+        ({"max_loras": 8, "max_lora_rnk": 8}, "did you mean 'max_lora_rank'"),
+    ):
+        with pytest.raises(InputError, match=re.escape(problem)):
+            choices(**flags)
+
+
+def test_engine_options_repeat_the_one_table_of_flags() -> None:
+    """YAML has to name every key that may be overridden; values and names are those of `EngineSetting`."""
+    grid = yaml.safe_load((CONF / "engine" / "grid.yaml").read_text())
+    defaults = {f.name: f.default for f in fields(EngineSetting) if f.default is not MISSING}
+    assert {k: v for k, v in grid.items() if k not in (*GRID_FLAGS, "version")} == {
+        k: v for k, v in defaults.items() if k not in NOT_PLACED
+    }
+    assert (tuple(grid["max_loras"]), tuple(grid["max_lora_rank"])) == (DEFAULT_MAX_LORAS, DEFAULT_MAX_LORA_RANKS)
+    assert set(yaml.safe_load((CONF / "twin.yaml").read_text())["engine"]) == set(NOT_PLACED)
+    batching = yaml.safe_load((CONF / "batching.yaml").read_text())
+    assert {k: batching[k] for k in batching if k in defaults} == {k: defaults[k] for k in batching if k in defaults}
 
 
 @dataclass(frozen=True)
 class Example:
-    share: float = bounded(0, 1, default=0.5, above=True)
+    share: Annotated[float, Range(above=0, high=1)] = 0.5
     names: tuple[str, ...] = ()
     flag: bool = False
     limit: int | None = None
@@ -191,7 +218,7 @@ def test_nested_nodes_are_built_and_errors_name_their_place() -> None:
     }
     with pytest.raises(InputError) as caught:
         build(node, "constraint")
-    assert caught.value.where == "constraint.slo"
+    assert caught.value.where == "constraint.slo.ttft_p99_s"
     with pytest.raises(InputError, match=r"constraint\.late_share = 'x' is not a number"):
         build({"_target_": "twin.figures.health.Stable", "late_share": "x"}, "constraint")
     with pytest.raises(InputError, match="unknown option 'late'"):

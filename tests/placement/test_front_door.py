@@ -16,7 +16,7 @@ from placement import GpuCount, InfeasibleError, InputError, MeanE2E, Objective,
 from placement.__main__ import main
 from placement.solvers import Greedy
 from tests.placement.conftest import HEADER
-from twin.server.groups import conf_dir
+from twin.config.folder import conf_dir
 from twin.sources.adapter_file import read_adapters
 
 

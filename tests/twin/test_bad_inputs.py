@@ -165,7 +165,8 @@ CASES: list[tuple[str, Call, str]] = [
 def test_wrong_value_is_named_with_a_remedy(call: Call, value: str) -> None:
     with pytest.raises(InputError) as refusal:
         call()
-    assert value in refusal.value.problem
+    # Numbers out of range are named as `name = value`, other mistakes in a sentence.
+    assert value.replace(" = ", " ") in refusal.value.problem.replace(" = ", " ")
     assert len(refusal.value.remedy) > 5
     assert refusal.value.exit_code == 2
 

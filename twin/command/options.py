@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from twin.config.instantiate import build, check_targets
-from twin.config.schema import bounded, parse, top_level
+from twin.config.moved import with_new_names
+from twin.config.ranges import Range, check
+from twin.config.schema import parse, top_level
 from twin.errors import InputError
+from twin.server.flags import engine_version, single_setting
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
-from twin.workload.adapter import DEFAULT_TTFT_P99_S, Slo
+from twin.workload.adapter import DEFAULT_TTFT_P99_S
 from twin.workload.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -19,38 +23,9 @@ if TYPE_CHECKING:
     from twin.server.settings import EngineSetting
     from twin.workload.workload import Workload
 
+log = logging.getLogger(__name__)
+
 GROUPS = ("workload", "model", "hardware", "calibration", "engine", "constraint", "adapters")
-#: What `conf/constraint` instantiates in the main job -> rule of `twin.figures.health`.
-RULE_OF = {"twin.figures.health.Stable": "stable", "twin.figures.health.Published": "published"}
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """`conf/engine` with one value each: vLLM's flags of the server."""
-
-    max_loras: int = bounded(1, 4096, unit="slots")
-    max_lora_rank: int = bounded(1, 512)
-    max_num_seqs: int = bounded(1, 65536, default=2048, unit="requests")
-    max_num_batched_tokens: int = bounded(1, 1_048_576, default=2048, unit="tokens")
-    block_size: int = bounded(1, 1024, default=16, unit="tokens")
-    gpu_memory_utilization: float = bounded(0, 1, default=0.9, above=True)
-    servers_per_gpu: int = bounded(1, 64, default=1)
-    max_model_len: int | None = bounded(1, default=None, unit="tokens")
-    max_cpu_loras: int | None = bounded(1, default=None, unit="adapters")
-    async_scheduling: bool | None = None
-    version: str | None = None
-
-    def setting(self, gpu_type: str) -> EngineSetting:
-        from twin.server.settings import EngineSetting
-
-        if self.servers_per_gpu != 1:
-            raise InputError(
-                f"engine.servers_per_gpu = {self.servers_per_gpu}: a server simulated here has the GPU to itself",
-                where="engine.servers_per_gpu",
-                remedy="use servers_per_gpu=1",
-            )
-        flags = {name: getattr(self, name) for name in self.__slots__ if name != "version"}
-        return EngineSetting(gpu_type=gpu_type, **flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +35,10 @@ class Failure:
     Its requests start again elsewhere `detect_s` later.
     """
 
-    gpu: int = bounded(0, 1_000_000)
-    at_s: float = bounded(0, unit="seconds")
-    back_s: float | None = bounded(0, default=None, above=True, unit="seconds")
-    detect_s: float = bounded(0, default=0.0, unit="seconds")
+    gpu: Annotated[int, Range(0, 1_000_000)]
+    at_s: Annotated[float, Range(0, unit="seconds")]
+    back_s: Annotated[float | None, Range(above=0, unit="seconds")] = None
+    detect_s: Annotated[float, Range(0, unit="seconds")] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +48,17 @@ class Options:
     placement: str | None = None
     router: Literal["shares", "least_loaded"] = "shares"
     failures: tuple[Any, ...] = ()
-    rate_scale: float = bounded(0, 1e6, default=1.0, above=True)
-    horizon_s: float = bounded(0, 31_536_000, default=3600.0, above=True, unit="seconds")
-    seed: int = bounded(0, 99_999, default=0)
-    seeds: int | tuple[int, ...] = bounded(0, 1_000_000, default=1)
-    threads: int = bounded(1, 256, default=2, unit="threads")
+    rate_scale: Annotated[float, Range(above=0, high=1e6)] = 1.0
+    horizon_s: Annotated[float, Range(above=0, high=31_536_000, unit="seconds")] = 3600.0
+    seed: Annotated[int, Range(0, 99_999)] = 0
+    seeds: Annotated[int | tuple[int, ...], Range(0, 1_000_000)] = 1
+    threads: Annotated[int, Range(1, 256, unit="threads")] = 2
     json: bool = False
     adapters_csv: bool = False
     plot: bool = False
     chrome_trace: bool = False
-    trace_from_s: float = bounded(0, default=600.0, unit="seconds")
-    trace_for_s: float = bounded(0, 3600, default=20.0, above=True, unit="seconds")
+    trace_from_s: Annotated[float, Range(0, unit="seconds")] = 600.0
+    trace_for_s: Annotated[float, Range(above=0, high=3600, unit="seconds")] = 20.0
     require_healthy: bool = False
     allow_modules: tuple[str, ...] = ()
     debug: bool = False
@@ -94,12 +69,8 @@ class Options:
             if not self.seeds:
                 raise InputError("seeds is empty", where="seeds", remedy="give a number, or a list such as [0,1,2]")
             return tuple(dict.fromkeys(self.seeds))
-        if not 1 <= self.seeds <= 1000:
-            raise InputError(
-                f"seeds = {self.seeds} simulations are not between 1 and 1000",
-                where="seeds",
-                remedy="seeds=5 simulates five times, 'seeds=[7]' with seed 7",
-            )
+        hint = "seeds=5 simulates five times, 'seeds=[7]' with seed 7"
+        check(self.seeds, "seeds", Range(1, 1000, whole=True, unit="simulations", hint=hint), where="seeds")
         return tuple(range(self.seed, self.seed + self.seeds))
 
 
@@ -138,29 +109,31 @@ def load_command(config: dict[str, Any]) -> Command:
     Raises:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
+    config = with_new_names(config)
     options = top_level(Options, config, GROUPS)
     options.all_seeds()
     _check_trace_window(options)
-    check_targets({k: v for k, v in config.items() if k != "constraint"}, options.allow_modules)
+    check_targets(config, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    engine = parse(ServerConfig, _single_values(config["engine"]), "engine")
+    setting = single_setting(_single_values(config["engine"]), hardware.name)
     selection = parse(Selection, config["adapters"], "adapters")
     failures = tuple(parse(Failure, f, f"failures[{i}]") for i, f in enumerate(options.failures))
     placement = None if options.placement is None else Path(options.placement).expanduser()
     _check_fleet(placement, failures, options, selection)
-    calibration = matching_calibration(config["calibration"], model, hardware, engine.version)
+    calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
     workload: Workload = build(config["workload"], "workload", options.allow_modules, seed=options.seed)
     workload = select(workload, selection, seed=options.seed)
     if options.rate_scale != 1:
         note = f"All request rates times {options.rate_scale:g}."
         workload = replace(workload.scaled(options.rate_scale), notes=(*workload.notes, note))
+    log.info("workload %s: %d adapters", workload.name, len(workload.adapters))
     # Last: the thresholds come with the compiled twin.
-    judge = _judge(config["constraint"])
+    judge = _judge(config["constraint"], options.allow_modules)
     return Command(
         workload=workload,
         calibration=calibration,
-        setting=engine.setting(hardware.name),
+        setting=setting,
         judge=judge,
         options=options,
         failures=failures,
@@ -181,28 +154,27 @@ def _single_values(engine: Mapping[str, Any]) -> Mapping[str, Any]:
     return engine
 
 
-def _judge(node: Mapping[str, Any]) -> Judge:
+def _judge(node: Mapping[str, Any], allow_modules: Sequence[str]) -> Judge:
     """The rule's name and the TTFT promise; the thresholds are those of `twin.figures.health`."""
-    from twin.figures.health import MAX_ADAPTER_LATE_SHARE, MAX_LATE_SHARE
+    from twin.figures.health import Published, Stable
 
-    target = node.get("_target_")
-    if target not in RULE_OF:
+    constraint = build(node, "constraint", allow_modules)
+    if not isinstance(constraint, (Stable, Published)):
         raise InputError(
-            f"constraint {target!r} is not one that the twin judges by",
+            f"constraint {node.get('_target_')!r} is not one that the twin judges by",
             where="constraint",
             remedy="choose constraint=stable or constraint=published",
         )
-    for key, fixed in (("late_share", MAX_LATE_SHARE), ("adapter_late_share", MAX_ADAPTER_LATE_SHARE)):
-        if node.get(key, fixed) != fixed:
+    usual = type(constraint)()
+    for key in ("late_share", "adapter_late_share"):
+        value, fixed = getattr(constraint, key, None), getattr(usual, key, None)
+        if value != fixed:
             raise InputError(
-                f"constraint.{key} = {node[key]!r} differs from {fixed}, which the twin's verdict uses",
+                f"constraint.{key} = {value!r} differs from {fixed}, which the twin's verdict uses",
                 where=f"constraint.{key}",
                 remedy="leave it out; metrics.json has late_fraction and adapter_late_fraction to judge by",
             )
-    slo = node.get("slo")
-    values = {k: v for k, v in slo.items() if k != "_target_"} if isinstance(slo, Mapping) else slo
-    promise = parse(Slo, values, "constraint.slo") if values is not None else Slo()
-    return Judge(RULE_OF[target], promise.ttft_p99_s)
+    return Judge(constraint.rule, constraint.slo.ttft_p99_s)
 
 
 def _check_trace_window(options: Options) -> None:

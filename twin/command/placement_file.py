@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from twin.command.options import ServerConfig
-from twin.config.schema import bounded, did_you_mean, parse
+from twin.config.ranges import Range
+from twin.config.schema import did_you_mean, parse
 from twin.errors import InputError
 from twin.fleet.node import Server
 from twin.fleet.simulate import Fleet
+from twin.server.flags import single_setting
 from twin.sources.text_file import open_text
 from twin.wording import counted, percent
 from twin.workload.workload import Workload
@@ -27,9 +28,9 @@ class Held:
     """One entry of a GPU's `adapters`."""
 
     adapter_id: str
-    share: float = bounded(0, 1 + 1e-9, above=True)
-    rank: int | None = bounded(0, default=None)
-    rate_req_per_s: float | None = bounded(0, default=None, above=True)
+    share: Annotated[float, Range(above=0, high=1 + 1e-9)]
+    rank: Annotated[int | None, Range(0)] = None
+    rate_req_per_s: Annotated[float | None, Range(above=0)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def read_placement(
                 where=where,
                 remedy="choose hardware and calibration of the placement's GPUs",
             )
-        setting = parse(ServerConfig, gpu.get("setting"), f"gpus[{index}].setting").setting(gpu_type)
+        setting = single_setting(gpu.get("setting"), gpu_type, where=f"gpus[{index}].setting")
         name = str(gpu.get("gpu_id", f"gpu{index:03d}"))
         if len({h.adapter_id for h in here}) < len(here):
             raise InputError(f"gpus[{index}] lists an adapter twice", where=where, remedy=_REMAKE)

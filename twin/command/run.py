@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from twin.figures.bottleneck import Bottleneck
     from twin.figures.result import SimulationResult
     from twin.server.column import Column
+
+log = logging.getLogger(__name__)
 
 NOT_HEALTHY = 4
 #: Most rows of a step trace: 200 MB. An hour has fewer.
@@ -103,6 +106,7 @@ def _simulate(
             column, command.calibration, horizon_s=options.horizon_s, seed=seed,
             default_ttft_slo_s=command.judge.ttft_slo_s, trace_steps=trace_steps,
         )  # fmt: skip
+        log.info("seed %d: %d arrivals, %d steps", seed, result.arrivals, result.steps)
         facts = bottleneck(result, column, command.calibration, blocks)
         return replace(result, trace=result.trace[:0]), facts
 

@@ -21,7 +21,7 @@ from twin.confidence.seeds import (
     why,
 )
 from twin.confidence.sequential import mean_interval
-from twin.errors import InputError
+from twin.config.ranges import Range, check
 
 Array = NDArray[np.float64]
 
@@ -82,8 +82,7 @@ def compare(
     Raises:
         InputError: unknown figure or impossible numbers.
     """
-    if not tolerance >= 0:
-        raise InputError(f"tolerance {tolerance!r} is negative", remedy="give it in the figure's unit, or 0")
+    check(tolerance, "tolerance", Range(0, hint="in the figure's unit"))
     pairs: dict[int, tuple[float, float]] = {}
     notes: set[str] = set()
 

@@ -8,7 +8,6 @@ holds the statistics, `docs/metrics.md` the rules and error probabilities.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from twin.confidence.seeds import (
     why,
 )
 from twin.confidence.sequential import mean_interval, mean_limit, success_boundary
-from twin.errors import InputError
+from twin.config.ranges import Range, check
 
 Array = NDArray[np.float64]
 
@@ -123,8 +122,7 @@ def decide_label(
 
     budget = Budget(error, min_seeds, max_seeds, first_seed, threads)
     named = check_rule(rule)
-    if not 0 < share < 1:
-        raise InputError(f"share {share!r} is outside (0, 1)", remedy="0.5 asks for the majority of windows")
+    check(share, "share", Range(above=0, below=1, hint="0.5 asks for the majority of windows"))
     passes = success_boundary(share, error, max_seeds)
     fails = success_boundary(1 - share, error, max_seeds)
     healthy, n = 0, 0
@@ -197,8 +195,7 @@ def estimate(
     Raises:
         InputError: unknown figure or impossible numbers.
     """
-    if not relative_half_width > 0:
-        raise InputError(f"relative_half_width {relative_half_width!r} is not positive", remedy="use e.g. 0.01 for 1 %")
+    check(relative_half_width, "relative_half_width", Range(above=0, hint="e.g. 0.01 for 1 %"))
     notes: set[str] = set()
 
     def value(seed: int) -> float:
@@ -234,8 +231,7 @@ def decide_limit(
     Raises:
         InputError: unknown figure, impossible numbers, or windows shorter than half an hour.
     """
-    if not math.isfinite(limit):
-        raise InputError(f"limit {limit!r} is not a number", remedy="give the limit in the figure's unit")
+    check(limit, "limit", Range(hint="in the figure's unit"))
 
     def value(seed: int) -> float:
         result = run(seed)

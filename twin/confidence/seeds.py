@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.confidence.sequential import looks
+from twin.config.ranges import Range, check, check_fields
 from twin.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,27 +64,15 @@ class Budget:
         threads: simulations at the same time.
     """
 
-    error: float
-    min_seeds: int
+    error: Annotated[float, Range(above=0, below=0.5, hint="a probability, e.g. 0.01")]
+    min_seeds: Annotated[int, Range(MIN_SEEDS, hint="a spread needs at least 3 seeds")]
     max_seeds: int
-    first_seed: int
-    threads: int
+    first_seed: Annotated[int, Range(0)]
+    threads: Annotated[int, Range(1)]
 
     def __post_init__(self) -> None:
-        if not 0 < self.error < 0.5:
-            raise InputError(f"error {self.error!r} is not a probability in (0, 0.5)", remedy="use e.g. 0.01")
-        if self.min_seeds < MIN_SEEDS:
-            raise InputError(
-                f"min_seeds {self.min_seeds!r} is below {MIN_SEEDS}", remedy="a spread needs at least 3 seeds"
-            )
-        if self.max_seeds < self.min_seeds:
-            raise InputError(
-                f"max_seeds {self.max_seeds!r} is below min_seeds {self.min_seeds}", remedy="allow more seeds"
-            )
-        if self.first_seed < 0:
-            raise InputError(f"first_seed {self.first_seed!r} is negative", remedy="use a whole number >= 0")
-        if self.threads < 1:
-            raise InputError(f"threads {self.threads!r} is below 1", remedy="use e.g. 2")
+        check_fields(self)
+        check(self.max_seeds, "max_seeds", Range(self.min_seeds, whole=True, hint="at least min_seeds"))
 
     def seeds(self, count: int) -> tuple[int, ...]:
         """The first `count` seeds."""

@@ -1,39 +1,31 @@
-"""Checks of option values that come from a configuration file or a command line."""
+"""Checks of single option values that come from a configuration file or a command line."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from twin.config.ranges import INF, Range, check
 from twin.errors import InputError
 
 
-def number(
-    value: Any, option: str, *, low: float = -math.inf, high: float = math.inf, above: float = -math.inf
-) -> float:
+def number(value: Any, option: str, *, low: float = -INF, high: float = INF, above: float = -INF) -> float:
     """`value` as a finite float with `low <= value <= high` and `value > above`.
 
     Raises:
         InputError: names the option, the value and the range.
     """
-    wanted = _range_text("a number", low, high, above)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{value!r} is not a number", where=f"option {option}", remedy=f"give {wanted}")
-    if not (math.isfinite(value) and low <= value <= high and value > above):
-        raise InputError(f"{value!r} is not {wanted}", where=f"option {option}", remedy=f"give {wanted}")
+    check(value, option, Range(low, high, above), where=f"option {option}")
     return float(value)
 
 
-def whole_number(value: Any, option: str, *, low: int = 0, high: float = math.inf) -> int:
+def whole_number(value: Any, option: str, *, low: int = 0, high: float = INF) -> int:
     """`value` as an int with `low <= value <= high`.
 
     Raises:
         InputError: names the option, the value and the range.
     """
-    checked = number(value, option, low=low, high=high)
-    if checked != int(checked):
-        raise InputError(f"{value!r} is not a whole number", where=f"option {option}", remedy="leave out the fraction")
+    check(value, option, Range(low, high, whole=True), where=f"option {option}")
     return int(value)
 
 
@@ -46,14 +38,3 @@ def sequence(value: Any, option: str, *, example: str) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise InputError(f"{value!r} is not a list of values", where=f"option {option}", remedy=f"give e.g. {example}")
     return list(value)
-
-
-def _range_text(kind: str, low: float, high: float, above: float) -> str:
-    parts = []
-    if above > -math.inf:
-        parts.append(f"> {above:g}")
-    if low > -math.inf:
-        parts.append(f">= {low:g}")
-    if high < math.inf:
-        parts.append(f"<= {high:g}")
-    return f"{kind} {' and '.join(parts)}".strip()

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
-from twin.errors import InputError
-from twin.server.groups import conf_dir
+from twin.config.driver import VERSION_BASE
+from twin.config.folder import conf_dir
+from twin.config.mistakes import COMPOSITION_ERRORS, explained, missing_value
 
 if TYPE_CHECKING:
     from twin.config.entry import App
@@ -29,25 +28,17 @@ def compose(app: App, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         InputError: an override cannot be read, names nothing that exists, or leaves a value out.
     """
+
+    def composed(words: Sequence[str]) -> DictConfig:
+        with _no_hydra(), hydra.initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+            return hydra.compose(app.config_name, list(words))
+
     try:
-        with _no_hydra(), hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = hydra.compose(app.config_name, list(overrides))
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OverrideParseException as error:
-        raise InputError(
-            f"override {error.override!r} cannot be read: {_first_lines(error)}",
-            where="overrides",
-            remedy="write group=option or key=value",
-        ) from error
+        config = OmegaConf.to_container(composed(overrides), resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        key = error.full_key or "?"
-        raise InputError(f"{key} is missing", where=key.partition(".")[0], remedy=f"add {key}=...") from error
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise InputError(
-            _first_lines(error),
-            where="overrides",
-            remedy=f"python -m {app.name} --help lists the options, --cfg job all keys",
-        ) from error
+        raise missing_value(error) from error
+    except COMPOSITION_ERRORS as error:
+        raise explained(error, overrides, lambda: composed(()), app.optional) from error
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 
@@ -61,12 +52,3 @@ def _no_hydra() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra = before
-
-
-def _first_lines(error: BaseException) -> str:
-    """Hydra's message without the search path and the links, with its cause if that says more."""
-    lines = [line.rstrip() for line in str(error).strip().splitlines() if line.strip()]
-    end = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))
-    text = "\n".join(line for line in lines[:end] if not line.startswith("See https://hydra.cc"))
-    cause = str(error.__cause__ or "").splitlines()
-    return f"{text}\n{cause[0]}" if cause and cause[0] not in text else text

@@ -10,12 +10,15 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twin.config.schema import checked, unknown_key
 from twin.errors import InputError, PlacementError
+
+log = logging.getLogger(__name__)
 
 PROJECT_PACKAGES = ("placement", "twin", "surrogates", "profiling")
 _KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
@@ -105,7 +108,7 @@ def _bind(function: Callable[..., Any], arguments: dict[str, Any], given: set[st
             raise unknown_key(name, named, where)
     owner = function.__init__ if inspect.isclass(function) else function
     try:
-        hints = typing.get_type_hints(owner)
+        hints = typing.get_type_hints(owner, include_extras=True)
     except (NameError, TypeError):  # names that exist for type checkers only
         hints = {}
     bound = {
@@ -143,6 +146,7 @@ def build(node: Any, where: str, allow_modules: Sequence[str] = (), **context: A
     if node.get("_partial_", False):
         return functools.partial(function, **arguments)
     bound = _bind(function, arguments, given, where)
+    log.debug("%s: %s(%s)", where, node["_target_"], ", ".join(sorted(bound)))
     try:
         return function(**bound)
     except PlacementError as error:

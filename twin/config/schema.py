@@ -1,34 +1,21 @@
 """Strict reading of plain containers into dataclasses: unknown keys, types, units and ranges.
 
-A field says its range and unit in its metadata: `bounded(1, 384, unit="slots")`.
+A field says its range and unit in its annotation, `Annotated[int, Range(1, 384, unit="slots")]`.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, field, fields
-from typing import Any, TypeVar
+from dataclasses import MISSING, fields, replace
+from typing import Annotated, Any, TypeVar
 
+from twin.config.ranges import Range, check
 from twin.errors import InputError
 
 T = TypeVar("T")
-
-
-def bounded(
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    default: Any = MISSING,
-    unit: str = "",
-    above: bool = False,
-) -> Any:
-    """A dataclass field with a closed range; `above` leaves the lower end out."""
-    metadata = {"low": low, "high": high, "unit": unit, "above": above}
-    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -99,33 +86,25 @@ def _convert(value: Any, annotation: Any) -> Any:
 
 
 def checked(value: Any, annotation: Any, where: str) -> Any:
-    """The value in its annotated type.
+    """The value in its annotated type; with `Annotated[..., Range(...)]` its numbers are in that range.
 
     Raises:
-        InputError: the value has another type.
+        InputError: the value has another type, or is out of range.
     """
+    if typing.get_origin(annotation) is Annotated:
+        plain, *marks = typing.get_args(annotation)
+        found = checked(value, plain, where)
+        numbers = [v for v in (found if isinstance(found, (tuple, list)) else (found,)) if isinstance(v, int | float)]
+        for wanted in (mark for mark in marks if isinstance(mark, Range)):
+            for number in numbers:
+                check(number, where, replace(wanted, whole=isinstance(number, int)), where=where)
+        return found
     converted = _convert(value, annotation)
     if converted is _WRONG:
         raise InputError(
             f"{where} = {value!r} is not {_name(annotation)}", where=where, remedy=f"give {_name(annotation)}"
         )
     return converted
-
-
-def _in_range(value: Any, metadata: Mapping[str, Any], where: str) -> None:
-    for number in value if isinstance(value, (tuple, list)) else (value,):
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            continue
-        low, high = metadata["low"], metadata["high"]
-        unit = f" {metadata['unit']}" if metadata["unit"] else ""
-        good = (low < number if metadata["above"] else low <= number) and number <= high
-        if not good or math.isnan(number):
-            limits = f"{'above' if metadata['above'] else 'at least'} {low:g}" if low > -math.inf else ""
-            if high < math.inf:
-                limits += f"{' and ' if limits else ''}at most {high:g}"
-            raise InputError(
-                f"{where} = {number!r} is out of range", where=where, remedy=f"give a value {limits}{unit}"
-            )
 
 
 def parse(cls: type[T], data: Any, where: str) -> T:
@@ -140,17 +119,20 @@ def parse(cls: type[T], data: Any, where: str) -> T:
     for key in data:
         if key not in known:
             raise unknown_key(str(key), known, where)
-    annotations = typing.get_type_hints(cls)
+    annotations = typing.get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
     for name, spec in known.items():
         place = f"{where}.{name}" if where else name
         if name in data:
             values[name] = checked(data[name], annotations[name], place)
-            if "low" in spec.metadata and values[name] is not None:
-                _in_range(values[name], spec.metadata, place)
         elif spec.default is MISSING and spec.default_factory is MISSING:
             raise InputError(f"{place} is missing", where=where, remedy=f"set {place}=...")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except InputError as error:
+        if error.where or not where:
+            raise
+        raise type(error)(error.problem, where=where, remedy=error.remedy) from error
 
 
 def top_level(options: type[T], config: Mapping[str, Any], groups: Collection[str], known: Collection[str] = ()) -> T:

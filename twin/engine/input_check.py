@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range, check
 from twin.errors import InputError
 from twin.workload.adapter import Adapter
 from twin.workload.requests import Requests
@@ -18,22 +18,19 @@ def check_numbers(
 ) -> None:
     """Raises `InputError` for numbers that no simulation can have; arguments as in `twin.simulation.simulate`."""
     check_seconds("horizon_s", horizon_s, "use 3600")
-    if not (math.isfinite(time_scale) and time_scale > 0):
-        raise InputError(f"time_scale {time_scale!r} is not a positive number", remedy="1.0 leaves the law as it is")
-    for name, count, remedy in (
+    check(time_scale, "time_scale", Range(above=0, hint="1.0 leaves the law as it is"))
+    for name, count, hint in (
         ("seed", seed, "use e.g. 0"),
         ("client_ports", client_ports, "0 = no limit"),
         ("trace_steps", trace_steps, "0 records nothing"),
         ("events", events, "0 records nothing"),
     ):
-        if not math.isfinite(count) or count != int(count) or count < 0:
-            raise InputError(f"{name} {count!r} is not a whole number >= 0", remedy=remedy)
+        check(count, name, Range(0, whole=True, hint=hint))
 
 
-def check_seconds(name: str, value: float, remedy: str) -> None:
+def check_seconds(name: str, value: float, hint: str) -> None:
     """Raises `InputError` for a time that is not finite and positive."""
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} {value!r} is not a positive number of seconds", remedy=remedy)
+    check(value, name, Range(above=0, unit="seconds", hint=hint))
 
 
 def check_lengths(adapters: Sequence[Adapter], *, longest: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range, check
 from twin.engine.kernel import KernelOutput
 from twin.errors import InputError
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
@@ -111,11 +112,7 @@ def adapter_table(
     Raises:
         InputError: a request names an adapter that the column does not have, or the warm-up leaves no window.
     """
-    if not 0 <= warmup_s < horizon_s:
-        raise InputError(
-            f"warmup_s {warmup_s!r} is outside [0, horizon_s {horizon_s!r})",
-            remedy="remove less than the whole window, e.g. 600 of 3600 s",
-        )
+    check(warmup_s, "warmup_s", Range(0, below=horizon_s, unit="seconds", hint="less than the whole window"))
     if len(requests) and not 0 <= requests.adapter.min() <= requests.adapter.max() < len(adapters):
         wrong = requests.adapter[(requests.adapter < 0) | (requests.adapter >= len(adapters))][0]
         raise InputError(

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Annotated, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
 from twin.figures.result import SimulationResult
@@ -158,9 +159,7 @@ def _column(results: Sequence[SimulationResult], name: str) -> Array:
     return np.array([r.row[name] for r in results])
 
 
-def _check_margin(margin: float | None) -> None:
-    if margin is not None and not 0 <= margin < 1:
-        raise InputError(f"margin {margin!r} is outside [0, 1)", remedy="use e.g. 0.05, or null for the model's own")
+MARGIN = Range(0, below=1, hint="e.g. 0.05, or null for the model's own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +174,12 @@ class Stable:
     """
 
     slo: Slo = field(default_factory=Slo)
-    late_share: float = MAX_LATE_SHARE
-    adapter_late_share: float = MAX_ADAPTER_LATE_SHARE
-    margin: float | None = None
+    late_share: Annotated[float, Range(above=0, below=1)] = MAX_LATE_SHARE
+    adapter_late_share: Annotated[float, Range(above=0, below=1)] = MAX_ADAPTER_LATE_SHARE
+    margin: Annotated[float | None, MARGIN] = None
 
     def __post_init__(self) -> None:
-        for name in ("late_share", "adapter_late_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)!r} is not a share in (0, 1)", remedy="use e.g. 0.01")
-        _check_margin(self.margin)
+        check_fields(self)
 
     @property
     def rule(self) -> Rule:
@@ -229,10 +225,10 @@ class Published:
     """
 
     slo: Slo = field(default_factory=Slo)
-    margin: float | None = None
+    margin: Annotated[float | None, MARGIN] = None
 
     def __post_init__(self) -> None:
-        _check_margin(self.margin)
+        check_fields(self)
 
     @property
     def rule(self) -> Rule:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin import portable
+from twin.config.ranges import Range, check
 from twin.engine.kernel import TRACE_COLUMNS
 from twin.errors import InputError
 
@@ -86,8 +87,7 @@ def time_series(
     Raises:
         InputError: the trace is empty or does not cover the run, or `bins` is not positive.
     """
-    if bins < 1 or bins != int(bins):
-        raise InputError(f"bins {bins!r} is not a whole number >= 1", remedy="use e.g. 60")
+    check(bins, "bins", Range(1, whole=True, hint="e.g. 60"))
     if trace.ndim != 2 or trace.shape[1] != len(TRACE_COLUMNS):
         raise InputError(
             f"a trace of shape {trace.shape} has not the columns {', '.join(TRACE_COLUMNS)}",

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range, check
 from twin.engine.kernel import ITL_BINS, ITL_BINS_PER_MS, TRACE_COLUMNS
 from twin.errors import InputError
 
@@ -121,11 +122,8 @@ def resolve(warmup_s: float | Literal["auto"], trace: Array, *, horizon_s: float
         if removed is None:
             return Warmup(0.0, "no steady state")
         return Warmup(removed * horizon_s / BATCHES, "mser-5")
-    if not 0 <= warmup_s <= (1 - LEAST_LEFT) * horizon_s:
-        raise InputError(
-            f"warmup_s {warmup_s!r} is not between 0 and {(1 - LEAST_LEFT) * horizon_s:g} s",
-            remedy="remove at most three quarters of the window, e.g. 600 of 3600 s",
-        )
+    most = Range(0, (1 - LEAST_LEFT) * horizon_s, unit="seconds", hint="that is at most three quarters of the window")
+    check(warmup_s, "warmup_s", most)
     return Warmup(float(warmup_s), "given" if warmup_s > 0 else "none")
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twin.engine.engine import outcome
+from twin.engine.input_check import check_seconds
 from twin.engine.play import HOUR_S, check_column, limits_of
 from twin.errors import InputError
 from twin.fleet.node import Failure, Node, Server
@@ -135,8 +136,7 @@ def simulate_fleet(
     """
     if router not in ROUTERS:
         raise InputError(f"router {router!r} is not known", remedy=f"choose one of: {', '.join(ROUTERS)}")
-    if not (np.isfinite(horizon_s) and horizon_s > 0):
-        raise InputError(f"horizon_s {horizon_s!r} is not a positive number of seconds", remedy="use 3600")
+    check_seconds("horizon_s", horizon_s, "e.g. 3600")
     _check_failures(fleet, failures)
     if requests is None:
         known = [s.setting for s in fleet.servers if s.setting.gpu_type in calibrations]

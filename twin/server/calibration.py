@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from twin.config.folder import conf_dir
 from twin.errors import InputError
 from twin.server.hardware import GpuType, ModelSpec
 from twin.server.laws import KvCapacityLaw, LoadLaw, StepTimeLaw
@@ -163,4 +164,4 @@ def load_calibration(name_or_path: str | Path) -> Calibration:
 
 def calibration_dir() -> Path:
     """Folder of the shipped calibrations."""
-    return Path(__file__).resolve().parent.parent.parent / "conf" / "calibration"
+    return conf_dir() / "calibration"

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from twin.config.schema import bounded
+from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.server.hardware import GIB
 
 if TYPE_CHECKING:
     from twin.server.calibration import Calibration
 
-
-def conf_dir() -> Path:
-    """Folder of the shipped configuration."""
-    return Path(__file__).resolve().parent.parent.parent / "conf"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +30,9 @@ class HardwareConfig:
     """`conf/hardware`: one GPU type."""
 
     name: str
-    price_per_hour: float = bounded(0, default=1.0, above=True)
-    count: int | None = bounded(1, 1_000_000, default=None, unit="GPUs")
-    host_memory_gib: float | None = bounded(0, default=None, above=True, unit="GiB")
+    price_per_hour: Annotated[float, Range(above=0)] = 1.0
+    count: Annotated[int | None, Range(1, 1_000_000, unit="GPUs")] = None
+    host_memory_gib: Annotated[float | None, Range(above=0, unit="GiB")] = None
 
 
 def matching_calibration(
@@ -62,6 +59,7 @@ def matching_calibration(
                 where=f"calibration, {group}",
                 remedy=f"leave calibration out to follow model and hardware, or choose one of: {known}",
             )
+    log.info("calibration %s: %s on %s, vLLM %s", calibration.name, stamp.model, stamp.gpu_type, stamp.engine_version)
     gpu = replace(
         calibration.gpu,
         name=hardware.name,

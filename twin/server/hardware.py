@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from twin.errors import InputError
+from twin.config.ranges import Range, check_fields
 
 GIB = 1024**3
 
@@ -23,25 +23,15 @@ class GpuType:
     """
 
     name: str
-    memory_bytes: int
-    price_per_hour: float = 1.0
-    count: int | None = None
-    host_memory_bytes: int | None = None
+    memory_bytes: Annotated[int, Range(above=0, unit="bytes")]
+    price_per_hour: Annotated[float, Range(above=0)] = 1.0
+    count: Annotated[int | None, Range(1, 1_000_000, unit="GPUs", hint="leave it out for an unlimited fleet")] = None
+    host_memory_bytes: Annotated[
+        int | None, Range(above=0, unit="bytes", hint="leave it out if host memory is no limit")
+    ] = None
 
     def __post_init__(self) -> None:
-        for value, what in ((self.memory_bytes, "memory_bytes"), (self.price_per_hour, "price_per_hour")):
-            if not (value > 0 and math.isfinite(value)):
-                raise InputError(f"GPU type {self.name!r}: {what} {value!r} is not positive", remedy="give a value > 0")
-        if self.count is not None and (self.count != int(self.count) or self.count < 1):
-            raise InputError(
-                f"GPU type {self.name!r}: count {self.count!r} is not a whole number >= 1",
-                remedy="leave the count out for an unlimited fleet",
-            )
-        if self.host_memory_bytes is not None and not self.host_memory_bytes > 0:
-            raise InputError(
-                f"GPU type {self.name!r}: host_memory_bytes {self.host_memory_bytes!r} is not positive",
-                remedy="leave it out if host memory is no limit",
-            )
+        check_fields(self, lambda field: f"GPU type {self.name!r}: {field}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +47,9 @@ class ModelSpec:
     """
 
     name: str
-    max_model_len: int
-    kv_bytes_per_token: int
-    lora_bytes_per_rank: int
+    max_model_len: Annotated[int, Range(1, unit="tokens")]
+    kv_bytes_per_token: Annotated[int, Range(1, unit="bytes")]
+    lora_bytes_per_rank: Annotated[int, Range(1, unit="bytes")]
 
     def __post_init__(self) -> None:
-        for field in ("max_model_len", "kv_bytes_per_token", "lora_bytes_per_rank"):
-            if not getattr(self, field) >= 1:
-                raise InputError(
-                    f"model {self.name!r}: {field} {getattr(self, field)!r} is not positive", remedy="give a value >= 1"
-                )
+        check_fields(self, lambda field: f"model {self.name!r}: {field}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.errors import InputError
+from twin.config.ranges import Range, check
 from twin.server.slots import ModelShape, reserved_bytes
+
+_REFIT = "fit it again: python -m profiling fit"
+FINITE, NOT_NEGATIVE = Range(hint=_REFIT), Range(0, hint=_REFIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,7 @@ class StepTimeLaw:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(
-                    f"step-time coefficient {field.name} = {value!r} is not a number >= 0",
-                    remedy="fit it again: python -m profiling fit",
-                )
+            check(getattr(self, field.name), f"step-time coefficient {field.name}", NOT_NEGATIVE)
 
     def as_array(self) -> NDArray[np.float64]:
         """Coefficients in field order, shape (18,), for the kernel."""
@@ -77,12 +74,7 @@ class LoadLaw:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(
-                    f"load time {field.name} = {value!r} is not a number >= 0",
-                    remedy="fit it again: python -m profiling fit",
-                )
+            check(getattr(self, field.name), f"load time {field.name}", NOT_NEGATIVE)
 
     def disk_ms(self, rank: int) -> float:
         """Disk to host memory, ms, for an adapter of this rank (the slots' rank does not matter)."""
@@ -112,11 +104,7 @@ class KvCapacityLaw:
 
     def __post_init__(self) -> None:
         for name in ("base_tokens", "tokens_per_slot_rank", "tokens_per_slot"):
-            value = getattr(self, name)
-            if not math.isfinite(value):
-                raise InputError(
-                    f"KV capacity {name} = {value!r} is not a number", remedy="fit it again: python -m profiling fit"
-                )
+            check(getattr(self, name), f"KV capacity {name}", FINITE)
 
     def tokens(self, max_loras: int, max_lora_rank: int, kv_bytes_per_token: int) -> float:
         """Tokens before rounding to blocks; negative where weights and slots do not fit."""

@@ -10,8 +10,9 @@ large-batch decoding stays bound by DRAM bandwidth (arXiv 2503.08311, section IV
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from twin.errors import InputError
+from twin.config.ranges import Range, check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +29,16 @@ class Roofline:
         adapter_bytes_per_rank: of one adapter, per unit of rank.
     """
 
-    weight_bytes: float
-    kv_bytes_per_token: float
-    flops_per_token: float
+    weight_bytes: Annotated[float, Range(above=0)]
+    kv_bytes_per_token: Annotated[float, Range(above=0)]
+    flops_per_token: Annotated[float, Range(above=0)]
     flops_per_kv_token: float
-    bandwidth_bytes_per_s: float
-    flops_per_s: float
+    bandwidth_bytes_per_s: Annotated[float, Range(above=0)]
+    flops_per_s: Annotated[float, Range(above=0)]
     adapter_bytes_per_rank: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("weight_bytes", "kv_bytes_per_token", "flops_per_token", "bandwidth_bytes_per_s", "flops_per_s"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"roofline: {name} {getattr(self, name)!r} is not positive", remedy="give a value > 0")
+        check_fields(self, lambda name: f"roofline: {name}")
 
     def bound(
         self, decodes: float, kv_tokens: float, prompt_tokens: float = 0.0, *, adapters: int = 0, rank: int = 0

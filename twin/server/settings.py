@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 
 DEFAULT_MAX_LORAS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
@@ -18,6 +18,8 @@ DEFAULT_MAX_NUM_SEQS, DEFAULT_GPU_MEMORY_UTILIZATION = 2048, 0.9
 @dataclass(frozen=True, slots=True, order=True)
 class EngineSetting:
     """Flags of one vLLM server; names are vLLM's own.
+
+    The one table of flags, their types, ranges and defaults: every other reader of them derives from it.
 
     Args:
         gpu_type: name of the `GpuType` it runs on.
@@ -34,31 +36,23 @@ class EngineSetting:
     """
 
     gpu_type: str
-    max_loras: int
-    max_lora_rank: int
-    max_num_seqs: int = DEFAULT_MAX_NUM_SEQS
-    max_num_batched_tokens: int = 2048
-    block_size: int = 16
-    gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
-    servers_per_gpu: int = 1
-    max_model_len: int | None = None
-    max_cpu_loras: int | None = None
+    max_loras: Annotated[int, Range(1, 4096, unit="slots")]
+    max_lora_rank: Annotated[int, Range(1, 512)]
+    max_num_seqs: Annotated[int, Range(1, 65_536, unit="requests")] = DEFAULT_MAX_NUM_SEQS
+    max_num_batched_tokens: Annotated[int, Range(1, 1_048_576, unit="tokens")] = 2048
+    block_size: Annotated[int, Range(1, 1024, unit="tokens")] = 16
+    gpu_memory_utilization: Annotated[float, Range(above=0, high=1, hint="vLLM's default is 0.9")] = (
+        DEFAULT_GPU_MEMORY_UTILIZATION
+    )
+    servers_per_gpu: Annotated[int, Range(1, 64, unit="servers")] = 1
+    max_model_len: Annotated[int | None, Range(2, unit="tokens", hint="leave it out for the model's own")] = None
+    max_cpu_loras: Annotated[int | None, Range(1, unit="adapters", hint="leave it out for all that are assigned")] = (
+        None
+    )
     async_scheduling: bool | None = None
 
     def __post_init__(self) -> None:
-        for field in (
-            "max_loras", "max_lora_rank", "max_num_seqs", "max_num_batched_tokens", "block_size", "servers_per_gpu",
-        ):  # fmt: skip
-            value = getattr(self, field)
-            if not math.isfinite(value) or value != int(value) or value < 1:
-                raise InputError(
-                    f"engine.{field} {value!r} is not a whole number >= 1", remedy=f"give {field} a value vLLM accepts"
-                )
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise InputError(
-                f"engine.gpu_memory_utilization {self.gpu_memory_utilization!r} is outside (0, 1]",
-                remedy="vLLM's default is 0.9",
-            )
+        check_fields(self, lambda name: f"engine.{name}")
         if self.servers_per_gpu * self.gpu_memory_utilization > 1 + 1e-9:
             raise InputError(
                 f"engine.servers_per_gpu {self.servers_per_gpu} x gpu_memory_utilization "
@@ -71,12 +65,6 @@ class EngineSetting:
                 f"max_num_seqs {self.max_num_seqs}",
                 remedy="vLLM refuses this; raise the token budget or lower max_num_seqs",
             )
-        for field, least in (("max_model_len", 2), ("max_cpu_loras", 1)):
-            value = getattr(self, field)
-            if value is not None and (not math.isfinite(value) or value != int(value) or value < least):
-                raise InputError(
-                    f"engine.{field} {value!r} is not a whole number >= {least}", remedy="leave it out for the default"
-                )
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
             raise InputError(
                 f"engine.max_cpu_loras {self.max_cpu_loras} is below max_loras {self.max_loras}",

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from twin.errors import InputError
+from twin.config.ranges import Range, check, check_fields
 from twin.server.laws import StepTimeLaw
 
 Sharing = Literal["mps", "time_sharing"]
@@ -34,23 +34,14 @@ class SharingLaw:
         neighbour_bytes: GPU memory that each further server takes outside its own share (its CUDA context).
     """
 
-    gap_base_ms: float
-    gap_seq_ms: float
-    mps_share: float
-    time_sharing_stretch: float
-    neighbour_bytes: float = 0.0
+    gap_base_ms: Annotated[float, Range(0, unit="ms")]
+    gap_seq_ms: Annotated[float, Range(0, unit="ms")]
+    mps_share: Annotated[float, Range(0, 1)]
+    time_sharing_stretch: Annotated[float, Range(1)]
+    neighbour_bytes: Annotated[float, Range(0, unit="bytes")] = 0.0
 
     def __post_init__(self) -> None:
-        good = {
-            "gap_base_ms": self.gap_base_ms >= 0,
-            "gap_seq_ms": self.gap_seq_ms >= 0,
-            "mps_share": 0 <= self.mps_share <= 1,
-            "time_sharing_stretch": self.time_sharing_stretch >= 1,
-            "neighbour_bytes": self.neighbour_bytes >= 0,
-        }
-        for name, fine in good.items():
-            if not (fine and math.isfinite(getattr(self, name))):
-                raise InputError(f"sharing law: {name} {getattr(self, name)!r} is out of range", remedy="fit it again")
+        check_fields(self, lambda name: f"sharing law: {name}")
 
     def gap_ms(self, running: float) -> float:
         """Time of one step in which the GPU is idle."""
@@ -110,8 +101,7 @@ def colocated_step_law(
     """
     if servers == 1:
         return step
-    if not step_ms > 0:
-        raise InputError(f"a mean step of {step_ms!r} ms is not positive")
+    check(step_ms, "mean step", Range(above=0, unit="ms"))
 
     def time_ms(alone: float, gap: float) -> float:
         return sum(

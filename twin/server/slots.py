@@ -11,8 +11,9 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
-from twin.errors import InputError
+from twin.config.ranges import Range, check_fields
 
 MIB = 1024**2
 #: Rules of PyTorch's CUDA caching allocator (c10/cuda/CUDACachingAllocator, defaults).
@@ -41,20 +42,18 @@ class ModelShape:
         dtype_bytes: bytes of a weight.
     """
 
-    layers: int
-    hidden: int
-    kv_width: int
-    intermediate: int
-    vocab: int
+    layers: Annotated[int, Range(1)]
+    hidden: Annotated[int, Range(1)]
+    kv_width: Annotated[int, Range(1)]
+    intermediate: Annotated[int, Range(1)]
+    vocab: Annotated[int, Range(1)]
     qkv_bias: bool = False
     adapted_vocab: bool = False
     extra_vocab: int = 256
-    dtype_bytes: int = 2
+    dtype_bytes: Annotated[int, Range(1)] = 2
 
     def __post_init__(self) -> None:
-        for name in ("layers", "hidden", "kv_width", "intermediate", "vocab", "dtype_bytes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"model shape: {name} {getattr(self, name)!r} is not positive")
+        check_fields(self, lambda name: f"model shape: {name}")
 
     def linears(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
         """(inputs, outputs of each fused slice) of the linear modules of one layer, in module order."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.sources.text_file import open_text
 
@@ -93,7 +94,7 @@ class Table:
         good |= ~filled
         if not good.all():
             row = int(np.argmin(good))
-            wanted = _limits(low, high, above, below, whole)
+            wanted = Range(low, high, above, below, whole)
             raise InputError(
                 f"{column} {cells[row].strip()!r} is not {wanted}",
                 where=self.where(row, column),
@@ -241,12 +242,3 @@ def _did_you_mean(name: str, unknown: Sequence[str]) -> str:
     near = {candidate.lower(): candidate for candidate in unknown}
     match = _close(name, list(near))
     return f"rename {near[match]!r} to {name!r}; " if match else ""
-
-
-def _limits(low: float, high: float, above: float, below: float, whole: bool) -> str:
-    limits = [
-        f"{sign} {bound:g}"
-        for sign, bound in ((">=", low), (">", above), ("<=", high), ("<", below))
-        if math.isfinite(bound)
-    ]
-    return f"a {'whole' if whole else 'finite'} number {' and '.join(limits)}".rstrip()

@@ -15,9 +15,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Annotated
 
+from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
-from twin.workload.rates import RateProcess, mean_factor, planned_at
+from twin.workload.rates import MAX_CV, RateProcess, mean_factor, planned_at
 
 #: Coefficients of variation of the request lengths of arXiv 2602.24044 (ShareGPT): what a table without spreads gets.
 PUBLISHED_PROMPT_CV = 1.1
@@ -28,6 +30,15 @@ DEFAULT_TTFT_P99_S = 5.0
 LENGTH_SHAPES = ("gamma", "lognormal", "constant", "empirical")
 #: Points of an empirical quantile function, see `Lengths.quantiles`.
 QUANTILE_POINTS, QUANTILE_Z_MAX = 201, 4.0
+
+
+#: What the fields are called in messages.
+_WORDS = {
+    "rate_req_per_s": "rate",
+    "arrival_cv": "arrival CV",
+    "cached_prompt_fraction": "cached prompt fraction",
+    "length_correlation": "length correlation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +55,13 @@ class Lengths:
             normal, >= 1, ascending. What is drawn is scaled to `mean`; `cv` is theirs (`twin.traffic.length_shapes`).
     """
 
-    mean: float
-    cv: float
+    mean: Annotated[float, Range(1, unit="tokens")]
+    cv: Annotated[float, Range(0, MAX_CV, hint="standard deviation / mean, e.g. 1.1")]
     shape: str = "gamma"
     quantiles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and self.mean >= 1):
-            raise InputError(
-                f"mean length {self.mean!r} is not a number of tokens >= 1",
-                remedy="give the mean prompt and output length in tokens",
-            )
-        if not (math.isfinite(self.cv) and 0 <= self.cv <= 20):
-            raise InputError(
-                f"length spread (CV) {self.cv!r} is outside 0..20",
-                remedy="give standard deviation / mean, e.g. 1.1",
-            )
+        check_fields(self, {"mean": "mean length", "cv": "length spread (CV)"}.__getitem__)
         if self.shape != "gamma":
             self._check_shape()
         elif self.quantiles:
@@ -100,14 +102,10 @@ class Lengths:
 class Slo:
     """Service-level objective: at most 1 % of requests wait longer than this for their first token."""
 
-    ttft_p99_s: float = DEFAULT_TTFT_P99_S
+    ttft_p99_s: Annotated[float, Range(above=0, unit="seconds", hint="e.g. 5.0")] = DEFAULT_TTFT_P99_S
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.ttft_p99_s) and self.ttft_p99_s > 0):
-            raise InputError(
-                f"TTFT SLO {self.ttft_p99_s!r} s is not a positive number of seconds",
-                remedy="use a value such as 5.0",
-            )
+        check_fields(self, {"ttft_p99_s": "TTFT SLO"}.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +128,15 @@ class Adapter:
     """
 
     adapter_id: str
-    rank: int
-    rate_req_per_s: float
+    rank: Annotated[int, Range(0, hint="0 stands for the base model")]
+    rate_req_per_s: Annotated[
+        float, Range(above=0, unit="requests/s", hint="leave out adapters without traffic, or give them a small rate")
+    ]
     prompt_tokens: Lengths
     output_tokens: Lengths
-    arrival_cv: float = 1.0
-    cached_prompt_fraction: float = 0.0
-    length_correlation: float = 0.0
+    arrival_cv: Annotated[float, Range(above=0, high=MAX_CV, hint="1 is Poisson; bursty tenants have 2-6")] = 1.0
+    cached_prompt_fraction: Annotated[float, Range(0, below=1)] = 0.0
+    length_correlation: Annotated[float, Range(-1, 1)] = 0.0
     slo: Slo | None = None
     pinned_gpu: str | None = None
     rate_process: RateProcess | None = None
@@ -147,19 +147,7 @@ class Adapter:
 
         if not self.adapter_id:
             raise wrong("the adapter id is empty", "give every adapter a name")
-        if not math.isfinite(self.rank) or self.rank != int(self.rank) or self.rank < 0:
-            raise wrong(f"rank {self.rank!r} is not a whole number >= 0", "0 stands for the base model")
-        if not (math.isfinite(self.rate_req_per_s) and self.rate_req_per_s > 0):
-            raise wrong(
-                f"rate {self.rate_req_per_s!r} req/s is not positive",
-                "leave out adapters without traffic, or give them a small rate",
-            )
-        if not (math.isfinite(self.arrival_cv) and 0 < self.arrival_cv <= 20):
-            raise wrong(f"arrival CV {self.arrival_cv!r} is outside 0..20", "1 is Poisson; bursty tenants have 2-6")
-        if not 0 <= self.cached_prompt_fraction < 1:
-            raise wrong(f"cached prompt fraction {self.cached_prompt_fraction!r} is outside [0, 1)", "use e.g. 0.3")
-        if not -1 <= self.length_correlation <= 1:
-            raise wrong(f"length correlation {self.length_correlation!r} is outside -1..1", "use e.g. -0.4 or 0")
+        check_fields(self, lambda name: f"adapter {self.adapter_id!r}: {_WORDS.get(name, name)}")
         if self.in_out_moment <= 0:
             raise wrong(
                 f"length correlation {self.length_correlation!r} is impossible with spreads (CV) "

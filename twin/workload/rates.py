@@ -13,12 +13,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Annotated, Any
 
+from twin.config.ranges import Range, check, check_fields
 from twin.errors import InputError
 
 #: Shorter phases have no effect on requests that take seconds, and cost a step each.
 SHORTEST_PHASE_S = 0.001
+#: Largest coefficient of variation, of lengths and of the gaps between arrivals.
+MAX_CV = 20.0
 PHASES = ("exponential", "fixed")
 
 
@@ -60,10 +63,7 @@ class RateProfile:
                     remedy="give ascending edges in seconds",
                 )
         for factor in self.factors:
-            if not (math.isfinite(factor) and factor >= 0):
-                raise InputError(
-                    f"factor {factor!r} of a rate profile is not a number >= 0", remedy="1 = the usual rate, 0 = none"
-                )
+            check(factor, "factor of a rate profile", Range(0, hint="1 = the usual rate, 0 = none"))
         if not sum(self.factors) > 0:
             raise InputError(
                 "all factors of a rate profile are 0",
@@ -75,8 +75,7 @@ class RateProfile:
                 remedy="give one a window, or none",
             )
         for cv in self.arrival_cvs:
-            if not (math.isfinite(cv) and 0 < cv <= 20):
-                raise InputError(f"arrival CV {cv!r} of a window is outside 0..20", remedy="1 is Poisson")
+            check(cv, "arrival CV of a window", Range(above=0, high=MAX_CV, hint="1 is Poisson"))
         check_plan_rate(self.stands_for, "stands_for")
 
     @property
@@ -104,25 +103,15 @@ class OnOff:
         stands_for: as in `RateProfile`.
     """
 
-    on_s: float
-    off_s: float
-    off_factor: float = 0.0
+    on_s: Annotated[float, Range(SHORTEST_PHASE_S, unit="seconds", hint="a stationary rate has no phases")]
+    off_s: Annotated[float, Range(SHORTEST_PHASE_S, unit="seconds", hint="a stationary rate has no phases")]
+    off_factor: Annotated[float, Range(0, below=1, hint="rate while off / rate while on")] = 0.0
     phases: str = "exponential"
     group: str = ""
     stands_for: str | float = "mean"
 
     def __post_init__(self) -> None:
-        for name in ("on_s", "off_s"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= SHORTEST_PHASE_S):
-                raise InputError(
-                    f"{name} {value!r} is not a phase of at least {SHORTEST_PHASE_S:g} s",
-                    remedy="give the mean length of the phase in seconds, or a stationary rate for no phases",
-                )
-        if not 0 <= self.off_factor < 1:
-            raise InputError(
-                f"off_factor {self.off_factor!r} is outside [0, 1)", remedy="give rate while off / rate while on"
-            )
+        check_fields(self)
         if self.phases not in PHASES:
             raise InputError(f"phases {self.phases!r} are not known", remedy=f"use {' or '.join(PHASES)}")
         check_plan_rate(self.stands_for, "stands_for")

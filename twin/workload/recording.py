@@ -7,13 +7,13 @@ simulate(column, calibration, requests=requests, horizon_s=3600)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range, check
 from twin.errors import InputError
 from twin.wording import counted
 from twin.workload.adapter import Adapter
@@ -103,13 +103,9 @@ class Recording:
                 or a request is too long.
         """
         speed = self.speed if speed is None else speed
-        for name, value, least in (("horizon_s", horizon_s, 0.0), ("speed", speed, 0.0), ("start_s", start_s, None)):
-            if not math.isfinite(value) or (value < 0 if least is None else value <= least):
-                raise InputError(
-                    f"{name} {value!r} is not a {'number >= 0' if least is None else 'positive number'}",
-                    where=self.source,
-                    remedy="give seconds, or a factor for speed",
-                )
+        check(horizon_s, "horizon_s", Range(above=0, unit="seconds"), where=self.source)
+        check(start_s, "start_s", Range(0, unit="seconds"), where=self.source)
+        check(speed, "speed", Range(above=0, hint="1 = as recorded, 2 = twice as fast"), where=self.source)
         place = self._places(adapters)
         since_s = self.log.time_s - self.log.time_s.min() - start_s
         index = place[self.log.adapter]

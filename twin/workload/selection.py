@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from twin.config.schema import bounded, did_you_mean
+from twin.config.ranges import Range
+from twin.config.schema import did_you_mean
 from twin.errors import InputError
 from twin.wording import counted, percent
 from twin.workload.adapter import Adapter
@@ -30,10 +31,10 @@ class Selection:
             that were taken.
     """
 
-    take: float | None = bounded(0, default=None, above=True, unit="adapters")
+    take: Annotated[float | None, Range(above=0, unit="adapters")] = None
     by: How = "even"
     ids: tuple[str | int, ...] | None = None
-    base_model: float | None = bounded(0, 1, default=None)
+    base_model: Annotated[float | None, Range(0, 1)] = None
 
     def __post_init__(self) -> None:
         if self.take is not None and self.ids is not None:

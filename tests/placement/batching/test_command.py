@@ -105,8 +105,8 @@ def test_measured_curve_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["epsilon=0"], 2, "epsilon = 0.0 is outside (0, 1)"),
-        (["epsilon=1.5"], 2, "outside (0, 1)"),
+        (["epsilon=0"], 2, "epsilon = 0.0 is out of range"),
+        (["epsilon=1.5"], 2, "a number above 0 and below 1"),
         (["slo=1"], 3, "no batch meets an SLO of 1 ms"),
         (["slo=quick"], 2, "'quick' is not an SLO"),
         (["model=llama-2-13b", "gpu_memory_utilization=0.3"], 3, "llama-2-13b does not fit on h100-64gb"),

@@ -23,9 +23,9 @@ from placement.problem.objectives import (
 from placement.problem.problem import GpuAssignment, ObjectiveContext, Placement, evaluate
 from surrogates.model.features import FEATURE_NAMES
 from tests.placement.known import skewed
+from twin.config.folder import conf_dir
 from twin.config.instantiate import build
 from twin.errors import InputError
-from twin.server.groups import conf_dir
 
 OBJECTIVES = sorted((conf_dir() / "objective").glob("*.yaml"))
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"

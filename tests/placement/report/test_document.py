@@ -23,9 +23,10 @@ from placement.report.progress import Silent
 from placement.report.table import print_report, sweep_table
 from placement.report.words import certificate_text, number, percent, verification_text
 from tests.placement.test_config import composed
+from twin.config.folder import conf_dir
 from twin.errors import InputError
 from twin.files import write_text
-from twin.server.groups import ModelConfig, conf_dir
+from twin.server.groups import ModelConfig
 
 SCHEMA = json.loads((conf_dir().parent / "docs" / "placement.schema.json").read_text())
 HOT = "hot <b>&"

@@ -178,7 +178,11 @@ def test_disk_loads_without_a_load_time_are_mentioned(small: list[str]) -> None:
     assert any("from disk" in w for w in data["warnings"]) == free
 
 
-def test_sweep_has_a_row_a_job_and_the_worst_exit_code(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_has_a_row_a_job_and_the_worst_exit_code(
+    small: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Wide enough that no cell is broken into two lines.
+    monkeypatch.setenv("COLUMNS", "160")
     rest = [o for o in small if not o.startswith(("hydra", "engine", "workload.path"))]
     jobs = ["-m", "engine.max_lora_rank=16", "engine.max_loras=4,8,9000", "hydra.sweep.dir=sweep"]
     assert main([*rest, f"workload.path={Path('adapters.csv').resolve()}", *jobs]) == 2
@@ -253,7 +257,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("engine.max_cpu_loras", 4, "max_cpu_loras 4"),
     ("engine.version", "9.9.9", "9.9.9"),
     ("seed", -1, "at least 0"),
-    ("seeds", 0, "between 1 and 1000"),
+    ("seeds", 0, "at least 1 and at most 1000 simulations"),
     ("seeds", [], "empty"),
     ("seeds", [-1], "out of range"),
     ("threads", 0, "at least 1"),
@@ -269,8 +273,9 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("trace_from_s", 3600, "within the simulated window"),
     ("trace_for_s", 0, "above 0"),
     ("constraint.late_share", 0.5, "leave it out"),
-    ("constraint.slo.ttft_p99_s", -1, "positive"),
-    ("constraint._target_", "os.system", "constraint=stable or constraint=published"),
+    ("constraint.slo.ttft_p99_s", -1, "above 0 seconds"),
+    ("constraint._target_", "os.system", "not part of this project"),
+    ("constraint", {"_target_": "twin.workload.adapter.Slo"}, "constraint=stable or constraint=published"),
     ("workload._target_", "os.system", "not part of this project"),
     ("router", "best", "least_loaded"),
     ("router", "least_loaded", "placement=placement.json"),

@@ -107,7 +107,7 @@ def test_truncated_trace_is_refused() -> None:
     _, out, blocks = played(served, trace_steps=10)
     with pytest.raises(InputError, match="10 steps"):
         time_series(out.trace, horizon_s=HORIZON_S, total_blocks=blocks, busy_s=out.busy_s)
-    with pytest.raises(InputError, match="bins 0"):
+    with pytest.raises(InputError, match="bins = 0"):
         time_series(out.trace, horizon_s=HORIZON_S, total_blocks=blocks, bins=0)
 
 
@@ -116,5 +116,5 @@ def test_bad_table_input_names_the_value() -> None:
     requests, out, _ = played(served)
     with pytest.raises(InputError, match="adapter 5, the column has 5"):
         adapter_table(served.adapters[:5], requests, out, horizon_s=HORIZON_S)
-    with pytest.raises(InputError, match=r"warmup_s 300\.0"):
+    with pytest.raises(InputError, match=r"warmup_s = 300\.0"):
         adapter_table(served.adapters, requests, out, horizon_s=HORIZON_S, warmup_s=300.0)

@@ -137,10 +137,10 @@ def test_mooncake_replays_its_cache_hits(tmp_path: Path) -> None:
         ({"names": "ad"}, "'d' is not in the recording"),
         ({"names": "aa"}, "'a' is named twice"),
         ({"max_model_len": 100}, "2 requests of 5 are longer than the model's 100 tokens, e.g. 200 + 1 tokens for 'a'"),
-        ({"horizon_s": 0.0}, "horizon_s 0.0"),
-        ({"horizon_s": float("inf")}, "horizon_s inf"),
-        ({"speed": -1.0}, "speed -1.0"),
-        ({"start_s": -1.0}, "start_s -1.0"),
+        ({"horizon_s": 0.0}, "horizon_s = 0.0"),
+        ({"horizon_s": float("inf")}, "horizon_s = inf"),
+        ({"speed": -1.0}, "speed = -1.0"),
+        ({"start_s": -1.0}, "start_s = -1.0"),
     ],
 )
 def test_a_replay_that_cannot_be_is_refused(file: Path, options: dict[str, Any], said: str) -> None:

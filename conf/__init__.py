@@ -1,1 +1,0 @@
-"""Configuration and calibrations, one YAML file per option. Data only: nothing is imported from here."""

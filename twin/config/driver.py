@@ -1,0 +1,79 @@
+"""What of Hydra is used below its public interface, all of it in this module.
+
+`hydra.main` throws the results of its jobs away and reads `sys.argv`; it offers no way to learn how the jobs of a sweep
+ended (the exit code and the table of a sweep), to let flags stand between overrides, or to leave the groups of other
+commands out of the help. `compose` has no output folders, launchers or sweepers. So the object behind `hydra.main` is
+driven directly. `USED` holds the signatures that this relies on, of Hydra 1.3; a test compares them, and
+`pyproject.toml` caps the version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.hydra import Hydra as Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+
+from twin.errors import InputError
+
+VERSION_BASE = "1.3"
+#: Method of `hydra._internal.hydra.Hydra` -> its parameters.
+USED = {
+    "create_main_hydra2": ("task_name", "config_search_path"),
+    "compose_config": (
+        "self", "config_name", "overrides", "run_mode", "with_log_configuration", "from_shell",
+        "validate_sweep_overrides",
+    ),
+    "get_help": ("self", "help_cfg", "cfg", "args_parser", "resolve"),
+    "get_mode": ("self", "config_name", "overrides"),
+    "get_sanitized_cfg": ("self", "cfg", "cfg_type"),
+    "hydra_help": ("self", "config_name", "args_parser", "args"),
+    "multirun": ("self", "config_name", "task_function", "overrides", "with_log_configuration"),
+    "run": ("self", "config_name", "task_function", "overrides", "with_log_configuration"),
+    "shell_completion": ("self", "config_name", "overrides"),
+    "show_cfg": ("self", "config_name", "overrides", "cfg_type", "package", "resolve"),
+    "show_info": ("self", "info", "config_name", "overrides", "run_mode"),
+}  # fmt: skip
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    """Hydra's own flags, and `-v`."""
+    flags = get_args_parser()
+    flags.prog = program
+    flags.add_argument("-v", "--verbose", action="count", default=0, help="Say more on stderr; -vv for details")
+    return flags
+
+
+@contextmanager
+def hydra_of(name: str, folder: Path, extra: Path | None) -> Iterator[Hydra]:
+    """Hydra for one command line.
+
+    Args:
+        name: of the job.
+        folder: the configuration.
+        extra: searched before it (`--config-dir`).
+
+    Raises:
+        InputError: a folder does not exist.
+    """
+    for place, option in ((folder, "--config-path"), (extra, "--config-dir")):
+        if place is not None and not place.is_dir():
+            raise InputError(f"{option} {str(place)!r} is not a folder", remedy="give a folder with YAML files")
+    version.setbase(VERSION_BASE)
+    path = create_config_search_path(f"file://{folder}")
+    if extra is not None:
+        path.prepend("command-line", f"file://{extra}")
+    try:
+        yield Hydra.create_main_hydra2(task_name=name, config_search_path=path)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+# Hydra's own errors are shown by `twin.config.mistakes`; its hint about tracebacks would mislead.
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")

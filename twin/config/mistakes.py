@@ -1,0 +1,87 @@
+"""What Hydra and OmegaConf find wrong, as errors with the valid names next to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from twin.config.schema import did_you_mean
+from twin.errors import InputError, PlacementError
+
+#: Errors of a composition that the user caused.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
+#: Hydra's advice that does not hold here: what is added without being known is refused as well.
+_BESIDE_THE_POINT = ("See https://hydra.cc", "To append to your config use")
+_SHOW_ALL = "--cfg job shows the configuration, --help the options"
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the user caused it: an error of a composition, or Hydra's own ValueError about its flags."""
+    if isinstance(error, COMPOSITION_ERRORS):
+        return True
+    place = error.__traceback__.tb_frame.f_globals.get("__name__", "") if error.__traceback__ else ""
+    return isinstance(error, ValueError) and "hydra" in place
+
+
+def missing_value(error: MissingMandatoryValue) -> InputError:
+    """A `???` that was not filled in."""
+    key = error.full_key or "?"
+    return InputError(f"{key} is missing", where=key.partition(".")[0], remedy=f"set {key}=...")
+
+
+def wrong_value(error: OmegaConfBaseException) -> InputError:
+    """A value that the configuration cannot hold."""
+    return InputError(str(error).strip(), remedy="check the value; --cfg job shows the configuration")
+
+
+def explained(
+    error: BaseException, overrides: Sequence[str], compose: Callable[[], Any], optional: Collection[str]
+) -> InputError:
+    """A failed composition in one screen.
+
+    Args:
+        overrides: as they were given.
+        compose: the configuration without them.
+        optional: groups that may be added although the configuration has none.
+    """
+    lines = [line.rstrip() for line in str(error).strip().splitlines() if line.strip()]
+    searched = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))
+    text = "\n".join(line for line in lines[:searched] if not line.startswith(_BESIDE_THE_POINT))
+    if isinstance(error, OverrideParseException):
+        return InputError(
+            f"override {error.override!r} cannot be read: {text}", remedy="write group=option or key=value"
+        )
+    cause = error.__cause__
+    if cause is not None and str(cause) and str(cause) not in text:
+        text += f"\n{str(cause).splitlines()[0]}"
+    if "Available options" in text:
+        return InputError(text.replace("\t", "    "), remedy="choose one of the options listed")
+    return InputError(text, remedy=_valid_names(text, overrides, compose, optional))
+
+
+def _valid_names(text: str, overrides: Sequence[str], compose: Callable[[], Any], optional: Collection[str]) -> str:
+    """The keys at the place that an override could not reach."""
+    bad = next((w for w in text.replace("'", " ").split() if any(w == _key(o) for o in overrides)), None)
+    if bad is None:
+        return _SHOW_ALL
+    try:
+        cfg = compose()
+    except (*COMPOSITION_ERRORS, PlacementError):
+        return _SHOW_ALL
+    parent, _, last = bad.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    while parent and not isinstance(node, DictConfig):
+        parent, _, last = parent.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+    names = sorted({str(k) for k in node if not str(k).startswith("_")} | (set(optional) if not parent else set()))
+    names = [n for n in names if n != "hydra"]
+    return f"valid{f' in {parent}' if parent else ''}: {', '.join(names)}{did_you_mean(last, names)}"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
