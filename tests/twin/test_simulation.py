@@ -161,13 +161,13 @@ def test_memory_error_iff_one_longest_request_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: simulate(LIGHT, LLAMA, horizon_s=0), "horizon_s 0"),
+        (lambda: simulate(LIGHT, LLAMA, horizon_s=0), "horizon_s = 0"),
         (lambda: simulate(Column((), LIGHT.setting), LLAMA), "without adapters"),
         (lambda: simulate(column(1, (1.0,), 8, rank=32), LLAMA), "rank 32"),
         (lambda: simulate(Column(LIGHT.adapters, EngineSetting("a100", 8, 16)), LLAMA), "a100"),
         (lambda: simulate(column(1, (1.0,), 384, max_lora_rank=64), LLAMA), "384x64"),
-        (lambda: column(1, (-1.0,), 8), "rate -1.0"),
-        (lambda: column(1, (1.0,), 0), "max_loras 0"),
+        (lambda: column(1, (-1.0,), 8), "rate = -1.0"),
+        (lambda: column(1, (1.0,), 0), "max_loras = 0"),
     ],
 )
 def test_bad_input_names_the_value(call: Any, message: str) -> None:

@@ -140,7 +140,7 @@ def test_the_planned_rate_can_be_the_peak_or_a_quantile() -> None:
         (lambda: Unpredictable(persistence=1.0), "1.0"),
         (lambda: Unpredictable(seed=-1), "-1"),
         (lambda: Reshuffled(turnover=2.0), "2.0"),
-        (lambda: Switching(on_s=0.0), "on_s 0.0"),
+        (lambda: Switching(on_s=0.0), "on_s = 0.0"),
         (lambda: Switching(share=-0.1), "-0.1"),
         (lambda: Peaks(height=1.0), "1.0"),
         (lambda: Peaks(peak_s=600.0, every_s=600.0), "600.0"),
