@@ -21,6 +21,7 @@ from .server.settings import EngineSetting as EngineSetting
 from .simulation import simulate as simulate, simulate_many as simulate_many
 from .sources.access_log import read_access_log as read_access_log, read_recording as read_recording
 from .sources.adapter_file import read_adapters as read_adapters
+from .traffic.length_shapes import empirical_lengths as empirical_lengths
 from .workload.adapter import Adapter as Adapter, Lengths as Lengths, Slo as Slo
 from .workload.recording import Recording as Recording
 from .workload.requests import Requests as Requests

@@ -56,10 +56,6 @@ class AnalyticSurrogate:
     margin: float = 0.08
     slot_margin: float = 0.1
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return FEATURE_NAMES
-
     def features(self, adapters: Sequence[Adapter]) -> Array:
         """Additive features, (N, F); see `surrogates.model.features`.
 

@@ -75,10 +75,6 @@ class NeuralPlanningModel:
     rule: Rule
     _cache: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return FEATURE_NAMES
-
     def features(self, adapters: Sequence[Adapter]) -> Array:
         """Additive features, shape (N, F)."""
         return adapter_features(adapters)

@@ -109,9 +109,6 @@ class OptionModel:
 class PlanningModel(Protocol):
     """Turns adapters into additive features and settings into facets."""
 
-    @property
-    def feature_names(self) -> tuple[str, ...]: ...
-
     def features(self, adapters: Sequence[Adapter]) -> Array:
         """Additive features, shape (N, F)."""
         ...

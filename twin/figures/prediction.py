@@ -54,10 +54,3 @@ class Prediction:
     def row(self, index: int) -> dict[str, float]:
         """Metrics of one column as plain floats."""
         return {f.name: float(getattr(self, f.name)[index]) for f in fields(self)}
-
-
-def prediction_from_rows(rows: list[dict[str, float]]) -> Prediction:
-    """Stacks rows; a metric missing from a row is NaN."""
-    return Prediction(
-        **{f.name: np.array([row.get(f.name, np.nan) for row in rows], dtype=np.float64) for f in fields(Prediction)}
-    )

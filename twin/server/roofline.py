@@ -100,15 +100,6 @@ class StepBound:
         """Least time that the tensor cores need."""
         return 1000.0 * self.flops / self.flops_per_s
 
-    @property
-    def memory_bound(self) -> bool:
-        return self.dram_ms >= self.compute_ms
-
-    @property
-    def bandwidth_share(self) -> float:
-        """Share of the larger bound that is DRAM's: 1 = memory-bound, below 1 = compute-bound by that factor."""
-        return min(1.0, self.dram_ms / max(self.compute_ms, 1e-12))
-
 
 @dataclass(frozen=True, slots=True)
 class StepParts:

@@ -24,8 +24,6 @@ ROOM = 0.98 * 20 / (1 + 32 * 8 / 4000)
 class Model:
     """The synthetic planning model as a `PlanningModel`."""
 
-    feature_names = ("rate", "slots", "output", "count")
-
     def features(self, adapters: Sequence[Adapter]) -> np.ndarray:
         return synthetic.features(adapters)
 

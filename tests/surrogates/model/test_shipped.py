@@ -7,6 +7,7 @@ import pytest
 
 from surrogates.model.artifact import META_FILE, WEIGHTS_FILE, read_artifact, weights_folder
 from surrogates.model.context import untrained_flags
+from surrogates.model.features import FEATURE_NAMES
 from surrogates.model.neural_planning import load_planning_model
 from twin.errors import InputError
 from twin.figures.health import RULES
@@ -55,7 +56,7 @@ def test_every_setting_that_fits_into_memory_has_an_option(name: str, rule: str)
     model = load_planning_model(calibration, constraint=rule)
     settings = [s for s in setting_grid([calibration.stamp.gpu_type]) if memory_error(s, calibration) is None]
     assert len(settings) > 20
-    empty = np.zeros((1, len(model.feature_names)))
+    empty = np.zeros((1, len(FEATURE_NAMES)))
     for setting in settings:
         option = model.option(setting)
         assert option.violation(empty)[0] <= 0

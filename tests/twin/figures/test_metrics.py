@@ -16,7 +16,7 @@ from twin.engine.play import run_requests
 from twin.errors import InputError
 from twin.figures.health import queue_label
 from twin.figures.metrics import DRIFT_BLOCKS, WindowMetrics, measure, queue_drift
-from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction, prediction_from_rows
+from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction
 from twin.figures.result import SimulationResult
 from twin.figures.warmup import mser, resolve, steps_to_trace
 from twin.server.column import Column
@@ -37,7 +37,7 @@ def test_every_field_is_defined_in_the_documentation() -> None:
 def test_row_has_the_fields_of_a_prediction() -> None:
     row = simulate(column(4, (0.05,), 4), LLAMA, horizon_s=120.0).row
     assert set(row) == {f.name for f in fields(Prediction)}
-    assert prediction_from_rows([row]).row(0) == pytest.approx(row, nan_ok=True)
+    assert Prediction(**{name: np.array([v]) for name, v in row.items()}).row(0) == pytest.approx(row, nan_ok=True)
 
 
 # --- by hand ------------------------------------------------------------------------------------------------------
