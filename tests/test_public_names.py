@@ -11,9 +11,8 @@ PUBLIC = {
         "Adapter", "Calibration", "Column", "EngineSetting", "Failure", "Fleet", "GpuType", "InfeasibleError",
         "InputError", "Lengths", "ModelSpec", "NoSolutionError", "PlacementError", "Prediction", "Published",
         "Recording", "Requests", "Server", "SimulationResult", "Slo", "Stable", "Workload", "compare", "decide_label",
-        "decide_limit", "empirical_lengths", "estimate", "judge", "load_calibration", "read_access_log", "read_adapters",
-        "read_recording",
-        "runner", "simulate", "simulate_fleet", "simulate_many",
+        "decide_limit", "empirical_lengths", "estimate", "judge", "load_calibration", "read_access_log",
+        "read_adapters", "read_recording", "runner", "simulate", "simulate_fleet", "simulate_many",
     },
     "surrogates": {
         "AnalyticSurrogate", "HingeLoad", "NeuralSurrogate", "OptionModel", "PlanningModel", "Polyhedron",
