@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+from twin.config.components import Components, check_targets
 from twin.config.folder import conf_dir
-from twin.config.instantiate import build, check_targets
+from twin.config.instantiate import build
 from twin.config.moved import with_new_names
 from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
+from twin.figures.components import CONSTRAINT
 from twin.server.flags import GRID_FLAGS, engine_version, setting_choices
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.sources.components import WORKLOAD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +51,26 @@ GROUPS = (
 DEFAULT_OBJECTIVE = "gpu_count"
 #: Flags that a placement does not choose.
 NOT_PLACED = ("max_cpu_loras", "async_scheduling")
+
+_TERMS = tuple(
+    f"placement.problem.objectives.{name}" for name in ("GpuCount", "MeanE2E", "MeanItl", "MeanTtft", "TailE2E")
+)
+#: What a configuration may build, by its place. Anything else has to come from a module in `allow_modules`.
+COMPONENTS: Components = {
+    **WORKLOAD,
+    **CONSTRAINT,
+    "objective": ("placement.problem.objectives.objective", *_TERMS),
+    "objective.terms.*": _TERMS,
+    "surrogate": (
+        "surrogates.model.analytic.AnalyticSurrogate", "surrogates.model.neural_planning.load_planning_model",
+    ),
+    "solver": (
+        "placement.solvers.cpsat.CpSat", "placement.solvers.greedy.Greedy",
+        "placement.solvers.greedy_published.GreedyPublished", "placement.solvers.milp.MilpSolver",
+    ),
+    "verify": ("placement.verify.TwinVerifier", "placement.verify.no_verification"),
+    "export": ("placement.export.VllmExport", "placement.export.nothing"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +144,15 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     described = {group: _described(part) for group, part in given.items()}
     config, notes = with_default_objective(with_new_names({**config, **described}))
     options = top_level(Options, config, GROUPS, known=("objective",))
-    check_targets(config, options.allow_modules)
+    check_targets(config, COMPONENTS, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
     settings = setting_choices(config["engine"], hardware.name, lists=GRID_FLAGS, without=NOT_PLACED)
 
     def make(group: str, **context: Any) -> Any:
-        return given[group] if group in given else build(config[group], group, options.allow_modules, **context)
+        if group in given:
+            return given[group]
+        return build(config[group], group, COMPONENTS, options.allow_modules, **context)
 
     # Cheap parts first: a wrong option should not wait for weights.
     objective = as_objective(make("objective"))

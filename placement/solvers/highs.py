@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,8 +15,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+log = logging.getLogger(__name__)
+
 #: HiGHS keeps one thread pool per process and refuses another number of threads after the first run.
 THREADS = 1
+#: What presolve may say of a model that has a solution (docs/highs_presolve.md).
+DOUBTED = (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +119,18 @@ def solve_linear(
 ) -> LinearResult:
     """Solves a model; Ctrl-C stops the solver and is reported, not raised.
 
+    Presolve of some releases of HiGHS calls feasible models infeasible (docs/highs_presolve.md). So `infeasible` is
+    what the solver says without presolve, and `unknown` where there is no time to ask it.
+
     Args:
         relative_gap: a MIP stops at this gap.
         stop_at_value: a MIP stops as soon as it has a point with at most this cost.
     """
     if time_limit_s <= 0:
         return LinearResult("unknown", None, None, float("nan"), -np.inf, False)
-    highs = _QuietHighs()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {
         "threads": THREADS,
         "random_seed": seed,
-        "time_limit": float(time_limit_s),
         "mip_rel_gap": relative_gap,
         "mip_feasibility_tolerance": 1e-7,
     }
@@ -131,13 +139,32 @@ def solve_linear(
         options["solver"] = "ipm"
     if stop_at_value is not None:
         options["objective_target"] = stop_at_value
+    began = time.perf_counter()
+    highs, interrupted = _solved(model, {**options, "time_limit": float(time_limit_s)})
+    doubted = highs.getModelStatus()
+    if doubted not in DOUBTED:
+        return replace(_result(highs, model), interrupted=interrupted)
+    left_s = time_limit_s - (time.perf_counter() - began)
+    if interrupted or left_s <= 0:
+        return LinearResult("unknown", None, None, float("nan"), -np.inf, interrupted)
+    highs, interrupted = _solved(model, {**options, "time_limit": left_s, "presolve": "off"})
+    if highs.getModelStatus() not in DOUBTED:
+        log.warning(
+            "HiGHS %s: %s with presolve, %s without, which counts (%d columns, %d rows)",
+            highs.version(), doubted.name, highs.getModelStatus().name, len(model.cost), len(model.row_lower),
+        )  # fmt: skip
+    return replace(_result(highs, model), interrupted=interrupted)
+
+
+def _solved(model: LinearModel, options: Mapping[str, Any]) -> tuple[highspy.Highs, bool]:
+    """HiGHS after it ran with these options, and whether Ctrl-C stopped it."""
+    highs = _QuietHighs()  # type: ignore[no-untyped-call]
     for name, value in options.items():
         if highs.setOptionValue(name, value) == highspy.HighsStatus.kError:
             raise RuntimeError(f"HiGHS refuses the option {name}={value!r}")
     if highs.passModel(_lp(model)) == highspy.HighsStatus.kError:
         raise RuntimeError("HiGHS refuses the model: it holds a coefficient that is not finite, or too large")
-    interrupted = _run(highs)
-    return replace(_result(highs, model), interrupted=interrupted)
+    return highs, _run(highs)
 
 
 def _lp(model: LinearModel) -> highspy.HighsLp:
@@ -179,7 +206,7 @@ def _result(highs: highspy.Highs, model: LinearModel) -> LinearResult:
     x = np.array(solution.col_value) if has_point else None
     optimal = status == highspy.HighsModelStatus.kOptimal
     bound = float(info.mip_dual_bound) if is_mip else (float(info.objective_function_value) if optimal else -np.inf)
-    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
+    if status in DOUBTED:
         name: Literal["optimal", "feasible", "infeasible", "unknown"] = "infeasible"
     elif x is None:
         name = "unknown"

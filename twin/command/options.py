@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from twin.config.instantiate import build, check_targets
+from twin.config.components import Components, check_targets
+from twin.config.instantiate import build
 from twin.config.moved import with_new_names
 from twin.config.ranges import Range, check
 from twin.config.schema import parse, top_level
 from twin.errors import InputError
+from twin.figures.components import CONSTRAINT
 from twin.server.flags import engine_version, single_setting
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.sources.components import WORKLOAD
 from twin.workload.adapter import DEFAULT_TTFT_P99_S
 from twin.workload.selection import Selection, select
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = ("workload", "model", "hardware", "calibration", "engine", "constraint", "adapters")
+#: What a configuration may build, by its place. Anything else has to come from a module in `allow_modules`.
+COMPONENTS: Components = {**WORKLOAD, **CONSTRAINT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ def load_command(config: dict[str, Any]) -> Command:
     options = top_level(Options, config, GROUPS)
     options.all_seeds()
     _check_trace_window(options)
-    check_targets(config, options.allow_modules)
+    check_targets(config, COMPONENTS, options.allow_modules)
     model = parse(ModelConfig, config["model"], "model")
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
     setting = single_setting(_single_values(config["engine"]), hardware.name)
@@ -122,7 +127,7 @@ def load_command(config: dict[str, Any]) -> Command:
     placement = None if options.placement is None else Path(options.placement).expanduser()
     _check_fleet(placement, failures, options, selection)
     calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
-    workload: Workload = build(config["workload"], "workload", options.allow_modules, seed=options.seed)
+    workload: Workload = build(config["workload"], "workload", COMPONENTS, options.allow_modules, seed=options.seed)
     workload = select(workload, selection, seed=options.seed)
     if options.rate_scale != 1:
         note = f"All request rates times {options.rate_scale:g}."
@@ -158,7 +163,7 @@ def _judge(node: Mapping[str, Any], allow_modules: Sequence[str]) -> Judge:
     """The rule's name and the TTFT promise; the thresholds are those of `twin.figures.health`."""
     from twin.figures.health import Published, Stable
 
-    constraint = build(node, "constraint", allow_modules)
+    constraint = build(node, "constraint", COMPONENTS, allow_modules)
     if not isinstance(constraint, (Stable, Published)):
         raise InputError(
             f"constraint {node.get('_target_')!r} is not one that the twin judges by",

@@ -1,70 +1,36 @@
-"""Builds objects from `_target_` nodes, from this project's callables only.
+"""Builds objects from `_target_` nodes: components that the command lists, and callables of `allow_modules`.
 
-A configuration file may come from someone else. So a `_target_` must lie in one of this project's packages or in a
-module that the user names in `allow_modules`, by its path **and** by the place where the callable is defined:
-`twin.files.os.remove` is refused.
+A configuration file may come from someone else. So a `_target_` must be one of the components of its place
+(`twin.config.components`) or lie in a module that the user names in `allow_modules`, by its path **and** by the place
+where the callable is defined: `my_terms.os.remove` is refused.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twin.config.components import Components, check_target, check_targets, components_at, within
 from twin.config.schema import checked, unknown_key
 from twin.errors import InputError, PlacementError
 
 log = logging.getLogger(__name__)
 
 PROJECT_PACKAGES = ("placement", "twin", "surrogates", "profiling")
-_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+_KEYS = ("_target_", "_convert_")
 
 
-def _allowed(name: str, modules: Sequence[str]) -> bool:
-    return any(name == m or name.startswith(m + ".") for m in modules)
-
-
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """All `_target_` values below a node with the path of their option."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield path, node["_target_"]
-        for key, value in node.items():
-            yield from targets(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from targets(value, f"{path}[{index}]")
-
-
-def check_targets(node: Any, allow_modules: Sequence[str] = ()) -> None:
-    """Refuses a configuration that names a callable outside this project, before anything is imported.
+def locate(target: str, where: str, components: Components, allow_modules: Sequence[str] = ()) -> Callable[..., Any]:
+    """The callable behind a dotted path that may stand at a place.
 
     Raises:
-        InputError: names the target, its place and the remedy.
+        InputError: it does not exist, is not callable, does not belong there, or is defined outside the modules.
     """
-    for path, target in targets(node):
-        if not isinstance(target, str):
-            raise InputError(f"_target_ {target!r} is not text", where=path, remedy="give a dotted path")
-        if not _allowed(target, (*PROJECT_PACKAGES, *allow_modules)):
-            module = target.rpartition(".")[0] or target
-            raise InputError(
-                f"_target_ {target!r} may not be instantiated: it is not part of this project",
-                where=path,
-                remedy=f"if you trust it, name its module: 'allow_modules=[{module}]'",
-            )
-
-
-def locate(target: str, allow_modules: Sequence[str] = (), where: str = "") -> Callable[..., Any]:
-    """The callable behind a dotted path.
-
-    Raises:
-        InputError: it does not exist, is not callable, or is defined outside the allowed modules.
-    """
-    check_targets({"_target_": target}, allow_modules)
+    check_target(target, components, allow_modules, where)
     parts = target.split(".")
     found: Any = None
     for length in range(len(parts) - 1, 0, -1):
@@ -89,7 +55,10 @@ def locate(target: str, allow_modules: Sequence[str] = (), where: str = "") -> C
             remedy="check the dotted path; a module of your own must be importable (PYTHONPATH=its folder)",
         )
     home = getattr(found, "__module__", "") or ""
-    if not _allowed(home, (*PROJECT_PACKAGES, *allow_modules)):
+    listed = components_at(components, where)
+    # A module of the user's may have imported anything: what counts is where the callable comes from.
+    own = target in listed or f"{home}.{getattr(found, '__qualname__', '')}" in listed
+    if not (own or within(home, allow_modules)):
         raise InputError(
             f"_target_ {target!r} may not be instantiated: it is defined in {home!r}",
             where=where,
@@ -122,29 +91,41 @@ def _bind(function: Callable[..., Any], arguments: dict[str, Any], given: set[st
     return bound
 
 
-def build(node: Any, where: str, allow_modules: Sequence[str] = (), **context: Any) -> Any:
+def build(node: Any, where: str, components: Components, allow_modules: Sequence[str] = (), **context: Any) -> Any:
     """Instantiates a plain container: mappings with `_target_` become objects, depth first.
 
     Args:
+        where: the place of the node in the configuration.
+        components: what may be built at which place.
+        allow_modules: whose callables may stand at any place.
         context: arguments that the caller offers (a calibration, a seed); the callable at the top gets those that
             its signature names and that the node does not set itself.
 
     Raises:
         InputError: bad target or argument; `PlacementError`s of the callable pass through.
     """
-    if isinstance(node, Mapping) and "_target_" not in node:
-        return {key: build(value, f"{where}.{key}", allow_modules) for key, value in node.items()}
+    check_targets(node, components, allow_modules, where)
+    return _built(node, where, components, allow_modules, context)
+
+
+def _built(
+    node: Any, where: str, components: Components, allow_modules: Sequence[str], context: Mapping[str, Any]
+) -> Any:
     if isinstance(node, (list, tuple)):
-        return [build(value, f"{where}[{i}]", allow_modules) for i, value in enumerate(node)]
+        return [_built(value, f"{where}[{i}]", components, allow_modules, {}) for i, value in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    function = locate(str(node["_target_"]), allow_modules, where)
-    arguments = {key: build(value, f"{where}.{key}", allow_modules) for key, value in node.items() if key not in _KEYS}
+    arguments = {
+        key: _built(value, f"{where}.{key}", components, allow_modules, {})
+        for key, value in node.items()
+        if key not in _KEYS or "_target_" not in node
+    }
+    if "_target_" not in node:
+        return arguments
+    function = locate(node["_target_"], where, components, allow_modules)
     given = set(arguments)
     accepted = inspect.signature(function).parameters
     arguments |= {k: v for k, v in context.items() if k not in given and k in accepted}
-    if node.get("_partial_", False):
-        return functools.partial(function, **arguments)
     bound = _bind(function, arguments, given, where)
     log.debug("%s: %s(%s)", where, node["_target_"], ", ".join(sorted(bound)))
     try:

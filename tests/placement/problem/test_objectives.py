@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
+from placement.config import COMPONENTS
 from placement.problem.objectives import (
     GpuCount,
     MeanE2E,
@@ -81,7 +82,7 @@ def test_the_rate_feature_is_where_the_context_looks_for_it() -> None:
 
 @pytest.mark.parametrize("path", OBJECTIVES, ids=lambda p: p.stem)
 def test_every_shipped_objective_builds(path: Path) -> None:
-    built = build(yaml.safe_load(path.read_text()), "objective")
+    built = build(yaml.safe_load(path.read_text()), "objective", COMPONENTS)
     assert isinstance(built, Objective)
     assert path.read_text().startswith("# @package objective\n")
 
@@ -92,7 +93,7 @@ def test_two_files_merge_into_one_objective() -> None:
     for name in ("gpu_count", "latency"):
         node = yaml.safe_load((conf_dir() / "objective" / f"{name}.yaml").read_text())
         merged = {**merged, **node, "terms": {**merged.get("terms", {}), **node["terms"]}}  # type: ignore[dict-item]
-    built = build(merged, "objective")
+    built = build(merged, "objective", COMPONENTS)
     assert [t.name for t in built.terms] == ["gpu_count", "latency"]
     assert built.prices_gpus
     assert built.fleet_size(10, None) is None
@@ -166,7 +167,7 @@ def test_a_foreign_term_is_optimised_by_greedy() -> None:
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason="documentation is not installed")
 def test_the_documented_config_is_the_documented_objective() -> None:
     node = yaml.safe_load((EXAMPLES / "my_conf" / "objective" / "mine.yaml").read_text())
-    built = build(node, "objective")
+    built = build(node, "objective", COMPONENTS)
     assert {t.name: (t.weight, t.scale) for t in built.terms} == {
         "gpu_count": (0.7, 1.0),
         "latency": (1.0, 2.0),
@@ -179,8 +180,8 @@ def test_the_documented_term_works_once_its_module_is_named(monkeypatch: pytest.
     monkeypatch.syspath_prepend(str(EXAMPLES))
     node = yaml.safe_load((EXAMPLES / "my_conf" / "objective" / "balanced.yaml").read_text())
     with pytest.raises(InputError, match="allow_modules"):
-        build(node, "objective")
-    built = build(node, "objective", ["my_terms"])
+        build(node, "objective", COMPONENTS)
+    built = build(node, "objective", COMPONENTS, ["my_terms"])
     problem = replace(skewed(60), terms=built.terms)
     placement, _ = even(3)
     value, _ = evaluate(problem, placement)

@@ -105,7 +105,7 @@ def test_a_configuration_is_checked_by_the_same_ranges(data: dict[str, Any], pro
 def test_what_a_target_builds_is_checked_with_its_place() -> None:
     node = {"_target_": f"{__name__}.Server", "slots": 12}
     with pytest.raises(InputError) as caught:
-        build(node, "solver.server", [__name__])
+        build(node, "solver.server", {}, [__name__])
     assert caught.value.problem == "solver.server.slots = 12 is out of range"
     assert "slots; the default is 4" in caught.value.remedy
 

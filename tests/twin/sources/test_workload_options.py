@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from twin.config.instantiate import build, locate
+from twin.sources.components import WORKLOAD
 from twin.workload.workload import Workload
 
 FOLDER = Path(__file__).resolve().parents[3] / "conf" / "workload"
@@ -27,9 +28,9 @@ def load(path: Path) -> tuple[Callable[..., Workload], dict[str, Any]]:
     module, _, name = node.pop("_target_").rpartition(".")
     assert node.pop("_convert_") == "all", "lists arrive as plain lists"
     if node.get("drift") is not None:
-        fields = inspect.signature(locate(node["drift"]["_target_"])).parameters
+        fields = inspect.signature(locate(node["drift"]["_target_"], "workload.drift", WORKLOAD)).parameters
         assert set(node["drift"]) == {"_target_", *fields}, "every argument of the model can be overridden"
-        node["drift"] = build(node["drift"], "workload.drift")
+        node["drift"] = build(node["drift"], "workload.drift", WORKLOAD)
     return getattr(importlib.import_module(module), name), node
 
 
