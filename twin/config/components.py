@@ -38,6 +38,11 @@ def within(name: str, modules: Sequence[str]) -> bool:
     return any(name == m or name.startswith(m + ".") for m in modules)
 
 
+def targets(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_` in plain containers, with its place."""
+    return ((place, mapping["_target_"]) for place, mapping in _mappings(node, where) if "_target_" in mapping)
+
+
 def check_targets(node: Any, components: Components, allow_modules: Sequence[str] = (), where: str = "") -> None:
     """Refuses a configuration that names a callable out of its place, before anything is imported.
 
@@ -89,6 +94,25 @@ def check_target(target: Any, components: Components, allow_modules: Sequence[st
         where=where,
         remedy=f"{here}. If it is your own, name its module: 'allow_modules=[{module}]'",
     )
+
+
+def check_trust(config: Mapping[str, Any], given: Sequence[str]) -> None:
+    """Refuses `allow_modules` that nobody gave on the command line: a file may not say that it is to be trusted.
+
+    Args:
+        given: the overrides of the command line.
+
+    Raises:
+        InputError: names the modules.
+    """
+    modules = config.get("allow_modules")
+    if modules and not any(o.lstrip("+").startswith("allow_modules=") for o in given):
+        names = ",".join(map(str, modules)) if isinstance(modules, (list, tuple)) else modules
+        raise InputError(
+            f"allow_modules = {modules!r} stands in a configuration file",
+            where="allow_modules",
+            remedy=f"if you trust these modules, say so on the command line: 'allow_modules=[{names}]'",
+        )
 
 
 def _mappings(node: Any, place: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:

@@ -19,7 +19,11 @@ from hydra import version
 from hydra._internal.hydra import Hydra as Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import configure_log
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
+from twin.config.components import targets, within
 from twin.errors import InputError
 
 VERSION_BASE = "1.3"
@@ -40,6 +44,42 @@ USED = {
     "show_cfg": ("self", "config_name", "overrides", "cfg_type", "package", "resolve"),
     "show_info": ("self", "info", "config_name", "overrides", "run_mode"),
 }  # fmt: skip
+
+#: Parts of Hydra's own node that it builds by their `_target_`, and the packages that those may come from.
+BUILT, PLUGINS = ("callbacks", "launcher", "sweeper"), ("hydra", "hydra_plugins")
+
+
+class CheckedHydra(Hydra):
+    """Hydra builds callbacks, launcher and sweeper before any code of ours sees the configuration."""
+
+    def compose_config(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        with_log_configuration: bool = False,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """The composed configuration.
+
+        Raises:
+            InputError: Hydra would build something that is not Hydra's.
+        """
+        cfg = super().compose_config(config_name, overrides, run_mode, False, from_shell, validate_sweep_overrides)
+        for part in BUILT:
+            node = OmegaConf.select(cfg, f"hydra.{part}")
+            plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else None
+            for place, target in targets(plain, f"hydra.{part}"):
+                if not isinstance(target, str) or not within(target, PLUGINS):
+                    raise InputError(
+                        f"_target_ {target!r} may not be instantiated: it is not part of Hydra",
+                        where=place,
+                        remedy=f"leave it out; {', '.join(BUILT)} of Hydra and its plug-ins are allowed",
+                    )
+        if with_log_configuration:
+            configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+        return cfg
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -70,7 +110,7 @@ def hydra_of(name: str, folder: Path, extra: Path | None) -> Iterator[Hydra]:
     if extra is not None:
         path.prepend("command-line", f"file://{extra}")
     try:
-        yield Hydra.create_main_hydra2(task_name=name, config_search_path=path)
+        yield CheckedHydra.create_main_hydra2(task_name=name, config_search_path=path)
     finally:
         GlobalHydra.instance().clear()
 

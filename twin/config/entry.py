@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from twin.config.components import check_trust
 from twin.config.driver import Hydra, hydra_of, parser
 from twin.config.folder import conf_dir
 from twin.config.instantiate import PROJECT_PACKAGES
@@ -82,8 +83,12 @@ class App:
     text: tuple[str, ...] = ()
 
 
-def job(app: App, verbosity: int, cfg: DictConfig) -> Outcome:
-    """One run. Known failures are printed and mapped; nothing leaves a sweep half done."""
+def job(app: App, verbosity: int, given: tuple[str, ...], cfg: DictConfig) -> Outcome:
+    """One run. Known failures are printed and mapped; nothing leaves a sweep half done.
+
+    Args:
+        given: the overrides of the command line itself; those of a sweep may come from a file.
+    """
     # A launcher may have started another process for it.
     show_logs(verbosity, PROJECT_PACKAGES)
     hydra_cfg = HydraConfig.get()
@@ -91,11 +96,13 @@ def job(app: App, verbosity: int, cfg: DictConfig) -> Outcome:
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     overrides = tuple(o for o in OmegaConf.to_container(hydra_cfg.overrides.task) or () if isinstance(o, str))
     log.debug("%s in %s: %s", app.name, directory, " ".join(overrides) or "no overrides")
-    code, summary = guarded(app, cfg, directory, sweep)
+    code, summary = guarded(app, cfg, directory, sweep, given)
     return Outcome(code, str(directory), overrides, summary)
 
 
-def guarded(app: App, cfg: DictConfig, directory: Path, sweep: bool) -> tuple[int, dict[str, Any] | None]:
+def guarded(
+    app: App, cfg: DictConfig, directory: Path, sweep: bool, given: Sequence[str]
+) -> tuple[int, dict[str, Any] | None]:
     """Runs a composed configuration and maps what happens to an exit code."""
     debug = False
     try:
@@ -103,6 +110,7 @@ def guarded(app: App, cfg: DictConfig, directory: Path, sweep: bool) -> tuple[in
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         config.pop("hydra", None)
+        check_trust({str(k): v for k, v in config.items()}, given)
         return app.run({str(k): v for k, v in config.items()}, directory, sweep)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -180,7 +188,7 @@ def _dispatch(
     modes = [args.run, args.multirun, args.cfg is not None, args.info is not None, args.shell_completion]
     if sum(map(bool, modes)) > 1:
         raise InputError("more than one of --run, --multirun, --cfg, --info, --shell-completion", remedy="give one")
-    task = functools.partial(job, app, args.verbose)
+    task = functools.partial(job, app, args.verbose, tuple(args.overrides))
     if args.help:
         _show_help(app, hydra, args, flags, config_name)
     elif args.hydra_help:

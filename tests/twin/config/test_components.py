@@ -11,8 +11,9 @@ import pytest
 
 from placement.command import APP as PLACEMENT
 from placement.config import COMPONENTS, load_run
-from twin.config.components import check_targets, components_at
+from twin.config.components import check_targets, check_trust, components_at
 from twin.config.compose import compose
+from twin.config.entry import run_app
 from twin.config.instantiate import build, locate
 from twin.errors import InputError
 from twin.workload.adapter import Slo
@@ -158,3 +159,58 @@ def test_an_allowed_module_may_pass_on_a_component_of_the_place(own: str) -> Non
 def test_allow_modules_takes_names_of_modules(module: str) -> None:
     with pytest.raises(InputError, match="is not a module"):
         check_targets({}, COMPONENTS, [module])
+
+
+def from_a_stranger(folder: Path, text: str) -> list[str]:
+    """Arguments of a run whose objective is a file that somebody sent."""
+    (folder / "conf" / "objective").mkdir(parents=True)
+    (folder / "conf" / "objective" / "theirs.yaml").write_text(text.replace("FOLDER", str(folder)))
+    chosen = ["+objective=theirs", "surrogate=analytic", "verify=none", "solver=greedy", "workload.n_adapters=4"]
+    return ["--config-dir", str(folder / "conf"), *chosen, f"hydra.run.dir={folder}/out"]
+
+
+WRITE = "_target_: twin.files.write_text\npath: FOLDER/written\ntext: x\n"
+FILES = {
+    "an objective": ("# @package objective\n" + WRITE, "not a component that belongs here"),
+    "a workload": ("# @package workload\n" + WRITE, "not a component that belongs here"),
+    "a term": (
+        "# @package objective\n_target_: placement.problem.objectives.objective\nterms:\n  x: {_target_: os.getcwd}\n",
+        "objective.terms.x",
+    ),
+    "a name from the environment": ("# @package objective\n_target_: ${oc.env:THEIR_TARGET}\n", "write_text"),
+    "a decoded name": ("# @package objective\n_target_: ${oc.decode:'[os.system]'}\n", "not text"),
+    "a resolver of its own": ("# @package objective\n_target_: ${os.system:true}\n", "os.system"),
+    "a node from elsewhere": (
+        "# @package _global_\nobjective: ${workload.theirs}\nworkload:\n  theirs: {_target_: os.getcwd}\n",
+        "os.getcwd",
+    ),
+    "trust in itself": (
+        "# @package _global_\nallow_modules: [os]\nobjective: {_target_: os.getcwd}\n",
+        "stands in a configuration file",
+    ),
+    "trust by a sweep": (
+        "# @package _global_\nobjective: {_target_: os.getcwd}\n"
+        "hydra: {mode: MULTIRUN, sweep: {dir: FOLDER/out}, sweeper: {params: {allow_modules: '[os]'}}}\n",
+        "stands in a configuration file",
+    ),
+    "a callback of Hydra": ("# @package hydra.callbacks.x\n" + WRITE, "not part of Hydra"),
+    "a launcher of Hydra": ("# @package _global_\nhydra: {launcher: {_target_: os.getcwd}}\n", "not part of Hydra"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_from_a_stranger_runs_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("THEIR_TARGET", "twin.files.write_text")
+    monkeypatch.chdir(tmp_path)
+    text, expected = FILES[case]
+    assert run_app(PLACEMENT, from_a_stranger(tmp_path, text)) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "written").exists()
+
+
+def test_modules_named_on_the_command_line_are_trusted(own: str, tmp_path: Path) -> None:
+    check_trust({"allow_modules": [own]}, ["seed=1", f"allow_modules=[{own}]"])
+    check_trust({"allow_modules": [own]}, [f"+allow_modules=[{own}]"])
+    check_trust({"allow_modules": []}, [])
