@@ -130,8 +130,6 @@ def test_scripts_are_executable_and_stop_at_the_first_error() -> None:
     scripts = [p for p in repository_files() if p.parts[0] in ("scripts", ".ci")]
     expected = {".ci/full", ".ci/run", "scripts/check", "scripts/check-processors", "scripts/readme-commands"}
     assert expected <= {p.as_posix() for p in scripts}
-        p.as_posix() for p in scripts
-    }
     for path in scripts:
         assert os.access(ROOT / path, os.X_OK), path
         text = (ROOT / path).read_text(encoding="utf-8")
