@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import GATED, KV_FULL, SCAN, SEQS_FULL, TRACE_COLUMNS
+from twin.engine.state import GATED, KV_FULL, SCAN, SEQS_FULL, TRACE_COLUMNS
 from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column

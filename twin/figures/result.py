@@ -39,8 +39,8 @@ class SimulationResult:
         steps, busy_s, loads, load_s, disk_loads, disk_s, preemptions, max_waiting: totals.
         arrivals, refused: requests sent, and those that the client had no port for (replay only).
         warmup_s, warmup_rule: seconds at the start that do not count, and why these.
-        trace: one row a step if asked for, columns `twin.engine.kernel.TRACE_COLUMNS`.
-        events: rows (step, kind, request or adapter, value) if asked for (`twin.engine.kernel.SCHEDULED` etc.), (E, 4).
+        trace: one row a step if asked for, columns `twin.engine.state.TRACE_COLUMNS`.
+        events: rows (step, kind, request or adapter, value) if asked for (`twin.engine.state.SCHEDULED` etc.), (E, 4).
     """
 
     row: dict[str, float]

@@ -56,8 +56,12 @@ class StepTimeLaw:
                 )
 
     def as_array(self) -> NDArray[np.float64]:
-        """Coefficients in field order, shape (18,), for the kernel."""
-        return np.array([getattr(self, f.name) for f in fields(self)], dtype=np.float64)
+        """Coefficients in the order of `STEP_TERMS`, then `graph_tokens`, shape (18,)."""
+        return np.array([getattr(self, name) for name in (*STEP_TERMS, "graph_tokens")], dtype=np.float64)
+
+
+#: Names of the law's terms, which are its coefficients': the order of every vector of features or coefficients, (17,).
+STEP_TERMS: tuple[str, ...] = tuple(f.name for f in fields(StepTimeLaw) if f.name != "graph_tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.twin.columns import LLAMA, column
 from twin.command.chrome_trace import ENGINE, REQUESTS, chrome_trace
-from twin.engine.kernel import TRACE_COLUMNS
+from twin.engine.state import TRACE_COLUMNS
 from twin.engine.play import Played, play
 from twin.errors import InputError
 from twin.figures.warmup import steps_to_trace

@@ -10,7 +10,9 @@ from hypothesis import given, settings, strategies as st
 
 from tests.twin.engine.reference_engine import Figures, simulate_literally
 from twin.engine.engine import new_engine, outcome
-from twin.engine.kernel import EVICTED, HOST, LOADED, SCHEDULED, SLOT, KernelOutput, Limits, advance
+from twin.engine.engine import advance
+from twin.engine.outcome import KernelOutput
+from twin.engine.state import EVICTED, HOST, LOADED, SCHEDULED, SLOT, Limits
 from twin.server.rules import VLLM_0_8, EngineRules
 from twin.workload.requests import Requests
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.kernel import TRACE_COLUMNS
+from twin.engine.state import TRACE_COLUMNS
 from twin.figures.result import SimulationResult
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
 from twin.simulation import simulate

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.kernel import TRACE_COLUMNS, KernelOutput
+from twin.engine.outcome import KernelOutput
+from twin.engine.state import TRACE_COLUMNS
 from twin.engine.play import run_requests
 from twin.errors import InputError
 from twin.figures.health import queue_label
