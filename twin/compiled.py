@@ -35,7 +35,7 @@ def compiled(function: Function) -> Function:
         before = nb.config.CACHE_DIR
         nb.config.CACHE_DIR = str(folder or "")
         try:
-            made: Function = nb.njit(function, cache=folder is not None, nogil=True)
+            made: Function = nb.njit(function, cache=folder is not None, nogil=True, no_cfunc_wrapper=True, _nrt=False)
         finally:
             nb.config.CACHE_DIR = before
     return made
@@ -43,7 +43,7 @@ def compiled(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """Compiles a part of a compiled function, into which it is copied: a call would pass all its arguments in memory."""
-    made: Function = nb.njit(function, nogil=True, forceinline=True)
+    made: Function = nb.njit(function, nogil=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
     return made
 
 
