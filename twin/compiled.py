@@ -43,7 +43,9 @@ def compiled(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """Compiles a part of a compiled function, into which it is copied: a call would pass all its arguments in memory."""
-    made: Function = nb.njit(function, nogil=True, forceinline=True, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    made: Function = nb.njit(
+        function, nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True, _nrt=False
+    )
     return made
 
 

@@ -51,7 +51,12 @@ def run_replicas(
         alone_ms = float(features @ calibration.step.as_array()[: len(STEP_TERMS)])
         busy = sum(out.busy_s for out, _ in outs) / (servers * _span_s(requests, [o for o, _ in outs], horizon_s))
         colocated = colocated_step_law(
-            calibration.step, law, servers, running=float(features[STEP_TERMS.index("seq")]), step_ms=alone_ms, busy=min(1.0, busy)
+            calibration.step,
+            law,
+            servers,
+            running=float(features[STEP_TERMS.index("seq")]),
+            step_ms=alone_ms,
+            busy=min(1.0, busy),
         )
         last, step_ms = step_ms, float(features @ colocated.as_array()[: len(STEP_TERMS)])
         if abs(step_ms - last) <= TOLERANCE * step_ms:

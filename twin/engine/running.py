@@ -45,9 +45,7 @@ def schedule_partial_prefill(engine: EngineState) -> None:
     """
     scheduler, batch = engine.scheduler[0], engine.batch[0]
     request = engine.requests[scheduler.partial]
-    batch.chunk = min(
-        request.prefill - request.computed, engine.limits.max_num_batched_tokens - scheduler.decodes
-    )
+    batch.chunk = min(request.prefill - request.computed, engine.limits.max_num_batched_tokens - scheduler.decodes)
     if batch.chunk == 0 and scheduler.paused == 0:
         scheduler.paused = 1
         leave_batch(engine, request.adapter, scheduler.step - 1)
