@@ -22,8 +22,13 @@ import numba as nb
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+#: `_nrt=False`: compiled code borrows its caller's arrays. Otherwise it would count references to an array wherever it
+#: is named, with an atomic operation each: 17 times the time of a step of the engine. It cannot make arrays, therefore.
+OPTIONS: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
+INLINED = OPTIONS | {"forceinline": True, "no_cpython_wrapper": True}
 #: Caches of former sources that are kept, for the branch that one comes back to; and the age at which others go.
 KEPT, KEPT_S = 3, 3600.0
+_config: Any = nb.config  # numba's settings, `NUMBA_...` in the environment
 _lock = threading.Lock()
 
 
@@ -32,20 +37,18 @@ def compiled(function: Function) -> Function:
     folder = cache_folder(Path(function.__code__.co_filename).resolve().parent)
     # numba asks for the folder once, while it decorates. The lock is for threads that import two rooms at once.
     with _lock:
-        before = nb.config.CACHE_DIR
-        nb.config.CACHE_DIR = str(folder or "")
+        before = _config.CACHE_DIR
+        _config.CACHE_DIR = str(folder or "")
         try:
-            made: Function = nb.njit(function, cache=folder is not None, nogil=True, no_cfunc_wrapper=True, _nrt=False)
+            made: Function = nb.njit(function, cache=folder is not None, **OPTIONS)
         finally:
-            nb.config.CACHE_DIR = before
+            _config.CACHE_DIR = before
     return made
 
 
 def inlined(function: Function) -> Function:
-    """Compiles a part of a compiled function, into which it is copied: a call would pass all its arguments in memory."""
-    made: Function = nb.njit(
-        function, nogil=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True, _nrt=False
-    )
+    """Compiles a part of a compiled function, into which it is copied: a call would hand over all arrays in memory."""
+    made: Function = nb.njit(function, **INLINED)
     return made
 
 
@@ -60,8 +63,8 @@ def cache_folder(room: Path) -> Path | None:
         sources.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     name = f"{room.name}-{hashlib.sha256(str(room).encode()).hexdigest()[:8]}"
     users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if nb.config.CACHE_DIR:
-        places = [Path(nb.config.CACHE_DIR) / name]
+    if _config.CACHE_DIR:
+        places = [Path(_config.CACHE_DIR) / name]
     else:
         places = [room / "__pycache__" / "numba", users / "adapter-placement" / "numba" / name]
     for place in places:

@@ -71,7 +71,9 @@ def twin_log(scenario: Scenario) -> ScheduleLog:
         skip_past=True,
         reload_cascade=True,
     )
-    law = StepTimeLaw(**dict.fromkeys(STEP_TERMS, 0.0) | dict(zip(STEP_TERMS, scenario.step_ms)), graph_tokens=1e9)
+    base, seq, prompt = scenario.step_ms
+    terms = dict.fromkeys(STEP_TERMS, 0.0) | {"base": base, "seq": seq, "prompt": prompt}
+    law = StepTimeLaw(**terms, graph_tokens=1e9)
     room = 1 << 10
     while True:
         engine = new_engine(

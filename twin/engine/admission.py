@@ -77,7 +77,7 @@ def next_past_gate(engine: EngineState) -> int:
     """
     limits, scheduler, requests = engine.limits, engine.scheduler[0], engine.requests
     first_of_adapter = engine.queue.of_adapter.ends
-    first = engine.queue.everyone.ends[0].first
+    first: int = engine.queue.everyone.ends[0].first
     if not scheduler.gate_possible or scheduler.active < limits.max_loras:
         return first
     if not limits.skip_past:

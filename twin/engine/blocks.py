@@ -1,4 +1,7 @@
-"""KV blocks and the tokens in them. All decoding requests advance together, so that none has to be looked at in a step."""
+"""KV blocks and the tokens in them.
+
+All decoding requests advance together, one token a step, so that a step need not look at any of them.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,31 @@ def blocks_of_chunk(engine: EngineState) -> int:
     chunk, block_size = engine.batch[0].chunk, engine.limits.block_size
     if chunk == 0:
         return 0
-    computed = engine.requests[engine.scheduler[0].partial].computed
+    computed: int = engine.requests[engine.scheduler[0].partial].computed
     return blocks(computed + chunk, block_size) - blocks(computed, block_size)
 
 
 @inlined
 def blocks_of_decodes(engine: EngineState) -> int:
     """KV blocks more that the decoding requests need for their next token: one for each whose blocks are full."""
-    return engine.growing[(-engine.scheduler[0].step) % engine.limits.block_size]
+    needed: int = engine.growing[(-engine.scheduler[0].step) % engine.limits.block_size]
+    return needed
 
 
 @inlined
 def tokens_computed(engine: EngineState, r: int) -> int:
     """Tokens of a decoding request that are in the KV cache before this step: one a step since its prefill."""
     request = engine.requests[r]
-    return request.prefill + engine.scheduler[0].step - 1 - request.entry_step
+    tokens: int = request.prefill + engine.scheduler[0].step - 1 - request.entry_step
+    return tokens
 
 
 @inlined
 def step_of_finish(engine: EngineState, r: int) -> int:
     """The list of `finishing` for the step that produces a decoding request's last token."""
     request = engine.requests[r]
-    return (request.entry_step + request.output - request.produced) % len(engine.finishing.ends)
+    last_step: int = request.entry_step + request.output - request.produced
+    return last_step % len(engine.finishing.ends)
 
 
 @inlined
@@ -65,4 +71,5 @@ def stop_decoding(engine: EngineState, r: int) -> None:
 def growth(engine: EngineState, r: int) -> int:
     """Index into `growing`: its tokens before step s are a multiple of the block size where `-s` has this remainder."""
     request = engine.requests[r]
-    return (request.prefill - request.entry_step - 1) % engine.limits.block_size
+    tokens_at_step_0: int = request.prefill - request.entry_step - 1
+    return tokens_at_step_0 % engine.limits.block_size

@@ -50,7 +50,7 @@ def step_time_ms(engine: EngineState) -> float:
     tokens, kv = decodes + prompt, scheduler.kv_tokens / 1000.0
     skipped, queue = batch.skipped / 1000.0, decodes * scheduler.waiting / 1e6
     past_graph = tokens > law.graph_tokens
-    ms = (
+    ms: float = (
         law.base + law.seq * decodes + law.prompt * prompt + law.kv * kv + law.skipped * skipped + law.queue * queue
     )  # fmt: skip
     features.base += 1.0

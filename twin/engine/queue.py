@@ -41,7 +41,7 @@ def client_has_port(engine: EngineState, arrival_s: float) -> bool:
     scheduler, finish_s = engine.scheduler[0], engine.figures.finish_s
     while scheduler.released < scheduler.finished and finish_s[scheduler.released] <= arrival_s - TIME_WAIT_S:
         scheduler.released += 1
-    open_ports = scheduler.running + scheduler.waiting + (scheduler.finished - scheduler.released)
+    open_ports: int = scheduler.running + scheduler.waiting + (scheduler.finished - scheduler.released)
     return open_ports < engine.limits.client_ports
 
 
@@ -88,8 +88,9 @@ def leave_queue(engine: EngineState, r: int) -> None:
 def waiting_before(engine: EngineState, r: int) -> int:
     """Waiting requests ahead of `r`'s place in the queue: those that a scan up to `r` has gone past."""
     key = engine.requests[r].key
+    preempted: int = engine.scheduler[0].waiting_preempted
     if key >= 0:
-        return engine.scheduler[0].waiting_preempted + counted_before(engine.queue.arrived, r)
+        return preempted + counted_before(engine.queue.arrived, r)
     ahead, other = 0, engine.queue.everyone.ends[0].first
     while other != NONE and engine.requests[other].key < key:
         ahead += 1

@@ -115,8 +115,8 @@ class ReferenceEngine:
         self.base_model, self.walk, self.load_s, self.disk_s = base_model, walk, load_s, disk_s
         columns = (requests.arrival_s, requests.adapter, requests.prompt, requests.cached, requests.output)
         self.requests = [
-            Request(i, float(arrival_s), *map(int, rest))
-            for i, (arrival_s, *rest) in enumerate(zip(*columns, strict=True))
+            Request(i, float(arrival_s), int(adapter), int(prompt), int(cached), int(output))
+            for i, (arrival_s, adapter, prompt, cached, output) in enumerate(zip(*columns, strict=True))
         ]
         loaded = [a for a in range(len(walk)) if not base_model[a]] if hosted else []
         self.caches = AdapterCaches(
@@ -309,7 +309,7 @@ class ReferenceEngine:
                 (self.running if request in self.running else self.waiting).remove(request)
 
     def wait_for_work(self) -> bool:
-        """Nothing could be scheduled: wait for the step in flight, else for the next request; False = none will come."""
+        """Nothing could be scheduled: wait for the step in flight, else for a request; False = none will come."""
         if self.in_flight is not None:
             self.now_s, self.in_flight = max(self.now_s, self.gpu_end_s), None
         elif not self.running and not self.waiting:

@@ -87,7 +87,8 @@ def list_idle(engine: EngineState) -> tuple[int, int]:
 @inlined
 def is_in(engine: EngineState, a: int, cache: int) -> bool:
     """Whether an adapter is in a cache, `SLOT` or `HOST`."""
-    return engine.adapters[a].in_slot if cache == SLOT else engine.adapters[a].in_host
+    found: bool = engine.adapters[a].in_slot if cache == SLOT else engine.adapters[a].in_host
+    return found
 
 
 @inlined

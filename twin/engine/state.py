@@ -253,7 +253,7 @@ class EngineState(NamedTuple):
         running: one list, in vLLM's order.
         finishing: decoding requests by the step after which they finish, modulo the number of lists (longest output
             + 2): all decoding requests advance together, so that the step is known when they start.
-        growing: decoding requests by the step that needs a KV block more for them, modulo the block size, (block_size,).
+        growing: decoding requests by the step that needs a KV block more for them, modulo its size, (block_size,).
         prefilled, leaving: requests whose prefill this step completes; whose last token is in flight.
         active: the adapters of the batch, the first `scheduler.active` are filled in, (A,).
         walk: the adapters in set order, (A,).

@@ -65,8 +65,8 @@ STEP_TERMS: tuple[str, ...] = tuple(f.name for f in fields(StepTimeLaw) if f.nam
 
 
 def step_terms(
-    *, decodes: float, prompt: float, kv_tokens: float, adapters: float, slots: float, rank: float, skipped: float = 0.0,
-    waiting: float = 0.0, graph_tokens: float = 512.0,
+    *, decodes: float, prompt: float, kv_tokens: float, adapters: float, slots: float, rank: float,
+    skipped: float = 0.0, waiting: float = 0.0, graph_tokens: float = 512.0,
 ) -> dict[str, float]:  # fmt: skip
     """What each coefficient of `StepTimeLaw` is multiplied by in a step, by name, in the order of `STEP_TERMS`.
 
