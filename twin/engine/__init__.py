@@ -1,10 +1,11 @@
 """The engine: vLLM V1's scheduler, KV cache and adapter slots, one step at a time.
 
-Read `reference.py` first: the specification, in plain Python. `engine.py` is the compiled loop with the same phases:
-`queue.py` (arrivals), `running.py`, `admission.py`, `slots.py`, `clock.py`, `output.py`. They share `state.py` (all that
-an engine knows), `blocks.py` (KV blocks), `batch.py` (adapters of a step), `lists.py` and `record.py` (events, trace).
-Around it: `build.py` makes an engine, `outcome.py` reads it out; `play.py` plays a window of one server, `replicas.py`
-of several on one GPU, `input_check.py` says what cannot be played. Names are loaded when they are first used.
+Read `reference.py` first: the specification, in plain Python. `engine.py` is the compiled loop with the same phases,
+which are in `queue.py` (arrivals), `running.py`, `admission.py`, `slots.py`, `clock.py` and `output.py`. What they
+share: `state.py` (all that an engine knows), `blocks.py` (KV blocks), `batch.py` (adapters of a step), `lists.py`, and
+`record.py` (events, trace). Around it: `build.py` makes an engine, `outcome.py` reads it out; `play.py` plays a window
+of one server, `replicas.py` of several on one GPU; `input_check.py` says what cannot be played.
+Names are loaded when they are first used.
 """
 
 from __future__ import annotations
