@@ -1,7 +1,7 @@
-"""One kernel, always step by step: recording changes nothing, and what is recorded adds up to the figures.
+"""One engine, always step by step: recording changes nothing, and what is recorded adds up to the figures.
 
 There are no macro-steps to compare with a step-by-step mode; the engine that skips nothing and is compared with the
-kernel request by request is `tests.twin.engine.reference_engine` (`test_kernel.py`).
+compiled one request by request is `twin.engine.reference` (`test_reference.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.kernel import TRACE_COLUMNS
+from twin.engine.state import TRACE_COLUMNS
 from twin.figures.result import SimulationResult
+from twin.server.laws import STEP_TERMS
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
 from twin.simulation import simulate
 
@@ -41,8 +42,8 @@ def test_steps_add_up_to_the_figures(rules: EngineRules) -> None:
     columns = {name: result.trace[:, i] for i, name in enumerate(TRACE_COLUMNS)}
     assert columns["duration_s"].sum() == pytest.approx(result.busy_s)
     assert columns["loads"].sum() == result.loads
-    assert columns["decodes"].sum() == pytest.approx(result.step_features[1])
-    assert columns["prompt_tokens"].sum() == pytest.approx(result.step_features[2])
+    assert columns["decodes"].sum() == pytest.approx(result.step_features[STEP_TERMS.index("seq")])
+    assert columns["prompt_tokens"].sum() == pytest.approx(result.step_features[STEP_TERMS.index("prompt")])
     for name in ("running", "waiting"):
         mean = columns[name] @ columns["duration_s"] / SECONDS
         assert mean == pytest.approx(result.row[name]) == pytest.approx(getattr(result, f"{name}_series").mean())
