@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.arguments import key_values, run_benchmark
 from profiling.vllm.log import Difference, ScheduleLog, first_difference, twin_log
 from profiling.vllm.scenario import Scenario, draw_scenario
-from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
+from twin.engine.state import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
 from twin.errors import InputError
 
 Engine = Callable[[Scenario], ScheduleLog]

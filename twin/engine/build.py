@@ -1,4 +1,4 @@
-"""An engine's state: made, fed with requests, read out. The loop itself is `twin.engine.kernel.advance`."""
+"""An engine is made, and sent requests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine import kernel
-from twin.engine.kernel import EngineState, KernelOutput, Limits
-from twin.errors import InputError
+from twin.engine import state
+from twin.engine.state import NONE, EngineState, Figures, Limits, Lists, Queue, Sent, Served
+from twin.server.laws import StepTimeLaw
 from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
@@ -24,108 +24,110 @@ def new_engine(
     walk: NDArray[np.int32],
     load_s: Array,
     disk_s: Array,
-    law: Array,
+    law: StepTimeLaw,
     bins: int,
     longest_output: int | None = None,
     capacity: int | None = None,
     hosted: bool = True,
+    start_s: float = 0.0,
     trace_steps: int = 0,
     events: int = 0,
 ) -> EngineState:
-    """An idle engine at time 0 that knows these requests.
+    """An idle engine that knows these requests.
 
     Args:
         slotless: adapters that are the base model, (A,).
         walk: set order of the adapters, a permutation, (A,).
         load_s, disk_s: seconds to copy each adapter into a slot and from disk, (A,).
-        law: step-time coefficients, (18,).
+        bins: of the series over the window.
         longest_output: most output tokens of any request to come; None = of those given.
         capacity: most requests that will ever be added; None = those given.
         hosted: adapters were loaded in order at the start, as vLLM does with those of its command line: the last
-            `host_adapters` are in host memory and the last `max_loras` in slots; False = none.
+            `max_cpu_loras` are in host memory and the last `max_loras` in slots; False = none.
+        start_s: when it starts to serve.
         trace_steps, events: most rows to record of either.
     """
     adapters, known = len(slotless), len(requests)
     size = max(capacity or 0, known)
     longest = max(longest_output or 0, int(requests.output.max()) if known else 0, 1)
-    loras = int((~slotless).sum())
+    most_running = limits.max_num_seqs + 1
 
     def room(values: NDArray[Scalar]) -> NDArray[Scalar]:
-        return values if len(values) == size else np.concatenate((values, np.zeros(size - len(values), values.dtype)))
+        # Strided or read-only arrays would be another type to numba, which would compile the engine once more for them.
+        if len(values) < size:
+            values = np.concatenate((values, np.zeros(size - len(values), values.dtype)))
+        return np.require(values, requirements=("C", "W"))
 
-    def links(length: int) -> NDArray[np.int32]:
-        return np.full(length, kernel.NONE, np.int32)
+    def integers(length: int) -> NDArray[np.int32]:
+        return np.zeros(length, np.int32)
 
-    place = np.empty(adapters, np.int32)
-    place[walk] = np.arange(adapters, dtype=np.int32)
-    in_host, in_slots = np.zeros(adapters, np.bool_), np.zeros(adapters, np.bool_)
-    if hosted:
-        in_host[np.flatnonzero(~slotless)[-limits.host_adapters :]] = True
-        in_slots[np.flatnonzero(~slotless)[-limits.max_loras :]] = True
-    n = np.zeros(kernel.INTEGERS, np.int64)
-    n[kernel.N_KNOWN], n[kernel.FREE], n[kernel.PARTIAL] = known, limits.total_blocks, kernel.NONE
-    n[kernel.FRONT_KEY], n[kernel.N_HOSTED] = -1, int(in_host.sum())
-    n[kernel.N_RESIDENT] = int(in_slots.sum())
-    prompt = room(requests.prompt)
+    def lists(count: int) -> Lists:
+        ends = np.full(2 * count, NONE, np.int32).view(state.ENDS)
+        return Lists(ends, np.empty(size, state.LINK))
+
+    by_adapter = _adapters(slotless, walk, load_s, disk_s, limits, hosted=hosted)
+    scheduler = np.zeros(1, state.SCHEDULER)
+    scheduler["known"], scheduler["free_blocks"], scheduler["partial"] = known, limits.total_blocks, NONE
+    scheduler["front_key"] = -1
+    scheduler["in_host"], scheduler["in_slots"] = by_adapter["in_host"].sum(), by_adapter["in_slot"].sum()
+    scheduler["base_models"] = slotless.sum()
+    gate_possible = bool((~slotless).sum() > limits.max_loras)
+    scheduler["gate_possible"] = gate_possible
     return EngineState(
-        arrival=room(requests.arrival_s), adapter=room(requests.adapter), prompt=prompt, cached=room(requests.cached),
-        output=room(requests.output), slotless=slotless, walk=walk, place=place, load_s=load_s, disk_s=disk_s, law=law,
-        first=np.full(size, np.nan), finish=np.full(size, np.nan), state=np.zeros(size, np.int8),
-        key=np.zeros(size, np.int64), gprev=links(size), gnext=links(size), aprev=links(size), anext=links(size),
-        ghead=links(1), gtail=links(1), ahead=links(adapters), atail=links(adapters),
-        waiting_of=np.zeros(adapters, np.int32),
-        # Nobody is skipped if every adapter has a slot.
-        tree=np.zeros(size + 1 if loras > limits.max_loras else 1, np.int32),
-        rprev=links(size), rnext=links(size), rhead=links(1), rtail=links(1), runs=np.zeros(adapters, np.int32),
-        active=np.zeros(adapters, np.int32), active_at=links(adapters), produced=np.zeros(size, np.int32),
-        need=prompt.astype(np.int32), computed=np.zeros(size, np.int32), entry_step=np.zeros(size, np.int64),
-        decoding=np.zeros(size, np.bool_), bucket=links(longest + 2), bucket_end=links(longest + 2), bprev=links(size),
-        bnext=links(size), residues=np.zeros(limits.block, np.int32),
-        fresh=np.zeros(limits.max_num_seqs + 1, np.int32), leaving=np.zeros(limits.max_num_seqs + 1, np.int32),
-        is_leaving=np.zeros(size, np.bool_), granted=np.zeros(size if events else 1, np.int32),
-        resident=in_slots, hosted=in_host,
-        # Touched in order: the first ones least recently.
-        last_step=np.arange(-adapters - 1, -1, dtype=np.int64), since=np.zeros(adapters, np.int64),
-        old=np.zeros(adapters, np.int32), old_host=np.zeros(adapters, np.int32), running_bins=np.zeros(bins),
-        waiting_bins=np.zeros(bins), itl_histogram=np.zeros(kernel.ITL_BINS), features=np.zeros(kernel.FEATURES),
-        blocked_s=np.zeros(4), finish_order=np.zeros(size if limits.client_ports > 0 else 1),
-        trace=np.zeros((trace_steps, len(kernel.TRACE_COLUMNS))), events=np.zeros((events, 4), np.int64), n=n,
-        x=np.zeros(kernel.FLOATS),
+        limits=limits,
+        law=law.as_array().view(state.LAW),
+        sent=Sent(
+            room(requests.arrival_s), room(requests.adapter), room(requests.prompt), room(requests.cached),
+            room(requests.output),
+        ),
+        served=Served(np.full(size, np.nan), np.full(size, np.nan), np.zeros(size, np.int8)),
+        requests=np.zeros(size, state.REQUEST),
+        adapters=by_adapter,
+        scheduler=scheduler,
+        batch=np.zeros(1, state.BATCH),
+        clock=np.full(2, start_s).view(state.CLOCK),
+        queue=Queue(lists(1), lists(adapters), integers(size + 1 if gate_possible else 1)),
+        running=lists(1),
+        finishing=lists(longest + 2),
+        growing=integers(limits.block_size),
+        prefilled=integers(most_running),
+        leaving=integers(most_running),
+        active=integers(adapters),
+        walk=walk,
+        idle_in_slots=integers(adapters),
+        idle_in_host=integers(adapters),
+        figures=Figures(
+            totals=np.zeros(1, state.TOTALS), running_bins=np.zeros(bins), waiting_bins=np.zeros(bins),
+            itl_histogram=np.zeros(state.ITL_BINS), features=np.zeros(1, state.TERMS), blocked_s=np.zeros(4),
+            finish_s=np.zeros(size if limits.client_ports > 0 else 1), trace=np.zeros(trace_steps, state.TRACE_ROW),
+            events=np.zeros(events, state.EVENT),
+        ),
     )  # fmt: skip
 
 
-def add_request(state: EngineState, *, arrival_s: float, adapter: int, prompt: int, cached: int, output: int) -> int:
+def _adapters(
+    slotless: NDArray[np.bool_], walk: NDArray[np.int32], load_s: Array, disk_s: Array, limits: Limits, *, hosted: bool
+) -> state.Records:
+    """The adapters of an idle engine, (A,)."""
+    adapters = np.zeros(len(slotless), state.ADAPTER)
+    adapters["base_model"], adapters["load_s"], adapters["disk_s"] = slotless, load_s, disk_s
+    adapters["place"][walk] = np.arange(len(walk))
+    adapters["active_at"] = NONE
+    # Touched in order before the first step: the first ones least recently.
+    adapters["touched_step"] = np.arange(-len(slotless) - 1, -1)
+    if hosted:
+        adapters["in_host"][np.flatnonzero(~slotless)[-limits.max_cpu_loras :]] = True
+        adapters["in_slot"][np.flatnonzero(~slotless)[-limits.max_loras :]] = True
+    return adapters
+
+
+def add_request(engine: EngineState, *, arrival_s: float, adapter: int, prompt: int, cached: int, output: int) -> int:
     """Sends a request to an engine that has room for it (`capacity`); returns its index.
 
     Requests are added in order of arrival, none before a time that the engine has been advanced to.
     """
-    r = int(state.n[kernel.N_KNOWN])
-    state.arrival[r], state.adapter[r], state.prompt[r] = arrival_s, adapter, prompt
-    state.cached[r], state.output[r], state.need[r] = cached, output, prompt
-    state.n[kernel.N_KNOWN] = r + 1
+    r, sent = int(engine.scheduler[0]["known"]), engine.sent
+    sent.arrival_s[r], sent.adapter[r], sent.prompt[r] = arrival_s, adapter, prompt
+    sent.cached[r], sent.output[r] = cached, output
+    engine.scheduler["known"] = r + 1
     return r
-
-
-def outcome(state: EngineState) -> KernelOutput:
-    """What an engine has done so far.
-
-    Raises:
-        InputError: more events happened than there was room for.
-    """
-    n, x = state.n, state.x
-    if len(state.events) and n[kernel.N_EVENTS] > len(state.events):
-        raise InputError(
-            f"{int(n[kernel.N_EVENTS])} events do not fit into events={len(state.events)}",
-            remedy="raise events, or simulate a shorter window",
-        )
-    known = int(n[kernel.N_KNOWN])
-    return KernelOutput(
-        first_token_s=state.first[:known], finish_s=state.finish[:known], state=state.state[:known],
-        running_bins=state.running_bins, waiting_bins=state.waiting_bins, kv_integral=float(x[kernel.KV_INTEGRAL]),
-        itl_histogram=state.itl_histogram, features=state.features, blocked_s=state.blocked_s,
-        steps=int(n[kernel.N_STEP]), busy_s=float(x[kernel.BUSY_S]), loads=int(n[kernel.LOADS]),
-        load_s=float(x[kernel.LOAD_S]), disk_loads=int(n[kernel.DISK_LOADS]), disk_s=float(x[kernel.DISK_S]),
-        preemptions=int(n[kernel.PREEMPTIONS]), skips=int(n[kernel.SKIPS]), max_waiting=int(n[kernel.MAX_WAITING]),
-        free_blocks_end=int(n[kernel.FREE]), trace=state.trace[: int(n[kernel.N_TRACED])],
-        events=state.events[: int(n[kernel.N_EVENTS])],
-    )  # fmt: skip

@@ -1,19 +1,30 @@
-"""A literal, slow engine: lists of requests, one loop iteration a request, vLLM V1's rules as written down.
+"""The specification: vLLM V1's scheduler, KV cache and adapter slots in plain Python. Read this file first.
 
-It shares no data structure with `twin.engine.kernel`; the tests demand equal schedules from both. Async scheduling is
-told the way vLLM tells it: a step's output is processed after the next step has been scheduled.
+An engine has a list of waiting and a list of running requests, KV blocks to give away, and two caches of adapters.
+`ReferenceEngine.run` goes step by step; each step has the same phases, in the same order and with the same names, as in
+`twin.engine.engine`, which does the same some hundred times faster and shares no data structure with this file. The
+tests demand equal schedules from both, whatever the workload. The rules are those of docs/twin.md; left out here is
+only `Limits.client_ports`, which is no part of an engine.
+
+Async scheduling is told the way vLLM tells it: two steps are in flight, and the output of a step is processed after the
+next one has been scheduled.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from twin.server.rules import EngineRules
+from twin.engine.state import Limits
+from twin.server.laws import StepTimeLaw, step_terms
 from twin.workload.requests import Requests
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
+    """A request; lengths in tokens, times in seconds."""
+
     index: int
     arrival_s: float
     adapter: int
@@ -25,7 +36,7 @@ class Request:
     in_flight: int = 0
     blocks: int = 0
     decoding: bool = False
-    first_s: float | None = None
+    first_token_s: float | None = None
     finish_s: float | None = None
 
     @property
@@ -35,209 +46,274 @@ class Request:
 
     @property
     def done(self) -> bool:
+        """It has its last token, or will have it when the step in flight ends."""
         return self.produced + self.in_flight >= self.output
 
 
-@dataclass
-class Slots:
-    """Two LRU caches, slots and host memory, touched together in set order."""
+@dataclass(slots=True)
+class AdapterCaches:
+    """Slots and host memory: adapters, the least recently touched first. One in a slot is in host memory too.
 
-    slots: int
-    host: int
-    order: list[int]
-    cascade: bool
-    lru: list[int] = field(default_factory=list)
-    host_lru: list[int] = field(default_factory=list)
+    Args:
+        reload_cascade: the least recently touched adapter is evicted even where the batch needs it.
+        log: (`load`, `evict`, `disk` or `host-evict`; adapter), as it happened.
+    """
+
+    max_loras: int
+    max_cpu_loras: int
+    reload_cascade: bool
+    in_slots: list[int]
+    in_host: list[int]
     log: list[tuple[str, int]] = field(default_factory=list)
 
-    def _oldest(self, lru: list[int], batch: set[int]) -> int:
-        return lru[0] if self.cascade else next(a for a in lru if a not in batch)
+    def touch(self, adapter: int, batch: set[int]) -> tuple[bool, bool]:
+        """Makes an adapter the most recently touched one; whether it was loaded into a slot, and from disk."""
+        from_disk, into_slot = adapter not in self.in_host, adapter not in self.in_slots
+        if from_disk:
+            if len(self.in_host) >= self.max_cpu_loras:
+                victim = self._oldest(self.in_host, batch)
+                self.in_host.remove(victim)
+                self.log.append(("host-evict", victim))
+                if victim in self.in_slots:
+                    self._evict_from_slot(victim)
+            self.log.append(("disk", adapter))
+        else:
+            self.in_host.remove(adapter)
+        self.in_host.append(adapter)
+        if into_slot:
+            if len(self.in_slots) >= self.max_loras:
+                self._evict_from_slot(self._oldest(self.in_slots, batch))
+            self.log.append(("load", adapter))
+        else:
+            self.in_slots.remove(adapter)
+        self.in_slots.append(adapter)
+        return into_slot, from_disk
 
-    def activate(self, batch: set[int]) -> tuple[int, int]:
-        loads = disk_loads = 0
-        for adapter in self.order:
-            if adapter not in batch:
-                continue
-            if adapter in self.host_lru:
-                self.host_lru.remove(adapter)
-            else:
-                if len(self.host_lru) >= self.host:
-                    victim = self._oldest(self.host_lru, batch)
-                    self.host_lru.remove(victim)
-                    self.log.append(("host-evict", victim))
-                    if victim in self.lru:
-                        self.lru.remove(victim)
-                        self.log.append(("evict", victim))
-                disk_loads += 1
-                self.log.append(("disk", adapter))
-            self.host_lru.append(adapter)
-            if adapter in self.lru:
-                self.lru.remove(adapter)
-            else:
-                if len(self.lru) >= self.slots:
-                    victim = self._oldest(self.lru, batch)
-                    self.lru.remove(victim)
-                    self.log.append(("evict", victim))
-                loads += 1
-                self.log.append(("load", adapter))
-            self.lru.append(adapter)
-        return loads, disk_loads
+    def _oldest(self, cache: list[int], batch: set[int]) -> int:
+        return cache[0] if self.reload_cascade else next(a for a in cache if a not in batch)
+
+    def _evict_from_slot(self, adapter: int) -> None:
+        self.in_slots.remove(adapter)
+        self.log.append(("evict", adapter))
 
 
-@dataclass
-class Figures:
-    first_s: list[float | None]
-    finish_s: list[float | None]
-    preemptions: int = 0
-    loads: int = 0
-    disk_loads: int = 0
-    skips: int = 0
-    max_adapters: int = 0
-    steps: int = 0
-    schedule: list[tuple[int, int, int]] = field(default_factory=list)
-    """(step, request, tokens) in the order of the batch."""
-    adapter_log: list[tuple[str, int]] = field(default_factory=list)
+class ReferenceEngine:
+    """An engine with the requests that it will be sent.
 
+    Args:
+        base_model: whether an adapter is the base model, which needs no slot, (A,).
+        walk: set order of the adapters: the order in which those of a batch are loaded, (A,).
+        load_s, disk_s: seconds to copy each adapter into a slot and from disk, (A,).
+        hosted: adapters were loaded in order at the start, as far as there is room; False = none.
+    """
 
-def simulate_literally(
-    requests: Requests, *, slotless: list[bool], order: list[int], max_loras: int, max_num_seqs: int,
-    budget: int, block: int, blocks: int, horizon_s: float, step_ms: tuple[float, float, float], load_ms: float,
-    disk_ms: float, host: int, rules: EngineRules,
-) -> Figures:  # fmt: skip
-    """Runs the queue; step time `a + b * decodes + c * prompt tokens` ms plus the loads' (host cache cold)."""
-    everyone = [
-        Request(i, float(requests.arrival_s[i]), int(requests.adapter[i]), int(requests.prompt[i]),
-                int(requests.cached[i]), int(requests.output[i]))
-        for i in range(len(requests))
-    ]  # fmt: skip
-    waiting: list[Request] = []
-    running: list[Request] = []
-    slots = Slots(max_loras, host, order, rules.reload_cascade)
-    figures = Figures([], [])
-    free, now, gpu_end, upcoming = blocks, 0.0, 0.0, 0
-    in_flight: list[tuple[Request, bool]] | None = None
+    def __init__(
+        self, requests: Requests, limits: Limits, *, base_model: Sequence[bool], walk: Sequence[int],
+        load_s: Sequence[float], disk_s: Sequence[float], law: StepTimeLaw, hosted: bool = True,
+    ) -> None:  # fmt: skip
+        self.limits, self.law = limits, law
+        self.base_model, self.walk, self.load_s, self.disk_s = base_model, walk, load_s, disk_s
+        columns = (requests.arrival_s, requests.adapter, requests.prompt, requests.cached, requests.output)
+        self.requests = [
+            Request(i, float(arrival_s), int(adapter), int(prompt), int(cached), int(output))
+            for i, (arrival_s, adapter, prompt, cached, output) in enumerate(zip(*columns, strict=True))
+        ]
+        loaded = [a for a in range(len(walk)) if not base_model[a]] if hosted else []
+        self.caches = AdapterCaches(
+            limits.max_loras, limits.max_cpu_loras, limits.reload_cascade,
+            in_slots=loaded[-limits.max_loras :], in_host=loaded[-limits.max_cpu_loras :],
+        )  # fmt: skip
+        self.waiting: list[Request] = []
+        self.running: list[Request] = []
+        self.free_blocks = limits.total_blocks
+        self.upcoming, self.now_s, self.gpu_end_s = 0, 0.0, 0.0
+        # Of this step: requests and their tokens in the order of the batch, adapters, tokens left of the budget.
+        self.batch: list[tuple[Request, int]] = []
+        self.adapters: set[int] = set()
+        self.budget, self.preempted, self.skipped, self.loading_s = 0, 0, 0, 0.0
+        # Of the step that runs while the next one is scheduled (async): requests, and whether each gets a token.
+        self.in_flight: list[tuple[Request, bool]] | None = None
+        # Figures.
+        self.steps = self.preemptions = self.skips = self.loads = self.disk_loads = self.max_adapters = 0
+        self.features: Counter[str] = Counter()
+        self.schedule: list[tuple[int, int, int]] = []
 
-    def needs(request: Request, tokens: int) -> int:
-        return -(-(request.computed + tokens) // block) - request.blocks
-
-    def process(batch: list[tuple[Request, bool]], end_s: float) -> None:
-        """Hands out the tokens of a step; `True` = the request was computed to its last token."""
-        nonlocal free
-        for request, samples in batch:
-            if not samples:
-                continue
-            request.in_flight -= 1
-            request.produced += 1
-            if request.first_s is None:
-                request.first_s = end_s
-            if request.produced == request.output:
-                request.finish_s = end_s
-                free += request.blocks
-                request.blocks = 0
-                (running if request in running else waiting).remove(request)
-
-    while now < horizon_s:
-        while upcoming < len(everyone) and everyone[upcoming].arrival_s <= now:
-            waiting.append(everyone[upcoming])
-            upcoming += 1
-        left = budget
-        scheduled: list[tuple[Request, int]] = []
-        preempted = False
-        index = 0
-        while index < len(running) and left > 0:
-            request = running[index]
-            if request.done:
-                index += 1  # its last token is in flight
-                continue
-            tokens = min(request.tokens - request.computed, left)
-            while needs(request, tokens) > free:
-                victim = running.pop()
-                free += victim.blocks
-                victim.blocks = victim.computed = 0
-                victim.decoding = False
-                waiting.insert(0, victim)
-                figures.preemptions += 1
-                preempted = True
-                if victim is request:
-                    break
-            if request in waiting:
+    def run(self, until_s: float) -> None:
+        """Runs until the next step would be scheduled at `until_s` or later, or nothing is left to do."""
+        while self.now_s < until_s:
+            self.add_arrivals()
+            self.schedule_running()
+            self.schedule_waiting()
+            self.update_from_step_before()
+            if self.batch:
+                self.load_adapters()
+                self.run_step()
+                self.update_from_output()
+            elif not self.wait_for_work():
                 break
-            more = needs(request, tokens)
-            free -= more
-            request.blocks += more
-            scheduled.append((request, tokens))
-            left -= tokens
+
+    def add_arrivals(self) -> None:
+        """Requests that have arrived by now join the end of the queue."""
+        while self.upcoming < len(self.requests) and self.requests[self.upcoming].arrival_s <= self.now_s:
+            self.waiting.append(self.requests[self.upcoming])
+            self.upcoming += 1
+
+    def schedule_running(self) -> None:
+        """Running requests first, in list order, each as many tokens as are left to compute or left of the budget.
+
+        Where KV blocks run out, the last running request is preempted, until there are enough or it is the request
+        itself: it gives up its blocks, returns to the front of the queue and is computed again later.
+        """
+        self.batch, self.budget, self.preempted = [], self.limits.max_num_batched_tokens, 0
+        index = 0
+        while index < len(self.running) and self.budget > 0:
+            request = self.running[index]
             index += 1
-        batch = {r.adapter for r, _ in scheduled if not slotless[r.adapter]}
-        skipped: list[Request] = []
-        while not preempted and waiting and left > 0 and len(running) < max_num_seqs:
-            request = waiting.pop(0)
-            gated = not slotless[request.adapter] and request.adapter not in batch and len(batch) >= max_loras
-            if gated and not rules.skip_past:
-                waiting.insert(0, request)
+            if request.done:
+                continue  # its last token is in flight
+            tokens = min(request.tokens - request.computed, self.budget)
+            while self.blocks_for(request, tokens) > self.free_blocks and request in self.running:
+                self.preempt(self.running[-1])
+            if request in self.running:
+                self.schedule_tokens(request, tokens)
+        self.adapters = {r.adapter for r, _ in self.batch if not self.base_model[r.adapter]}
+
+    def preempt(self, victim: Request) -> None:
+        self.running.remove(victim)
+        self.free_blocks += victim.blocks
+        victim.blocks = victim.computed = 0
+        victim.decoding = False
+        self.waiting.insert(0, victim)
+        self.preempted += 1
+        self.preemptions += 1
+
+    def schedule_waiting(self) -> None:
+        """Then the waiting requests, first come, first served; nobody in a step that preempted.
+
+        A request whose adapter finds no slot is skipped and the scan goes on behind it; skipped requests keep their
+        places. One whose KV blocks cannot be had ends the scan.
+        """
+        limits, skipped = self.limits, []
+        while self.waiting and not self.preempted and self.budget > 0 and len(self.running) < limits.max_num_seqs:
+            request = self.waiting.pop(0)
+            gated = (
+                not self.base_model[request.adapter]
+                and request.adapter not in self.adapters
+                and len(self.adapters) >= limits.max_loras
+            )
+            if gated and not limits.skip_past:
+                self.waiting.insert(0, request)
                 break
             if gated or request.in_flight:
                 skipped.append(request)
                 continue
-            request.computed = request.cached
-            tokens = min(request.tokens - request.computed, left)
-            more = needs(request, tokens)
-            if (needs(request, request.tokens - request.computed) if rules.whole_sequence_must_fit else more) > free:
-                request.computed = 0
-                if not running and free == blocks:
-                    continue  # can never fit
-                waiting.insert(0, request)
+            missing = request.tokens - request.cached
+            tokens = min(missing, self.budget)
+            must_fit = missing if limits.whole_sequence_must_fit else tokens
+            if self.blocks_for(request, request.cached + must_fit) > self.free_blocks:
+                if not self.running and self.free_blocks == limits.total_blocks:
+                    continue  # it can never fit and is rejected: vLLM would wait for ever
+                self.waiting.insert(0, request)
                 break
-            free -= more
-            request.blocks += more
-            running.append(request)
-            scheduled.append((request, tokens))
-            left -= tokens
-            if not slotless[request.adapter]:
-                batch.add(request.adapter)
-        figures.skips += len(skipped)
-        waiting[:0] = skipped
+            request.computed = request.cached
+            self.running.append(request)
+            self.schedule_tokens(request, tokens)
+            if not self.base_model[request.adapter]:
+                self.adapters.add(request.adapter)
+        self.waiting[:0] = skipped
+        self.skipped = len(skipped)
+        self.skips += self.skipped
 
-        decodes = prompts = 0
-        launched: list[tuple[Request, bool]] = []
-        for request, tokens in scheduled:
-            figures.schedule.append((figures.steps + 1, request.index, tokens))
-            decodes += request.decoding
-            prompts += 0 if request.decoding else tokens
+    def blocks_for(self, request: Request, tokens: int) -> int:
+        """KV blocks that a request lacks for so many tokens more."""
+        return -(-(request.computed + tokens) // self.limits.block_size) - request.blocks
+
+    def schedule_tokens(self, request: Request, tokens: int) -> None:
+        """Puts tokens of a request into the batch, with blocks to hold them."""
+        wanted = self.blocks_for(request, tokens)
+        self.free_blocks -= wanted
+        request.blocks += wanted
+        self.budget -= tokens
+        self.batch.append((request, tokens))
+
+    def update_from_step_before(self) -> None:
+        """Async: only now is the output of the step in flight processed."""
+        if self.in_flight is not None:
+            self.hand_out_tokens(self.in_flight)
+
+    def load_adapters(self) -> None:
+        """The batch's adapters are touched in set order, and loaded where they are missing; loads block the step."""
+        self.max_adapters = max(self.max_adapters, len(self.adapters))
+        self.loading_s = 0.0
+        for adapter in self.walk:
+            if adapter in self.adapters:
+                into_slot, from_disk = self.caches.touch(adapter, self.adapters)
+                self.loads += into_slot
+                self.disk_loads += from_disk
+                self.loading_s += into_slot * self.load_s[adapter] + from_disk * self.disk_s[adapter]
+
+    def run_step(self) -> None:
+        """The step starts when it is scheduled and the one before it has ended; it takes the law's time and its loads'.
+
+        Async: the next one is scheduled when the one before this has been processed.
+        """
+        self.steps += 1
+        self.schedule += [(self.steps, request.index, tokens) for request, tokens in self.batch]
+        prompt = sum(tokens for request, tokens in self.batch if not request.decoding)
+        terms = step_terms(
+            decodes=sum(request.decoding for request, _ in self.batch),
+            prompt=prompt,
+            kv_tokens=prompt + sum(request.computed for request in self.running if not request.done),
+            adapters=len(self.adapters),
+            slots=self.limits.max_loras,
+            rank=self.limits.max_lora_rank,
+            skipped=self.skipped,
+            waiting=len(self.waiting),
+            graph_tokens=self.law.graph_tokens,
+        )
+        self.features.update(terms)
+        ms = sum(getattr(self.law, name) * value for name, value in terms.items())
+        ended_before_s = self.gpu_end_s
+        self.gpu_end_s = max(self.now_s, ended_before_s) + self.limits.time_scale * (ms / 1000.0 + self.loading_s)
+        if not self.limits.async_scheduling:
+            self.now_s = self.gpu_end_s
+        elif self.in_flight is not None:
+            self.now_s = max(self.now_s, ended_before_s)
+
+    def update_from_output(self) -> None:
+        """A request gets a token where all of its tokens were computed; async: when the step has ended."""
+        launched = []
+        for request, tokens in self.batch:
             request.computed += tokens
-            samples = request.computed == request.tokens
-            launched.append((request, samples))
-        before, before_end = in_flight, gpu_end
-        if scheduled:
-            figures.steps += 1
-            figures.max_adapters = max(figures.max_adapters, len(batch))
-            loads, disk_loads = slots.activate(batch)
-            figures.loads += loads
-            figures.disk_loads += disk_loads
-            seconds = (step_ms[0] + step_ms[1] * decodes + step_ms[2] * prompts) / 1000.0
-            seconds += (loads * load_ms + disk_loads * disk_ms) / 1000.0
-            gpu_end = max(now, gpu_end) + seconds
-        if before is not None:
-            process(before, before_end)
-        for request, samples in launched:
-            request.in_flight += samples
-            request.decoding = samples
-        if scheduled and rules.async_scheduling:
-            in_flight = launched
-            if before is not None:
-                now = max(now, before_end)
-        elif scheduled:
-            process(launched, gpu_end)
-            now = gpu_end
+            request.decoding = request.computed == request.tokens
+            request.in_flight += request.decoding
+            launched.append((request, request.decoding))
+        if self.limits.async_scheduling:
+            self.in_flight = launched
         else:
-            in_flight = None
-            if before is not None:
-                now = max(now, before_end)
-            elif not running and not waiting:
-                if upcoming == len(everyone):
-                    break
-                now = max(now, everyone[upcoming].arrival_s)
-    figures.first_s = [r.first_s for r in everyone]
-    figures.finish_s = [r.finish_s for r in everyone]
-    figures.adapter_log = slots.log
-    return figures
+            self.hand_out_tokens(launched)
+
+    def hand_out_tokens(self, launched: list[tuple[Request, bool]]) -> None:
+        """Tokens of a step that has ended. Who has the last one leaves, even from the queue after a preemption."""
+        for request, gets_token in launched:
+            if not gets_token:
+                continue
+            request.in_flight -= 1
+            request.produced += 1
+            if request.first_token_s is None:
+                request.first_token_s = self.gpu_end_s
+            if request.produced == request.output:
+                request.finish_s = self.gpu_end_s
+                self.free_blocks += request.blocks
+                request.blocks = 0
+                (self.running if request in self.running else self.waiting).remove(request)
+
+    def wait_for_work(self) -> bool:
+        """Nothing could be scheduled: wait for the step in flight, else for a request; False = none will come."""
+        if self.in_flight is not None:
+            self.now_s, self.in_flight = max(self.now_s, self.gpu_end_s), None
+        elif not self.running and not self.waiting:
+            if self.upcoming == len(self.requests):
+                return False
+            self.now_s = max(self.now_s, self.requests[self.upcoming].arrival_s)
+        return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import TRACE_COLUMNS
+from twin.engine.state import TRACE_COLUMNS
 from twin.errors import InputError
 
 Array = NDArray[np.float64]

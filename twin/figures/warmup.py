@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import ITL_BINS, ITL_BINS_PER_MS, TRACE_COLUMNS
+from twin.engine.state import ITL_BINS, ITL_BINS_PER_MS, TRACE_COLUMNS
 from twin.errors import InputError
 
 Array = NDArray[np.float64]

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine import kernel
-from twin.engine.engine import add_request
-from twin.engine.kernel import EngineState, Limits, advance
+from twin.engine.build import add_request
+from twin.engine.engine import advance
+from twin.engine.outcome import requests_in_system
 from twin.engine.play import engine_of
+from twin.engine.state import EngineState, Limits
 from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.settings import EngineSetting
@@ -83,9 +84,8 @@ class Node:
         nothing = Requests(np.empty(0), *(np.empty(0, np.int32) for _ in range(4)))
         engine = engine_of(
             nothing, self.adapters, self.server.setting, self.calibration, self.limits, walk=self.walk,
-            capacity=self.capacity, longest_output=self.longest_output,
+            capacity=self.capacity, longest_output=self.longest_output, start_s=now_s,
         )  # fmt: skip
-        engine.x[kernel.NOW] = engine.x[kernel.GPU_END] = now_s
         self.life = Life(engine)
         self.lives.append(self.life)
 
@@ -99,11 +99,9 @@ class Node:
 
     def advance(self, until_s: float) -> None:
         if self.life is not None:
-            advance(self.limits, self.life.engine, until_s)
+            advance(self.life.engine, until_s)
 
     def load(self) -> tuple[int, int]:
         """Requests in the system; among equals the server that was sent fewer is less loaded."""
         assert self.life is not None
-        n = self.life.engine.n
-        in_system = n[kernel.N_RUNNING] + n[kernel.N_WAITING] + n[kernel.N_KNOWN] - n[kernel.N_UPCOMING]
-        return int(in_system), len(self.life.sent)
+        return requests_in_system(self.life.engine), len(self.life.sent)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import REJECTED, KernelOutput
+from twin.engine.outcome import KernelOutput
+from twin.engine.state import REJECTED
 from twin.figures.metrics import measure
 from twin.server.settings import EngineSetting
 from twin.workload.adapter import Adapter

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine import kernel
+from twin.engine.state import REJECTED, WAITING
 from twin.fleet.node import Failure, Life, Node
 from twin.workload.requests import Requests
 
@@ -87,9 +87,9 @@ def route(
 
 def _unfinished(life: Life, now_s: float) -> list[int]:
     """Requests of the fleet that a dying server has not finished by now; their progress is lost."""
-    finish = life.engine.finish[: len(life.sent)]
-    state = life.engine.state[: len(life.sent)]
-    lost = np.flatnonzero(~(finish <= now_s) & (state != kernel.REJECTED))
-    life.engine.first[lost] = life.engine.finish[lost] = np.nan
-    life.engine.state[lost] = kernel.WAITING
+    served = life.engine.served
+    finish, state = served.finish_s[: len(life.sent)], served.state[: len(life.sent)]
+    lost = np.flatnonzero(~(finish <= now_s) & (state != REJECTED))
+    served.first_token_s[lost] = served.finish_s[lost] = np.nan
+    served.state[lost] = WAITING
     return [life.sent[i] for i in lost]

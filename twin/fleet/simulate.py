@@ -7,7 +7,7 @@ the servers that are up. When a server dies, its unfinished requests start again
 started, with the last adapters of its command line in the slots: the others load again as they are asked for.
 
 The times of a request count from its first arrival at the router. Servers without common decisions run whole, in
-parallel threads; otherwise each is advanced to every arrival that must choose (`twin.engine.kernel.advance`).
+parallel threads; otherwise each is advanced to every arrival that must choose (`twin.engine.engine.advance`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twin.engine.engine import outcome
+from twin.engine.outcome import outcome
 from twin.engine.play import HOUR_S, check_column, limits_of, random_streams
 from twin.errors import InputError
 from twin.fleet.node import Failure, Node, Server
