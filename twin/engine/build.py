@@ -53,7 +53,10 @@ def new_engine(
     most_running = limits.max_num_seqs + 1
 
     def room(values: NDArray[Scalar]) -> NDArray[Scalar]:
-        return values if len(values) == size else np.concatenate((values, np.zeros(size - len(values), values.dtype)))
+        # Strided or read-only arrays would be another type to numba, which would compile the engine once more for them.
+        if len(values) < size:
+            values = np.concatenate((values, np.zeros(size - len(values), values.dtype)))
+        return np.require(values, requirements=("C", "W"))
 
     def integers(length: int) -> NDArray[np.int32]:
         return np.zeros(length, np.int32)

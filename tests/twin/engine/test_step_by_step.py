@@ -6,15 +6,20 @@ compiled one request by request is `twin.engine.reference` (`test_reference.py`)
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
+from twin.engine.engine import advance
 from twin.engine.state import TRACE_COLUMNS
 from twin.figures.result import SimulationResult
 from twin.server.laws import STEP_TERMS
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules
 from twin.simulation import simulate
+from twin.traffic.arrivals import draw_requests
+from twin.workload.requests import Requests
 
 BUSY = column(40, (0.6, 0.2, 0.05), 16)
 SECONDS = 240.0
@@ -34,6 +39,20 @@ def test_recording_every_step_changes_no_figure(rules: EngineRules) -> None:
     assert len(plain.trace) == len(plain.events) == 0
     assert len(traced.trace) == traced.steps > 1000 and len(logged.events) > traced.steps
     assert bare(plain) == bare(traced) == bare(logged)
+
+
+def test_requests_of_any_memory_layout_are_served_by_the_same_compiled_code() -> None:
+    """Replicas deal requests by slices, logs come read-only; compiling the engine again takes a quarter of a minute."""
+    rng = np.random.default_rng(0)
+    requests = draw_requests(BUSY.adapters, horizon_s=SECONDS, rng=rng, max_model_len=4096, phase_seed=0)
+    columns = {f.name: getattr(requests, f.name) for f in fields(Requests)}
+    plain = simulate(BUSY, LLAMA, horizon_s=SECONDS, requests=requests)
+    for array in columns.values():
+        array.flags.writeable = False
+    assert bare(simulate(BUSY, LLAMA, horizon_s=SECONDS, requests=requests)) == bare(plain)
+    twice = Requests(**{name: np.repeat(array, 2)[::2] for name, array in columns.items()})
+    assert bare(simulate(BUSY, LLAMA, horizon_s=SECONDS, requests=twice)) == bare(plain)
+    assert len(advance.signatures) == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("rules", [VLLM_0_8, VLLM_0_32], ids=lambda r: r.name)
