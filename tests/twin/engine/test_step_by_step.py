@@ -43,8 +43,7 @@ def test_recording_every_step_changes_no_figure(rules: EngineRules) -> None:
 
 def test_requests_of_any_memory_layout_are_served_by_the_same_compiled_code() -> None:
     """Replicas deal requests by slices, logs come read-only; compiling the engine again takes a quarter of a minute."""
-    rng = np.random.default_rng(0)
-    requests = draw_requests(BUSY.adapters, horizon_s=SECONDS, rng=rng, max_model_len=4096, phase_seed=0)
+    requests = draw_requests(BUSY.adapters, horizon_s=SECONDS, seed=0, max_model_len=4096)
     columns = {f.name: getattr(requests, f.name) for f in fields(Requests)}
     plain = simulate(BUSY, LLAMA, horizon_s=SECONDS, requests=requests)
     for array in columns.values():
