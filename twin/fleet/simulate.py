@@ -3,8 +3,8 @@
 Routers: `shares` sends each request of an adapter to one of its holders at random, in proportion to the shares of
 the placement; `least_loaded` to the holder with the fewest requests in the system at that moment. Both choose among
 the servers that they take to be up. When a server dies, they notice after `Failure.detect_s`: until then it is sent
-requests as before, which it never answers. Then these and its unfinished ones start again elsewhere, from nothing; if no
-holder is up, they and new ones wait for the first that comes back. A server comes back as it started, with the last
+requests as before, which it never answers. Then these and its unfinished ones start again elsewhere, from nothing; if
+no holder is up, they and new ones wait for the first that comes back. A server comes back as it started, with the last
 adapters of its command line in the slots: the others load again as they are asked for.
 
 The times of a request count from its first arrival at the router. Servers without common decisions run whole, in
