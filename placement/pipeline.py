@@ -129,15 +129,20 @@ def raise_without_placement(run: Run, result: Result, problem: PlacementProblem,
     """Explains why there is no placement."""
     if report.termination == "interrupted":
         raise KeyboardInterrupt
+    from placement.solvers.explain import infeasible_error, miscount
+
     if report.status == "infeasible":
         result.status = "infeasible"
-        from placement.solvers.explain import infeasible_error
-
         raise infeasible_error(problem)
+    proven = miscount(problem)
+    if proven is not None:
+        result.status = "infeasible"
+        raise proven
+    other = "greedy" if report.solver != "greedy" else "milp"
     raise NoSolutionError(
         f"solver {report.solver} found no placement ({report.termination}, {report.runtime_s:.1f} s)",
         where=f"time_limit_s = {run.options.time_limit_s:g}",
-        remedy="raise time_limit_s, try solver=greedy, or allow more GPUs (hardware.count)",
+        remedy=f"raise time_limit_s, try solver={other}, or allow more GPUs (hardware.count)",
     )
 
 

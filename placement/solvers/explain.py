@@ -23,11 +23,18 @@ def infeasible_error(problem: PlacementProblem) -> InfeasibleError:
     that the allowed GPUs carry).
     """
     limit, name = _gpu_limit(problem)
-    for reason in (_replicas, _pins, _adapters):
-        error = reason(problem, limit, name)
-        if error is not None:
-            return error
-    return _too_few_gpus(problem, limit, name)
+    return (
+        _replicas(problem, limit, name)
+        or _pins(problem, limit, name)
+        or _adapters(problem, limit, name)
+        or _too_few_gpus(problem, limit, name)
+    )
+
+
+def miscount(problem: PlacementProblem) -> InfeasibleError | None:
+    """What counting alone proves, where a solver found nothing and proved nothing; None if it proves nothing."""
+    limit, name = _gpu_limit(problem)
+    return _replicas(problem, limit, name) or _adapters(problem, limit, name)
 
 
 def _gpu_limit(problem: PlacementProblem) -> tuple[int, str]:
@@ -84,13 +91,14 @@ def _pins(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError |
 
 def _adapters(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError | None:
     """More adapters than all allowed GPUs may hold, however little traffic they have."""
-    adapters = sum(a.rank > 0 for a in problem.items)
+    adapters = sum(item.rank > 0 for item in problem.items)
     most = max(option.max_adapters for option in problem.options)
     if adapters <= limit * most:
         return None
     needed = math.ceil(adapters / most)
+    split = " and replicas" if problem.replica_groups else ""
     return InfeasibleError(
-        f"{adapters} adapters and replicas need at least {needed} GPUs, because one holds at most {most}; {name} "
+        f"{adapters} adapters{split} need at least {needed} GPUs, because one holds at most {most}; {name} "
         f"allows {limit}",
         where=name,
         remedy=f"raise {name} to {needed} or more, or leave out {adapters - limit * most} adapters",

@@ -47,8 +47,8 @@ def check_lengths(adapters: Sequence[Adapter], *, longest: int, model_longest: i
         for side, lengths in (("prompt", adapter.prompt_tokens), ("output", adapter.output_tokens)):
             if lengths.mean >= longest:
                 raise InputError(
-                    f"adapter {adapter.adapter_id!r}: mean {side} length {lengths.mean:.10g} is not below max_model_len "
-                    f"{longest}",
+                    f"adapter {adapter.adapter_id!r}: mean {side} length {lengths.mean:.10g} is not below "
+                    f"max_model_len {longest}",
                     where=f"{side}_tokens",
                     remedy=f"{remedy}, or give the lengths that clients may send",
                 )
