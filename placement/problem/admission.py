@@ -12,7 +12,7 @@ from dataclasses import replace
 from surrogates.model.planning import PlanningModel
 from surrogates.model.trained_range import Outside
 from twin.engine.input_check import check_lengths
-from twin.errors import InputError
+from twin.errors import InfeasibleError, InputError
 from twin.server.calibration import Calibration
 from twin.server.memory import max_model_len, memory_error
 from twin.server.settings import EngineSetting
@@ -29,7 +29,8 @@ def admit(
     """Settings under which vLLM starts and that the planning model knows, and a note on those it does not.
 
     Raises:
-        InputError: no setting is left, or the workload has something that none of them, or the model, can serve.
+        InputError: no setting is left, or the planning model or the served model cannot be asked for such requests.
+        InfeasibleError: a rank above every setting that starts.
     """
     longest = max(max_model_len(s, calibration) for s in settings)
     check_lengths(workload.adapters, longest=longest, model_longest=calibration.model.max_model_len)
@@ -76,11 +77,14 @@ def _refuse_rank(
         return
     offered = max(s.max_lora_rank for s in settings)
     problem = f"adapter {widest.adapter_id!r} has rank {widest.rank}"
-    if widest.rank <= offered:
-        problem += f", and no setting with max_lora_rank {offered} can be used"
-    else:
+    error: type[InputError] = InfeasibleError
+    if widest.rank > offered:
         problem += f", and engine.max_lora_rank goes up to {offered}"
-    raise InputError(problem, where="engine.max_lora_rank", remedy=_room_for(widest, settings, planning, calibration))
+    else:
+        problem += f", and no setting with max_lora_rank {offered} can be used"
+        if any(s.max_lora_rank >= widest.rank and memory_error(s, calibration) is None for s in settings):
+            error = InputError  # a surrogate that does not know a setting proves nothing
+    raise error(problem, where="engine.max_lora_rank", remedy=_room_for(widest, settings, planning, calibration))
 
 
 def _room_for(

@@ -177,7 +177,7 @@ def _unservable(
         )
     total = rounded_down(most * served)
     return InfeasibleError(
-        f"adapter {name} at {rate} is too much for {most} GPUs, the most that one adapter is split over: {rule} is "
+        f"adapter {name} at {rate} is too much for {most} GPUs, the most replicas of one adapter: {rule} is "
         f"violated under every setting (least under {best.setting.label})",
         where="rate_req_per_s",
         remedy=f"lower its rate to {total:g} req/s, or give parts of its traffic ids of their own",
