@@ -205,7 +205,7 @@ def play(
     check_column(column, calibration)
     longest = max_model_len(column.setting, calibration)
     if requests is None:
-        check_lengths(column.adapters, longest=longest)
+        check_lengths(column.adapters, longest=longest, model_longest=calibration.model.max_model_len)
         requests = draw_requests(column.adapters, horizon_s=horizon_s, seed=seed, max_model_len=longest)
     else:
         check_requests(requests, column.adapters, longest=longest)
