@@ -26,7 +26,7 @@ from profiling.vllm.scenario import Scenario, draw_scenario
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.config.ranges import Range
-from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
+from twin.engine.state import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SKIPPED, SLOT
 from twin.errors import InputError
 
 Engine = Callable[[Scenario], ScheduleLog]

@@ -6,17 +6,18 @@ planning model with its margin, before any tightening.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from placement.config import Run
+from placement.problem.admission import admit
 from placement.problem.build import build_problem
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.refuted import tighten
@@ -25,10 +26,10 @@ from placement.report.figures import simulated_objective
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
-from twin.errors import InfeasibleError, InputError, NoSolutionError
+from twin.errors import InfeasibleError, NoSolutionError, PlacementError
 from twin.server.column import Column
-from twin.server.memory import memory_error
-from twin.server.settings import EngineSetting
+
+log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -43,36 +44,6 @@ class Advance(Protocol):
     def __call__(self, done: int, total: int) -> None: ...
 
 
-def fitting_settings(run: Run) -> tuple[tuple[EngineSetting, ...], list[str]]:
-    """Settings under which vLLM starts and that the planning model knows, and a note on those it does not.
-
-    Raises:
-        InputError: none is left.
-    """
-    refused = {s: memory_error(s, run.calibration) for s in run.settings}
-    fitting = tuple(s for s, problem in refused.items() if problem is None)
-    if not fitting:
-        smallest = min(refused, key=lambda s: s.max_loras * s.max_lora_rank)
-        raise InputError(
-            f"no engine setting fits into the memory of {run.gpu.name}: {smallest.label}: {refused[smallest]}",
-            where="engine.max_loras, engine.max_lora_rank",
-            remedy="allow fewer slots or lower ranks, a smaller engine.max_model_len, or a GPU with more memory",
-        )
-    known, unknown = [], []
-    for setting in fitting:
-        try:
-            run.planning.option(setting)
-            known.append(setting)
-        except InputError as error:
-            unknown.append((setting, error))
-    if not known:
-        raise unknown[0][1]
-    if not unknown:
-        return tuple(known), []
-    labels = ", ".join(s.label for s, _ in unknown[:4]) + (", ..." if len(unknown) > 4 else "")
-    return tuple(known), [f"{len(unknown)} settings left out ({labels}): {unknown[0][1].problem}"]
-
-
 def run_pipeline(run: Run, progress: Progress) -> Result:
     """Computes, certifies and verifies a placement.
 
@@ -82,7 +53,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     """
     began = time.perf_counter()
     with progress.stage("planning model"):
-        settings, left_out = fitting_settings(run)
+        settings, left_out = admit(run.workload, run.settings, run.planning, run.calibration)
         problem = build_problem(
             run.workload,
             run.planning,
@@ -92,7 +63,6 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
             margin=run.constraint.margin,
         )
         refuse(problem, run.solver)
-        refuse_untrained(run, problem)
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)
     result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem, certified_minimum=minimum)
@@ -122,19 +92,6 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     result.warnings += calibration_warnings(run, result.placement.columns(result.original))
     result.runtime_s = time.perf_counter() - began
     return result
-
-
-def refuse_untrained(run: Run, problem: PlacementProblem) -> None:
-    """Refuses a workload whose average request the planning model has never seen; it would extrapolate."""
-    describe: Callable[[NDArray[np.float64]], list[str]] = getattr(run.planning, "outside", lambda phi: [])
-    outside = describe(problem.phi.sum(axis=0))
-    if outside:
-        raise InputError(
-            f"workload {run.workload.name!r} lies outside what the surrogate was trained on: {outside[0]}",
-            where="workload, surrogate",
-            remedy="cut or split its longest requests (workload.max_request_tokens for traces), use "
-            "surrogate=analytic, or train on such requests: python -m surrogates dataset",
-        )
 
 
 def with_fleet(run: Run, problem: PlacementProblem, minimum: int | None) -> PlacementProblem:
@@ -172,15 +129,20 @@ def raise_without_placement(run: Run, result: Result, problem: PlacementProblem,
     """Explains why there is no placement."""
     if report.termination == "interrupted":
         raise KeyboardInterrupt
+    from placement.solvers.explain import infeasible_error, miscount
+
     if report.status == "infeasible":
         result.status = "infeasible"
-        from placement.solvers.explain import infeasible_error
-
         raise infeasible_error(problem)
+    proven = miscount(problem)
+    if proven is not None:
+        result.status = "infeasible"
+        raise proven
+    other = "greedy" if report.solver != "greedy" else "milp"
     raise NoSolutionError(
         f"solver {report.solver} found no placement ({report.termination}, {report.runtime_s:.1f} s)",
         where=f"time_limit_s = {run.options.time_limit_s:g}",
-        remedy="raise time_limit_s, try solver=greedy, or allow more GPUs (hardware.count)",
+        remedy=f"raise time_limit_s, try solver={other}, or allow more GPUs (hardware.count)",
     )
 
 
@@ -202,7 +164,11 @@ def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:
 
         item = int(np.argmin([a.rate_req_per_s for a in problem.items]))
         option = int(np.argmax(problem.allowed[item]))
-        simulate(Column((problem.items[item],), problem.options[option].setting), run.calibration, horizon_s=60.0)
+        column = Column((problem.items[item],), problem.options[option].setting)
+        try:
+            simulate(column, run.calibration, horizon_s=60.0)
+        except PlacementError as error:  # verification meets it again, where it can be told
+            log.debug("warming up the twin: %s", error)
 
     thread = threading.Thread(target=load_twin if run.verifier is not None else lambda: None, daemon=True)
     thread.start()

@@ -128,9 +128,8 @@ def test_text_files_end_with_one_newline_and_have_no_trailing_space() -> None:
 
 def test_scripts_are_executable_and_stop_at_the_first_error() -> None:
     scripts = [p for p in repository_files() if p.parts[0] in ("scripts", ".ci")]
-    assert {"scripts/check", "scripts/check-processors", "scripts/readme-commands", ".ci/run", ".ci/full"} <= {
-        p.as_posix() for p in scripts
-    }
+    expected = {".ci/full", ".ci/run", "scripts/check", "scripts/check-processors", "scripts/readme-commands"}
+    assert expected <= {p.as_posix() for p in scripts}
     for path in scripts:
         assert os.access(ROOT / path, os.X_OK), path
         text = (ROOT / path).read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from twin.config.ranges import Range, check
 from twin.engine.input_check import check_seconds
-from twin.engine.kernel import REFUSED
 from twin.engine.play import HOUR_S, SERIES_BINS, play
+from twin.engine.state import REFUSED
 from twin.errors import InputError
 from twin.figures.metrics import measure
 from twin.figures.result import SimulationResult

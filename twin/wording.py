@@ -26,6 +26,12 @@ def finite(value: Any) -> Any:
     return value
 
 
+def rounded_down(value: float, digits: int = 3) -> float:
+    """The largest number of so many significant digits that is not above a positive value: a limit to be kept."""
+    scale = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    return float(f"{math.floor(value / scale * (1 + 1e-12)) * scale:.{digits}g}")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Three significant digits; `-` for what is not known."""
     if value is None or not math.isfinite(value):

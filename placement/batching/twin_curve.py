@@ -8,8 +8,8 @@ import numpy as np
 
 from placement.batching.curves import Curve, CurvePoint, Server, law_point
 from placement.batching.lengths import RequestLengths
-from twin.engine.kernel import FINISHED_STATE
 from twin.engine.play import run_requests
+from twin.engine.state import FINISHED_STATE
 from twin.errors import InputError
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.requests import Requests

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.problem.problem import ObjectiveContext, PlacementProblem, Term
+from placement.problem.problem import ObjectiveContext, PlacementProblem, Term, pinned_to_one
 from placement.problem.replicas import MOST_REPLICAS, compatible, split_hot
 from surrogates.model.planning import PlanningModel
 from twin.errors import InputError
@@ -67,13 +67,13 @@ def build_problem(
     allowed = np.array(
         [
             [
-                compatible(a, o) and (a.pinned_gpu is None or a.pinned_gpu not in names or a.pinned_gpu == s.gpu_type)
+                compatible(a, o) and (a.pinned_gpu in (None, s.gpu_type) or pinned_to_one(a, names))
                 for o, s in zip(options, settings, strict=True)
             ]
             for a in workload.adapters
         ]
     )
-    items = split_hot(workload.adapters, planning_model, options, allowed, most_replicas=most_replicas)
+    items = split_hot(workload.adapters, planning_model, options, allowed, gpu_types=names, most_replicas=most_replicas)
     return PlacementProblem(
         items=items.adapters,
         item_adapter=items.item_adapter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,6 +15,11 @@ from twin.workload.adapter import Adapter
 
 Array = NDArray[np.float64]
 Aggregate = Literal["sum", "max"]
+
+
+def pinned_to_one(adapter: Adapter, gpu_types: Collection[str]) -> bool:
+    """Whether an adapter is pinned to a single GPU. A pin that names a GPU type only says which settings it may use."""
+    return adapter.pinned_gpu is not None and adapter.pinned_gpu not in gpu_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +115,11 @@ class PlacementProblem:
     def pin_of(self) -> NDArray[np.int64]:
         """Number of the single GPU that each item is pinned to, -1 = none, (N,).
 
-        Items with one number share a GPU, items with different numbers do not. A pin that names a GPU type is a
-        matter of `allowed` instead.
+        Items with one number share a GPU, items with different numbers do not; see `pinned_to_one`.
         """
         names: dict[str, int] = {}
         pins = [
-            -1 if a.pinned_gpu is None or a.pinned_gpu in self.gpu_types else names.setdefault(a.pinned_gpu, len(names))
+            names.setdefault(str(a.pinned_gpu), len(names)) if pinned_to_one(a, self.gpu_types) else -1
             for a in self.items
         ]
         return np.array(pins, dtype=np.int64)

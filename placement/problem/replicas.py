@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem.problem import pinned_to_one
 from surrogates.model.planning import OptionModel, PlanningModel, Polyhedron
 from twin.errors import InfeasibleError
+from twin.wording import rounded_down
 from twin.workload.adapter import Adapter
 
 Array = NDArray[np.float64]
@@ -42,7 +44,7 @@ class Items:
 
 
 def compatible(adapter: Adapter, option: OptionModel) -> bool:
-    """Whether an adapter may be loaded under a setting: its rank fits, and its pinned GPU type is this one."""
+    """Whether an adapter may be loaded under a setting: its rank fits."""
     return adapter.rank <= option.setting.max_lora_rank
 
 
@@ -64,15 +66,19 @@ def split_hot(
     options: Sequence[OptionModel],
     allowed: NDArray[np.bool_],
     *,
+    gpu_types: Sequence[str] = (),
     most_replicas: int = MOST_REPLICAS,
 ) -> Items:
     """Splits each adapter into the fewest equal shares of which one alone is feasible under some allowed option.
+
+    An adapter that is pinned to a single GPU stays whole; one pinned to a GPU type is split among GPUs of that type.
 
     Base-model traffic is split further, until a share fills at most a quarter of a GPU, but not into more shares than
     the GPUs that the workload needs in any case: shares must sit on different GPUs.
 
     Args:
         allowed: adapter n may run under option o, (n, O).
+        gpu_types: names of GPU types; other pins name single GPUs.
         most_replicas: limit of the search.
 
     Raises:
@@ -84,12 +90,12 @@ def split_hot(
     shares = np.ones(len(adapters), dtype=int)
     for n in np.flatnonzero(~fits).tolist():
         found = _fewest(adapters[n], planning_model, options, allowed[n], most_replicas)
-        if found is None or adapters[n].pinned_gpu is not None:
+        if found is None or pinned_to_one(adapters[n], gpu_types):
             raise _unservable(adapters[n], planning_model, options, allowed[n], found, most_replicas)
         shares[n] = found
     gpus = _gpus_needed(phi, options, allowed)
     for n, adapter in enumerate(adapters):
-        if adapter.rank == 0 and adapter.pinned_gpu is None:
+        if adapter.rank == 0 and not pinned_to_one(adapter, gpu_types):
             small = _fewest(adapter.scaled(BASE_PARTS), planning_model, options, allowed[n], most_replicas * BASE_PARTS)
             useful = most_replicas if small is None else small
             shares[n] = max(int(shares[n]), min(useful, gpus, most_replicas))
@@ -153,8 +159,8 @@ def _unservable(
         return InfeasibleError(
             f"adapter {name} at {rate} is too much for one GPU, and is pinned to {adapter.pinned_gpu!r}",
             where="pinned_gpu",
-            remedy=f"remove the pin, so that it can be split into {replicas} replicas, or keep it below "
-            f"{adapter.rate_req_per_s / replicas:.3g} req/s",
+            remedy=f"remove the pin or pin it to a GPU type, so that it can be split into {replicas} replicas, or keep "
+            f"it at {rounded_down(adapter.rate_req_per_s / replicas):g} req/s at most",
         )
     usable = [o for o, ok in zip(options, allowed.tolist(), strict=True) if ok]
     phi = planning_model.features([adapter.scaled(1 / most)])
@@ -162,22 +168,25 @@ def _unservable(
     facet, hull = float(best.feasible.violation(phi)[0]), float(best.hull.violation(phi)[0])
     rule = "feasibility (throughput, latency or memory)" if facet >= hull else "trained range or slot safety"
     served = _largest_rate(adapter, planning_model, usable)
-    change = (
-        f"lower its rate to {served:.3g} req/s"
-        if served > 0
-        else "shorten its requests: even a trickle of them breaks the rule"
-    )
+    if not served:
+        return InfeasibleError(
+            f"adapter {name} of rank {adapter.rank} cannot be served at any rate: {rule} is violated under every "
+            f"setting (least under {best.setting.label})",
+            where="constraint, engine",
+            remedy="allow other settings (engine.max_loras, engine.max_lora_rank), or leave the adapter out",
+        )
+    total = rounded_down(most * served)
     return InfeasibleError(
-        f"adapter {name} at {rate} cannot be served, not even as {most} replicas: "
-        f"{rule} is violated under every setting (least under {best.setting.label})",
-        where="constraint, workload",
-        remedy=f"{change}, or allow settings with more slots",
+        f"adapter {name} at {rate} is too much for {most} GPUs, the most replicas of one adapter: {rule} is "
+        f"violated under every setting (least under {best.setting.label})",
+        where="rate_req_per_s",
+        remedy=f"lower its rate to {total:g} req/s, or give parts of its traffic ids of their own",
     )
 
 
 def _largest_rate(adapter: Adapter, planning_model: PlanningModel, options: Sequence[OptionModel]) -> float:
-    """Largest rate at which the adapter alone is feasible on one GPU, req/s; 0 if none in reach."""
-    factors = np.geomspace(1e-6, 1.0, 121)
+    """Largest rate at which the adapter alone is feasible on one GPU, req/s, to 1 %; 0 if none in reach."""
+    factors = np.geomspace(1e-6, 1.0, 1401)
     phi = planning_model.features([adapter.scaled(float(f)) for f in factors])
     feasible = (np.stack([load_violation(o, phi) for o in options]) <= 0).any(axis=0)
     return float(factors[np.flatnonzero(feasible)[-1]]) * adapter.rate_req_per_s if feasible.any() else 0.0

@@ -9,6 +9,7 @@ import numpy as np
 
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import PlacementProblem
+from placement.problem.replicas import load_violation
 from twin.errors import InfeasibleError
 
 _TIME_LIMIT_S = 20.0
@@ -17,15 +18,23 @@ _TIME_LIMIT_S = 20.0
 def infeasible_error(problem: PlacementProblem) -> InfeasibleError:
     """The error to raise for a problem that has been proven infeasible.
 
-    Checks, in this order: more replicas or pinned GPU names than GPUs, pinned adapters that do not fit together, and
-    too few GPUs for the traffic (certified minimum, and the share of the workload that the allowed GPUs carry).
+    Checks, in this order: more replicas or pinned GPU names than GPUs, pinned adapters that do not fit together, more
+    adapters than the GPUs may hold, and too few GPUs for the traffic (certified minimum, and the share of the workload
+    that the allowed GPUs carry).
     """
     limit, name = _gpu_limit(problem)
-    for reason in (_replicas, _pins):
-        error = reason(problem, limit, name)
-        if error is not None:
-            return error
-    return _too_few_gpus(problem, limit, name)
+    return (
+        _replicas(problem, limit, name)
+        or _pins(problem, limit, name)
+        or _adapters(problem, limit, name)
+        or _too_few_gpus(problem, limit, name)
+    )
+
+
+def miscount(problem: PlacementProblem) -> InfeasibleError | None:
+    """What counting alone proves, where a solver found nothing and proved nothing; None if it proves nothing."""
+    limit, name = _gpu_limit(problem)
+    return _replicas(problem, limit, name) or _adapters(problem, limit, name)
 
 
 def _gpu_limit(problem: PlacementProblem) -> tuple[int, str]:
@@ -67,7 +76,8 @@ def _pins(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError |
     for gpu, items in groups.items():
         together = problem.phi[items].sum(axis=0)[None]
         usable = np.flatnonzero(problem.allowed[items].all(axis=0))
-        excess = [float(problem.options[o].violation(together)[0]) for o in usable.tolist()]
+        # Only rules of load: what else is on the GPU can mend those that speak of the mix of requests.
+        excess = [float(load_violation(problem.options[o], together)[0]) for o in usable.tolist()]
         if not excess or min(excess) > 0:
             hottest = max(items, key=lambda i: problem.items[i].rate_req_per_s)
             return InfeasibleError(
@@ -77,6 +87,22 @@ def _pins(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError |
                 f"{problem.items[hottest].rate_req_per_s:g} req/s",
             )
     return None
+
+
+def _adapters(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError | None:
+    """More adapters than all allowed GPUs may hold, however little traffic they have."""
+    adapters = sum(item.rank > 0 for item in problem.items)
+    most = max(option.max_adapters for option in problem.options)
+    if adapters <= limit * most:
+        return None
+    needed = math.ceil(adapters / most)
+    split = " and replicas" if problem.replica_groups else ""
+    return InfeasibleError(
+        f"{adapters} adapters{split} need at least {needed} GPUs, because one holds at most {most}; {name} "
+        f"allows {limit}",
+        where=name,
+        remedy=f"raise {name} to {needed} or more, or leave out {adapters - limit * most} adapters",
+    )
 
 
 def _too_few_gpus(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError:

@@ -5,7 +5,7 @@ Features of a row are the law's terms (`TERMS`), so that `features @ coefficient
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.published.runs import read_table, records
-from twin.server.laws import StepTimeLaw
+from twin.server.laws import STEP_TERMS, step_terms
 
 Array = NDArray[np.float64]
-TERMS = tuple(f.name for f in fields(StepTimeLaw) if f.name != "graph_tokens")
+TERMS = STEP_TERMS
 GRAPH_TOKENS = 512.0
 #: Steps of the engine warming up are minutes long; a bin needs a few more to have a median.
 LEAST_STEPS = 5
@@ -30,18 +30,12 @@ def features(
     decodes: float, prompt: float, kv_tokens: float, adapters: float, *, slots: float = 0.0, rank: float = 0.0,
     skipped: float = 0.0, waiting: float = 0.0,
 ) -> Array:  # fmt: skip
-    """Terms of the step-time law for one step, (17,), in the order of `StepTimeLaw`."""
-    tokens = decodes + prompt
-    past = tokens > GRAPH_TOKENS
-    lora = adapters > 0
-    return np.array(
-        [
-            1.0, decodes, prompt, kv_tokens / 1000, float(past), max(0.0, tokens - GRAPH_TOKENS),
-            float(lora), adapters, adapters * rank / 16, slots * lora, lora * slots * tokens / 1000, lora * tokens,
-            adapters * tokens / 1000, adapters * (tokens < 128), adapters * past,
-            skipped / 1000, decodes * waiting / 1e6,
-        ]
+    """Terms of the step-time law for one step, (17,), in the order of `STEP_TERMS`."""
+    terms = step_terms(
+        decodes=decodes, prompt=prompt, kv_tokens=kv_tokens, adapters=adapters, slots=slots, rank=rank, skipped=skipped,
+        waiting=waiting, graph_tokens=GRAPH_TOKENS,
     )  # fmt: skip
+    return np.array(list(terms.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def take_in(arrival_s: Array, adapter: NDArray[np.int32], frontend: Frontend, cl
     """First come, first served through the event loop.
 
     As long as the frontend is behind, the client has at most `client_ports` requests under way (0 = no limit). Once
-    that many were sent and the frontend has caught up, the engine's own queue decides (`twin.engine.kernel`).
+    that many were sent and the frontend has caught up, the engine's own queue decides (`twin.engine.queue`).
     """
     n = len(arrival_s)
     limited = min(n, client_ports) if client_ports > 0 else n

@@ -22,7 +22,7 @@ from profiling.published.frontend import Frontend, Intake, take_in
 from profiling.published.histogram import LengthHistogram, draw_pair, published_histogram
 from profiling.published.monitor import Monitor, Scrapes, chunk_factor, combinations_of, scrapes_of
 from profiling.published.runs import MeasuredRun
-from twin.engine.kernel import KernelOutput
+from twin.engine.outcome import KernelOutput
 from twin.engine.play import HOUR_S, check_column, run_requests
 from twin.figures.health import STARVATION_THRESHOLD
 from twin.figures.metrics import measure

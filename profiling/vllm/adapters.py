@@ -16,7 +16,7 @@ from vllm.lora.model_manager import LRUCacheLoRAModelManager
 from vllm.lora.request import LoRARequest
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
 
-from twin.engine.kernel import EVICTED, HOST, LOADED, SLOT
+from twin.engine.state import EVICTED, HOST, LOADED, SLOT
 
 
 def lora_request(adapter: int, seed: int = 0) -> LoRARequest:

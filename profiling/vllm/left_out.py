@@ -14,7 +14,7 @@ from profiling.vllm.config import DEFAULT_OPTIONS, VllmOptions
 from profiling.vllm.log import ScheduleLog
 from profiling.vllm.scenario import Scenario, serving_scenario
 from profiling.vllm.scheduler import vllm_log
-from twin.engine.kernel import HOST, LOADED, PREEMPTED, SCHEDULED, SLOT
+from twin.engine.state import HOST, LOADED, PREEMPTED, SCHEDULED, SLOT
 
 #: Name of a rule -> the option that switches it on, and whether the engine schedules asynchronously.
 RULES: dict[str, tuple[VllmOptions, bool]] = {

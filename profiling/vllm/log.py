@@ -8,20 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiling.vllm.scenario import Scenario
-from twin.engine.engine import new_engine, outcome
-from twin.engine.kernel import (
-    EVICTED,
-    FINISHED,
-    LOADED,
-    N_EVENTS,
-    N_STEP,
-    PREEMPTED,
-    SCHEDULED,
-    SKIPPED,
-    TRACE_COLUMNS,
-    Limits,
-    advance,
-)
+from twin.engine.build import new_engine
+from twin.engine.engine import advance
+from twin.engine.outcome import outcome, ran_out_of_room
+from twin.engine.state import EVICTED, FINISHED, LOADED, PREEMPTED, SCHEDULED, SKIPPED, TRACE_COLUMNS, Limits
+from twin.server.laws import STEP_TERMS, StepTimeLaw
 
 Rows = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -38,7 +29,7 @@ class ScheduleLog:
     """Everything that two schedulers are compared by.
 
     Args:
-        events: rows (step, kind, request or adapter, value) as in `twin.engine.kernel`, steps from 1, (E, 4).
+        events: rows (step, kind, request or adapter, value) as in `twin.engine.state`, steps from 1, (E, 4).
         state: one row a step, columns `STATE_COLUMNS`, (S, 6).
         first_s, finish_s: first-token and finish times of the requests, NaN where they have none, (N,).
     """
@@ -62,16 +53,16 @@ class ScheduleLog:
 
 
 def twin_log(scenario: Scenario) -> ScheduleLog:
-    """Runs a scenario in the twin's kernel, from an idle engine, until all is served."""
+    """Runs a scenario in the twin's engine, from an idle engine, until all is served."""
     requests = scenario.requests
     limits = Limits(
         max_loras=scenario.max_loras,
         max_lora_rank=16,
         max_num_seqs=scenario.max_num_seqs,
-        token_budget=scenario.token_budget,
-        block=scenario.block,
+        max_num_batched_tokens=scenario.token_budget,
+        block_size=scenario.block,
         total_blocks=scenario.blocks,
-        host_adapters=scenario.max_cpu_loras,
+        max_cpu_loras=scenario.max_cpu_loras,
         client_ports=0,
         horizon_s=1.0,
         time_scale=1.0,
@@ -80,8 +71,9 @@ def twin_log(scenario: Scenario) -> ScheduleLog:
         skip_past=True,
         reload_cascade=True,
     )
-    law = np.zeros(18)
-    law[:3], law[17] = scenario.step_ms, 1e9
+    base, seq, prompt = scenario.step_ms
+    terms = dict.fromkeys(STEP_TERMS, 0.0) | {"base": base, "seq": seq, "prompt": prompt}
+    law = StepTimeLaw(**terms, graph_tokens=1e9)
     room = 1 << 10
     while True:
         engine = new_engine(
@@ -97,8 +89,8 @@ def twin_log(scenario: Scenario) -> ScheduleLog:
             trace_steps=room,
             events=8 * room,
         )
-        advance(limits, engine, 1e9)
-        if engine.n[N_EVENTS] <= 8 * room and engine.n[N_STEP] <= room:
+        advance(engine, 1e9)
+        if not ran_out_of_room(engine):
             break
         room *= 4
     out = outcome(engine)

@@ -33,7 +33,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from profiling.vllm.adapters import RecordingAdapters, lora_request
 from profiling.vllm.log import ScheduleLog
 from profiling.vllm.scenario import Scenario
-from twin.engine.kernel import FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
+from twin.engine.state import FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
 from twin.errors import InputError
 
 EOS, TOKEN = 2, 5

@@ -15,6 +15,7 @@ from surrogates.model.context import CONTEXT_NAMES, setting_context, untrained_f
 from surrogates.model.features import FEATURE_NAMES, INDEX, TOKEN_S, adapter_features
 from surrogates.model.forward import facets_of, hinges_of, member
 from surrogates.model.planning import HingeLoad, OptionModel, Polyhedron
+from surrogates.model.trained_range import Outside, outside_ranges
 from twin.errors import InputError
 from twin.figures.health import Rule, check_rule
 from twin.server.calibration import Calibration
@@ -79,20 +80,9 @@ class NeuralPlanningModel:
         """Additive features, shape (N, F)."""
         return adapter_features(adapters)
 
-    def outside(self, phi: Array) -> list[str]:
-        """Names the ratios of a workload's summed features (F,) that no mix of the training data had.
-
-        GPUs share the workload, so one of them has at least the ratio of the whole.
-        """
-        found = []
-        for ratio in self.artifact.meta["hull"][self.rule]["ratios"]:
-            top = float(sum(phi[INDEX[name]] for name in ratio["numerator"]))
-            value = top / float(phi[INDEX[ratio["denominator"]]])
-            low, high = ratio["low"] or 0.0, ratio["high"]
-            if not low <= value <= high:
-                name = f"({' + '.join(ratio['numerator'])}) / {ratio['denominator']}"
-                found.append(f"{name} is {value:.4g} over all requests, trained range {low:.4g}..{high:.4g}")
-        return found
+    def outside(self, adapters: Sequence[Adapter]) -> list[Outside]:
+        """What no mix of the training data had about a workload's traffic (`surrogates.model.trained_range`)."""
+        return outside_ranges(adapters, self.artifact.meta["hull"][self.rule]["ratios"])
 
     def margin(self, setting: EngineSetting) -> float:
         """Distance kept from the boundary, in log(theta): held-out rays are over-promised in 5 % of cases."""
@@ -144,11 +134,14 @@ class NeuralPlanningModel:
         context = setting_context(setting, self.calibration)
         for name, value, (low, high) in zip(CONTEXT_NAMES, context, self.artifact.meta["context_ranges"], strict=True):
             if not low - _CONTEXT_SLACK <= value <= high + _CONTEXT_SLACK:
+                flag = name.removeprefix("log2_")
+                number, least, most = (2.0**x if flag != name else x for x in (value, low, high))
                 raise InputError(
-                    f"setting {setting.label}: {name} {value:.4g} is outside {low:.4g}..{high:.4g}, where the "
+                    f"setting {setting.label}: {flag} {number:.4g} is outside {least:.4g}..{most:.4g}, where the "
                     "surrogate was trained",
-                    where=f"max_loras={setting.max_loras}, max_lora_rank={setting.max_lora_rank}",
-                    remedy="leave the setting out, or train with it: python -m surrogates dataset settings=...",
+                    where=f"engine.{flag}" if flag != name else "engine, calibration",
+                    remedy="choose surrogate=analytic, leave the setting out, or train with it: "
+                    "python -m surrogates dataset settings=...",
                 )
 
     def _hull(self, setting: EngineSetting) -> Polyhedron:

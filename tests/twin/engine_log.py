@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
+from twin.engine.state import EVICTED, FINISHED, HOST, LOADED, PREEMPTED, SCHEDULED, SKIPPED
 from twin.workload.requests import Requests
 
 

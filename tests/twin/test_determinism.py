@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA
+from twin import portable
 from twin.figures.series import time_series
 from twin.fleet.node import Server
 from twin.fleet.simulate import Fleet, simulate_fleet
@@ -26,8 +27,9 @@ from twin.sources.synthetic import discrete_rates, power_law
 from twin.sources.traces.cut_lognormal import cut_lognormal, sigma_of_quantiles
 from twin.traffic.arrivals import draw_requests
 from twin.traffic.drift import Peaks, Reshuffled, Switching, Unpredictable
+from twin.traffic.gamma_quantiles import log_gamma_quantiles
 from twin.traffic.length_shapes import empirical_lengths
-from twin.traffic.streams import set_order
+from twin.traffic.streams import normals, set_order
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.workload import Workload
 
@@ -69,6 +71,7 @@ ODD = (
     Adapter("recorded", 16, 2.0, RECORDED, RECORDED, 2.0, length_correlation=-0.4),
     Adapter("long tail", 0, 1.0, Lengths(100, 3.0, "lognormal"), Lengths(80, 20.0), 1.0, length_correlation=-0.01),
 )
+EVERYWHERE = 40.0 * np.random.default_rng(0).random(200_000) - 20.0
 WORKLOADS: dict[str, Callable[[], Any]] = {
     "power law": skewed,
     "published": lambda: discrete_rates(96, [0.4, 0.1, 0.025], [8, 16], seed=3, length_shape="published"),
@@ -111,6 +114,20 @@ VALUES: dict[str, Callable[[], Any]] = {
         for name in WORKLOADS
         if name != "lengths by quantiles"
     },
+    # As many draws as it takes for the last bits of a library's functions to show in whole numbers.
+    "many adapters": lambda: power_law(20_000, 300.0, 1.3, [8, 16], arrival_cv=[1.0, 5.0], length_scale_cv=0.7),
+    "many requests": partial(
+        draw_requests,
+        power_law(300, 60.0, 1.0, [8], arrival_cv=[1.0, 5.0], length_scale_cv=0.3).adapters,
+        horizon_s=7200.0,
+        seed=3,
+        max_model_len=8192,
+    ),
+    "functions": lambda: [
+        [portable.exps(EVERYWHERE), portable.logs(abs(EVERYWHERE)), portable.powers(abs(EVERYWHERE), -1.3)],
+        [portable.normal_cdf(EVERYWHERE), normals(np.random.default_rng(1), (100_000,))],
+        [log_gamma_quantiles(shape, np.linspace(-5.0, 5.0, 401)) for shape in (1e-3, 0.19, 1.0, 3.7, 1e4)],
+    ],
     **{f"simulation {name}": partial(simulated, name) for name in ("power law", "unpredictable", "odd")},
     "fleet": fleet,
 }
@@ -130,6 +147,9 @@ DIGESTS: dict[str, str] = {
     "requests switching": "cd46327029ae3518",
     "requests peaks": "953b72fd3335a13e",
     "requests odd": "dd916d3f896d67f0",
+    "many adapters": "a404888c77404317",
+    "many requests": "d8e16d902640d9dd",
+    "functions": "bc023a7e725f3dac",
     "simulation power law": "d1f8b7d0ecc9bdf7",
     "simulation unpredictable": "53e5563ea4577ebd",
     "simulation odd": "9d958ac27dc76c8a",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.kernel import TRACE_COLUMNS
+from twin.engine.state import TRACE_COLUMNS
 from twin.errors import InputError
 from twin.figures.health import published, stable, starving_adapters
 from twin.figures.prediction import OVERLOADED, STABLE

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import TRACE_COLUMNS, KernelOutput
+from twin.engine.outcome import KernelOutput
+from twin.engine.state import TRACE_COLUMNS
 from twin.errors import InputError
 from twin.workload.adapter import Adapter
 from twin.workload.requests import Requests

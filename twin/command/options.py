@@ -37,7 +37,8 @@ COMPONENTS: Components = {**WORKLOAD, **CONSTRAINT}
 class Failure:
     """One entry of `failures`: a GPU that is away from `at_s` to `back_s` (None: for ever).
 
-    Its requests start again elsewhere `detect_s` later.
+    The router sends it requests for `detect_s` more, or until it is back; then they and its unfinished ones start
+    again.
     """
 
     gpu: Annotated[int, Range(0, 1_000_000)]

@@ -213,7 +213,7 @@ def print_sweep(outcomes: Sequence[Outcome]) -> None:
     columns = ("served", "tokens/s", "TTFT p99 s", "ITL ms", "E2E s", "KV use", "waiting", "queue", "limit", "healthy")
     for name in ("job", "overrides", *columns, "exit"):
         left = name in ("overrides", "queue", "limit", "healthy")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name == "overrides")
     for o in outcomes:
         s = o.summary or {}
         table.add_row(

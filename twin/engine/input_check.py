@@ -33,15 +33,24 @@ def check_seconds(name: str, value: float, hint: str) -> None:
     check(value, name, Range(above=0, unit="seconds", hint=hint))
 
 
-def check_lengths(adapters: Sequence[Adapter], *, longest: int) -> None:
-    """Raises `InputError` where the mean request is longer than any may be: nearly all would be cut."""
+def check_lengths(adapters: Sequence[Adapter], *, longest: int, model_longest: int) -> None:
+    """Raises `InputError` where the mean request is longer than any may be: nearly all would be cut.
+
+    Args:
+        longest: most tokens of a request under the setting, prompt and output.
+        model_longest: most tokens that the model was made for.
+    """
+    remedy = f"raise engine.max_model_len (the model takes up to {model_longest})"
+    if longest >= model_longest:
+        remedy = "the model takes no more: cut the requests or choose a model that does"
     for adapter in adapters:
         for side, lengths in (("prompt", adapter.prompt_tokens), ("output", adapter.output_tokens)):
             if lengths.mean >= longest:
                 raise InputError(
-                    f"adapter {adapter.adapter_id!r}: mean {side} length {lengths.mean!r} is not below max_model_len "
-                    f"{longest}",
-                    remedy="raise engine.max_model_len, or give the lengths that clients may send",
+                    f"adapter {adapter.adapter_id!r}: mean {side} length {lengths.mean:.10g} is not below "
+                    f"max_model_len {longest}",
+                    where=f"{side}_tokens",
+                    remedy=f"{remedy}, or give the lengths that clients may send",
                 )
 
 

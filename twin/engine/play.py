@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.engine import new_engine, outcome
+from twin.engine.build import new_engine
+from twin.engine.engine import advance
 from twin.engine.input_check import check_lengths, check_numbers, check_requests
-from twin.engine.kernel import EngineState, KernelOutput, Limits, advance
+from twin.engine.outcome import KernelOutput, outcome
 from twin.engine.replicas import refuse_records, run_replicas
+from twin.engine.state import EngineState, Limits
 from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.column import Column
@@ -85,11 +87,11 @@ def limits_of(
         max_loras=setting.max_loras,
         max_lora_rank=setting.max_lora_rank,
         max_num_seqs=setting.max_num_seqs,
-        token_budget=setting.max_num_batched_tokens,
-        block=setting.block_size,
+        max_num_batched_tokens=setting.max_num_batched_tokens,
+        block_size=setting.block_size,
         # vLLM reserves one block as the null block (docs/twin.md, rule 5).
         total_blocks=kv_cache_tokens(setting, calibration) // setting.block_size - 1,
-        host_adapters=max(1, adapters) if setting.max_cpu_loras is None else setting.max_cpu_loras,
+        max_cpu_loras=max(1, adapters) if setting.max_cpu_loras is None else setting.max_cpu_loras,
         client_ports=client_ports,
         horizon_s=float(horizon_s),
         time_scale=float(time_scale),
@@ -111,7 +113,7 @@ def engine_of(
     **options: Any,
 ) -> EngineState:
     """An idle engine that serves these adapters and knows these requests; options as in
-    `twin.engine.engine.new_engine`.
+    `twin.engine.build.new_engine`.
 
     Raises:
         InputError: several servers on the GPU; only `run_requests` simulates those.
@@ -130,7 +132,7 @@ def engine_of(
         walk=walk,
         load_s=np.array(load_ms) / 1000.0,
         disk_s=np.array([load.disk_ms(a.rank) for a in adapters]) / 1000.0,
-        law=calibration.step.as_array(),
+        law=calibration.step,
         bins=SERIES_BINS,
         **options,
     )
@@ -150,7 +152,7 @@ def run_requests(
     trace_steps: int = 0,
     events: int = 0,
 ) -> tuple[KernelOutput, int]:
-    """Runs the kernel on given requests; returns its arrays and the number of usable KV blocks.
+    """Runs the engine on given requests; returns what it did and the number of usable KV blocks.
 
     Args:
         walk: set order of the adapters, a permutation, (A,).
@@ -169,7 +171,7 @@ def run_requests(
             own, adapters, replace(setting, servers_per_gpu=1), by, limits, walk=walk, trace_steps=trace_steps,
             events=events,
         )  # fmt: skip
-        advance(limits, engine, float(horizon_s))
+        advance(engine, float(horizon_s))
         return outcome(engine), limits.total_blocks
 
     if setting.servers_per_gpu > 1:
@@ -203,7 +205,7 @@ def play(
     check_column(column, calibration)
     longest = max_model_len(column.setting, calibration)
     if requests is None:
-        check_lengths(column.adapters, longest=longest)
+        check_lengths(column.adapters, longest=longest, model_longest=calibration.model.max_model_len)
         requests = draw_requests(column.adapters, horizon_s=horizon_s, seed=seed, max_model_len=longest)
     else:
         check_requests(requests, column.adapters, longest=longest)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from twin.engine.kernel import FEATURES, KernelOutput
+from twin.engine.outcome import KernelOutput
 from twin.errors import InputError
 from twin.server.calibration import Calibration
+from twin.server.laws import STEP_TERMS
 from twin.server.memory import sharing_law
 from twin.server.settings import EngineSetting
 from twin.server.sharing import colocated_step_law
@@ -47,12 +48,17 @@ def run_replicas(
         if total == 0:
             break
         features = np.sum([out.features for out, _ in outs], axis=0) / total
-        alone_ms = float((features * calibration.step.as_array()[:FEATURES]).sum())
+        alone_ms = float((features * calibration.step.as_array()[: len(STEP_TERMS)]).sum())
         busy = sum(out.busy_s for out, _ in outs) / (servers * _span_s(requests, [o for o, _ in outs], horizon_s))
         colocated = colocated_step_law(
-            calibration.step, law, servers, running=float(features[1]), step_ms=alone_ms, busy=min(1.0, busy)
+            calibration.step,
+            law,
+            servers,
+            running=float(features[STEP_TERMS.index("seq")]),
+            step_ms=alone_ms,
+            busy=min(1.0, busy),
         )
-        last, step_ms = step_ms, float((features * colocated.as_array()[:FEATURES]).sum())
+        last, step_ms = step_ms, float((features * colocated.as_array()[: len(STEP_TERMS)]).sum())
         if abs(step_ms - last) <= TOLERANCE * step_ms:
             break
         outs = [run(part, replace(calibration, step=colocated)) for part in dealt]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.config.ranges import Range, check
-from twin.engine.kernel import KernelOutput
+from twin.engine.outcome import KernelOutput
 from twin.errors import InputError
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
 from twin.workload.requests import Requests

@@ -15,10 +15,11 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import GATED, KV_FULL, SCAN, SEQS_FULL, TRACE_COLUMNS
+from twin.engine.state import GATED, KV_FULL, SCAN, SEQS_FULL, TRACE_COLUMNS
 from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column
+from twin.server.laws import STEP_TERMS
 from twin.server.memory import kv_cache_tokens, memory_error
 from twin.server.settings import DEFAULT_MAX_LORAS, EngineSetting
 from twin.wording import percent
@@ -85,14 +86,15 @@ class Bottleneck:
 def _step_parts_ms(features: NDArray[np.float64], law: NDArray[np.float64]) -> dict[str, float]:
     """Total milliseconds of the law's terms, in the groups of `Bottleneck`."""
     # Feature i belongs to the coefficient of the same index.
-    ms = features * law[: len(features)]
+    ms = dict(zip(STEP_TERMS, features * law[: len(features)], strict=True))
+    lora = [value for name, value in ms.items() if name.startswith(("lora", "adapter", "slot"))]
     return {
-        "fixed_ms": ms[0],
-        "decode_ms": ms[1],
-        "prompt_ms": ms[2] + ms[4] + ms[5],
-        "kv_ms": ms[3],
-        "lora_ms": ms[6:15].sum(),
-        "scheduler_ms": ms[15] + ms[16],
+        "fixed_ms": ms["base"],
+        "decode_ms": ms["seq"],
+        "prompt_ms": ms["prompt"] + ms["cliff"] + ms["past_graph"],
+        "kv_ms": ms["kv"],
+        "lora_ms": np.sum(lora),
+        "scheduler_ms": ms["skipped"] + ms["queue"],
     }
 
 
@@ -103,7 +105,8 @@ def bottleneck(result: SimulationResult, column: Column, calibration: Calibratio
     duration = trace["duration_s"]
     held = trace["adapters"] >= column.setting.max_loras
     parts = _step_parts_ms(result.step_features, calibration.step.as_array())
-    made = max(1.0, float(result.step_features[0]))
+    features = dict(zip(STEP_TERMS, result.step_features.tolist(), strict=True))
+    made = max(1.0, features["base"])
     # A step that preempted admits nobody: `blocked_s` counts it with those that ended at the token budget.
     preempting = (trace["preemptions"] > 0) & (trace["waiting"] > 0)
     preempting_s = min(float(duration[preempting].sum()), float(result.blocked_s[SCAN]))
@@ -122,7 +125,7 @@ def bottleneck(result: SimulationResult, column: Column, calibration: Calibratio
         kv_peak=peak((total_blocks - trace["free_blocks"]) / total_blocks),
         running_peak=peak(trace["running"]),
         adapters_peak=peak(trace["adapters"]),
-        tokens_per_step=float(result.step_features[1] + result.step_features[2]) / made,
+        tokens_per_step=(features["seq"] + features["prompt"]) / made,
         step_ms=1000 * result.busy_s / steps,
         loads_ms=1000 * (result.load_s + result.disk_s) / steps,
         **{name: float(total) / made for name, total in parts.items()},

@@ -14,7 +14,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import ITL_BINS_PER_MS, KernelOutput
+from twin.engine.outcome import KernelOutput
+from twin.engine.state import ITL_BINS_PER_MS
 from twin.figures.health import STARVATION_THRESHOLD, queue_label
 from twin.figures.result import CompletedMetrics
 from twin.figures.warmup import EngineFigures, Warmup, engine_after, resolve

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from twin import portable
 from twin.config.ranges import Range, check
-from twin.engine.kernel import TRACE_COLUMNS
+from twin.engine.state import TRACE_COLUMNS
 from twin.errors import InputError
 
 Array = NDArray[np.float64]

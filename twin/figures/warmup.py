@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.config.ranges import Range, check
-from twin.engine.kernel import ITL_BINS, ITL_BINS_PER_MS, TRACE_COLUMNS
+from twin.engine.state import ITL_BINS, ITL_BINS_PER_MS, TRACE_COLUMNS
 from twin.errors import InputError
 
 Array = NDArray[np.float64]

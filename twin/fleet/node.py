@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine import kernel
-from twin.engine.engine import add_request
-from twin.engine.kernel import EngineState, Limits, advance
+from twin.engine.build import add_request
+from twin.engine.engine import advance
+from twin.engine.outcome import requests_in_system
 from twin.engine.play import engine_of
+from twin.engine.state import REJECTED, WAITING, EngineState, Limits
 from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.settings import EngineSetting
@@ -39,7 +40,8 @@ class Failure:
 
     Args:
         server: index into the fleet's servers.
-        detect_s: time until the router notices and sends its requests elsewhere.
+        detect_s: time until the router notices, unless the server is back before. Until then the router goes on
+            sending requests to it; when it notices, they and the unfinished ones are sent again.
     """
 
     server: int
@@ -55,6 +57,11 @@ class Failure:
                 remedy="0 <= at_s < back_s and detect_s >= 0",
             )
 
+    @property
+    def noticed_s(self) -> float:
+        """When the router knows: clients of a server that starts anew see their connections reset."""
+        return min(self.at_s + self.detect_s, self.back_s)
+
 
 @dataclass(slots=True)
 class Life:
@@ -66,7 +73,14 @@ class Life:
 
 @dataclass(slots=True)
 class Node:
-    """A server while it is simulated."""
+    """A server while it is simulated.
+
+    Args:
+        life: since its last start; None while it is dead.
+        unnoticed_until_s: until then the router takes a dead server for a living one.
+        believed: requests that the router takes to be in a dead server.
+        unanswered: requests that were sent to it while it was dead.
+    """
 
     server: Server
     adapters: tuple[Adapter, ...]
@@ -78,32 +92,52 @@ class Node:
     longest_output: int
     life: Life | None = None
     lives: list[Life] = field(default_factory=list)
+    unnoticed_until_s: float = 0.0
+    believed: int = 0
+    unanswered: int = 0
 
     def start(self, now_s: float) -> None:
         nothing = Requests(np.empty(0), *(np.empty(0, np.int32) for _ in range(4)))
         engine = engine_of(
             nothing, self.adapters, self.server.setting, self.calibration, self.limits, walk=self.walk,
-            capacity=self.capacity, longest_output=self.longest_output,
+            capacity=self.capacity, longest_output=self.longest_output, start_s=now_s,
         )  # fmt: skip
-        engine.x[kernel.NOW] = engine.x[kernel.GPU_END] = now_s
         self.life = Life(engine)
         self.lives.append(self.life)
 
     def send(self, r: int, now_s: float, requests: Requests) -> None:
-        assert self.life is not None
+        if self.life is None:
+            self.believed += 1
+            self.unanswered += 1
+            return
         self.life.sent.append(r)
         add_request(
             self.life.engine, arrival_s=now_s, adapter=self.local[int(requests.adapter[r])],
             prompt=int(requests.prompt[r]), cached=int(requests.cached[r]), output=int(requests.output[r]),
         )  # fmt: skip
 
+    def die(self, now_s: float, noticed_s: float) -> list[int]:
+        """Ends its life and returns the requests of the fleet that it has not finished; their progress is lost."""
+        self.advance(now_s)
+        assert self.life is not None
+        served, sent = self.life.engine.served, self.life.sent
+        finish, state = served.finish_s[: len(sent)], served.state[: len(sent)]
+        lost = np.flatnonzero(~(finish <= now_s) & (state != REJECTED))
+        served.first_token_s[lost] = served.finish_s[lost] = np.nan
+        served.state[lost] = WAITING
+        self.life, self.unnoticed_until_s, self.believed = None, noticed_s, len(lost)
+        return [sent[i] for i in lost]
+
+    def seems_up(self, now_s: float) -> bool:
+        """Whether the router sends requests to it."""
+        return self.life is not None or now_s < self.unnoticed_until_s
+
     def advance(self, until_s: float) -> None:
         if self.life is not None:
-            advance(self.limits, self.life.engine, until_s)
+            advance(self.life.engine, until_s)
 
     def load(self) -> tuple[int, int]:
-        """Requests in the system; among equals the server that was sent fewer is less loaded."""
-        assert self.life is not None
-        n = self.life.engine.n
-        in_system = n[kernel.N_RUNNING] + n[kernel.N_WAITING] + n[kernel.N_KNOWN] - n[kernel.N_UPCOMING]
-        return int(in_system), len(self.life.sent)
+        """Requests in the system, as the router sees it; among equals who was sent fewer is less loaded."""
+        if self.life is None:
+            return self.believed, len(self.lives[-1].sent)
+        return requests_in_system(self.life.engine), len(self.life.sent)

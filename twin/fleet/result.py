@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine.kernel import REJECTED, KernelOutput
+from twin.engine.outcome import KernelOutput
+from twin.engine.state import REJECTED
 from twin.figures.metrics import measure
 from twin.server.settings import EngineSetting
 from twin.workload.adapter import Adapter
@@ -19,7 +20,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a server did: per life (start to death) its output and the requests of the fleet that it was sent."""
+    """What a server did: per life (start to death) its output and the requests of the fleet that it was sent.
+
+    Args:
+        unanswered: requests sent to it while it was dead and the router did not know.
+    """
 
     name: str
     setting: EngineSetting
@@ -27,6 +32,7 @@ class Served:
     lives: tuple[tuple[KernelOutput, NDArray[np.int64]], ...]
     total_blocks: int
     down_s: float
+    unanswered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class ServerResult:
     Args:
         row: fields of `twin.figures.prediction.Prediction` over the requests that it finished or still has; times count
             from a request's first arrival at the router, wherever it was sent first.
-        requests: requests sent to it, with those that its deaths took away (`lost`).
+        requests: requests sent to it, with those that its deaths took away (`lost`), unnoticed ones included.
         down_s: seconds without service.
     """
 
@@ -154,7 +160,7 @@ def _server(
     )  # fmt: skip
     out = _merged([o for o, _ in server.lives], first[mine], finish[mine], state[mine])
     window = measure(cohort, out, horizon_s=horizon_s, slo_s=slo_s, total_blocks=server.total_blocks)
-    sent = sum(len(s) for _, s in server.lives)
+    sent = sum(len(s) for _, s in server.lives) + server.unanswered
     per_bin = len(out.running_bins) / horizon_s
     return ServerResult(
         name=server.name, setting=server.setting, row=window.row, requests=sent, lost=sent - len(mine),

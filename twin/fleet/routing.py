@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.engine import kernel
-from twin.fleet.node import Failure, Life, Node
+from twin.fleet.node import Failure, Node
 from twin.workload.requests import Requests
 
 #: Events at the same time happen in this order.
@@ -28,6 +27,9 @@ def route(
     horizon_s: float,
 ) -> tuple[NDArray[np.int64], int]:
     """Sends every request to a server, in order of time.
+
+    A death that the router has not noticed yet (`Failure.noticed_s`) changes nothing for it: what it sends to the dead
+    server is lost, and sent again when it notices.
 
     Returns the server that each was sent to last (-1 = none), (N,), and how many were sent again after a death.
     """
@@ -48,18 +50,14 @@ def route(
             now, kind, i, _ = heapq.heappop(events)
             if kind == _ARRIVES:
                 arriving = [i]
-                resent += 1
+                resent += now < horizon_s
             elif kind == _BACK:
                 nodes[failures[i].server].start(now)
                 arriving, stranded = stranded, []
             else:
-                node = nodes[failures[i].server]
-                node.advance(now)
-                assert node.life is not None
-                unfinished = _unfinished(node.life, now)
-                node.life = None
-                for r in unfinished:
-                    heapq.heappush(events, (now + failures[i].detect_s, _ARRIVES, r, 0))
+                noticed_s = failures[i].noticed_s
+                for r in nodes[failures[i].server].die(now, noticed_s):
+                    heapq.heappush(events, (noticed_s, _ARRIVES, r, 0))
                 continue
         else:
             now, arriving = arrival, [upcoming]
@@ -68,7 +66,7 @@ def route(
             continue
         for r in arriving:
             g = int(requests.adapter[r])
-            up = [j for j, h in enumerate(holders[g]) if nodes[h].life is not None]
+            up = [j for j, h in enumerate(holders[g]) if nodes[h].seems_up(now)]
             if not up:
                 stranded.append(r)
                 continue
@@ -81,15 +79,8 @@ def route(
                 weights = np.cumsum(shares[g][up])
                 chosen = up[min(int(np.searchsorted(weights, drawn[r] * weights[-1], side="right")), len(up) - 1)]
             last_server[r] = holders[g][chosen]
-            nodes[int(holders[g][chosen])].send(r, now, requests)
+            node = nodes[int(holders[g][chosen])]
+            node.send(r, now, requests)
+            if node.life is None:
+                heapq.heappush(events, (node.unnoticed_until_s, _ARRIVES, r, 0))
     return last_server, resent
-
-
-def _unfinished(life: Life, now_s: float) -> list[int]:
-    """Requests of the fleet that a dying server has not finished by now; their progress is lost."""
-    finish = life.engine.finish[: len(life.sent)]
-    state = life.engine.state[: len(life.sent)]
-    lost = np.flatnonzero(~(finish <= now_s) & (state != kernel.REJECTED))
-    life.engine.first[lost] = life.engine.finish[lost] = np.nan
-    life.engine.state[lost] = kernel.WAITING
-    return [life.sent[i] for i in lost]

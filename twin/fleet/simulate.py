@@ -2,12 +2,13 @@
 
 Routers: `shares` sends each request of an adapter to one of its holders at random, in proportion to the shares of
 the placement; `least_loaded` to the holder with the fewest requests in the system at that moment. Both choose among
-the servers that are up. When a server dies, its unfinished requests start again elsewhere, from nothing, after
-`Failure.detect_s`; if no holder is up, they and new ones wait for the first that comes back. A server comes back as it
-started, with the last adapters of its command line in the slots: the others load again as they are asked for.
+the servers that they take to be up. When a server dies, they notice after `Failure.detect_s`: until then it is sent
+requests as before, which it never answers. Then these and its unfinished ones start again elsewhere, from nothing; if
+no holder is up, they and new ones wait for the first that comes back. A server comes back as it started, with the last
+adapters of its command line in the slots: the others load again as they are asked for.
 
 The times of a request count from its first arrival at the router. Servers without common decisions run whole, in
-parallel threads; otherwise each is advanced to every arrival that must choose (`twin.engine.kernel.advance`).
+parallel threads; otherwise each is advanced to every arrival that must choose (`twin.engine.engine.advance`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twin.engine.engine import outcome
 from twin.engine.input_check import check_seconds
+from twin.engine.outcome import outcome
 from twin.engine.play import HOUR_S, check_column, limits_of
 from twin.errors import InputError
 from twin.fleet.node import Failure, Node, Server
@@ -161,7 +162,7 @@ def simulate_fleet(
         Served(
             node.server.name, node.server.setting, node.adapters,
             tuple((outcome(life.engine), np.array(life.sent, np.int64)) for life in node.lives),
-            node.limits.total_blocks, _down_s(i, failures, horizon_s),
+            node.limits.total_blocks, _down_s(i, failures, horizon_s), node.unanswered,
         )
         for i, node in enumerate(nodes)
     ]  # fmt: skip

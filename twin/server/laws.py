@@ -53,8 +53,47 @@ class StepTimeLaw:
             check(getattr(self, field.name), f"step-time coefficient {field.name}", NOT_NEGATIVE)
 
     def as_array(self) -> NDArray[np.float64]:
-        """Coefficients in field order, shape (18,), for the kernel."""
-        return np.array([getattr(self, f.name) for f in fields(self)], dtype=np.float64)
+        """Coefficients in the order of `STEP_TERMS`, then `graph_tokens`, shape (18,)."""
+        return np.array([getattr(self, name) for name in (*STEP_TERMS, "graph_tokens")], dtype=np.float64)
+
+
+#: Names of the law's terms, which are its coefficients': the order of every vector of features or coefficients, (17,).
+STEP_TERMS: tuple[str, ...] = tuple(f.name for f in fields(StepTimeLaw) if f.name != "graph_tokens")
+
+
+def step_terms(
+    *, decodes: float, prompt: float, kv_tokens: float, adapters: float, slots: float, rank: float,
+    skipped: float = 0.0, waiting: float = 0.0, graph_tokens: float = 512.0,
+) -> dict[str, float]:  # fmt: skip
+    """What each coefficient of `StepTimeLaw` is multiplied by in a step, by name, in the order of `STEP_TERMS`.
+
+    Args:
+        decodes, prompt, kv_tokens, adapters, skipped, waiting: B, P, K, n, S and W of the law.
+        slots, rank: `max_loras` and `max_lora_rank`.
+    """
+    tokens = decodes + prompt
+    past = tokens > graph_tokens
+    lora = adapters > 0
+    terms = {
+        "base": 1.0,
+        "seq": decodes,
+        "prompt": prompt,
+        "kv": kv_tokens / 1000,
+        "cliff": float(past),
+        "past_graph": max(0.0, tokens - graph_tokens),
+        "lora": float(lora),
+        "adapter": adapters,
+        "adapter_rank": adapters * rank / 16,
+        "slot": slots * lora,
+        "slot_token": lora * slots * tokens / 1000,
+        "lora_token": lora * tokens,
+        "adapter_token": adapters * tokens / 1000,
+        "adapter_small": adapters * (tokens < 128),
+        "adapter_large": adapters * past,
+        "skipped": skipped / 1000,
+        "queue": decodes * waiting / 1e6,
+    }
+    return {name: terms[name] for name in STEP_TERMS}
 
 
 @dataclass(frozen=True, slots=True)

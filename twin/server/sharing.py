@@ -89,7 +89,7 @@ def colocated_step_law(
     busy: float = 1.0,
     sharing: Sharing = "mps",
 ) -> StepTimeLaw:
-    """The step-time law of one of `servers` equal servers, as the linear law that the kernel computes.
+    """The step-time law of one of `servers` equal servers, as the linear law that the engine computes.
 
     The co-located time is a function of delay and demand, homogeneous of degree one, and both are linear in the
     step's features. Its tangent at the mean step (`step_ms` alone, `running` requests) is therefore a law of the same

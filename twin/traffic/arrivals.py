@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from twin.errors import InputError
 from twin.traffic.lengths import LengthSampler
-from twin.traffic.renewal import Progress, Sources, begin, draw_all, draw_some, order_of, progress_at_start, sources_of
+from twin.traffic.renewal import Progress, Sources, begin_all, draw_until, order_of, progress_at_start, sources_of
 from twin.traffic.streams import ARRIVALS, LENGTHS, stream_keys
 from twin.workload.adapter import Adapter
 from twin.workload.rates import OnOff, mean_factor
@@ -23,10 +23,11 @@ from twin.workload.requests import Requests
 
 
 def _started(adapters: Sequence[Adapter], seed: int, max_model_len: int) -> tuple[Sources, Progress, LengthSampler]:
-    """The adapters as arrays, before their first arrival, and what draws their lengths."""
+    """The adapters as arrays, at time 0, and what draws their lengths."""
     keys = stream_keys([a.adapter_id for a in adapters], seed)
     sources = sources_of(adapters)
     progress = progress_at_start(sources, keys[:, ARRIVALS].copy(), _phase_keys(adapters, seed))
+    begin_all(sources, progress)
     return sources, progress, LengthSampler(adapters, keys[:, LENGTHS].copy(), max_model_len)
 
 
@@ -68,17 +69,21 @@ def draw_requests(adapters: Sequence[Adapter], *, horizon_s: float, seed: int, m
     """
     _check(adapters, horizon_s, max_model_len)
     sources, progress, lengths = _started(adapters, seed, max_model_len)
-    guess = sum(a.rate_req_per_s * mean_factor(a.rate_process) for a in adapters) * horizon_s
-    times, counts = draw_all(sources, progress, float(horizon_s), int(guess * 1.05) + 64)
-    return _in_order(
-        times, np.repeat(np.arange(len(adapters), dtype=np.int32), counts), lengths, start_s=0.0, end_s=float(horizon_s)
-    )
+    return _window(sources, progress, lengths, 0.0, float(horizon_s), _expected(adapters, horizon_s))
 
 
-def _in_order(
-    times: NDArray[np.float64], who: NDArray[np.int32], lengths: LengthSampler, *, start_s: float, end_s: float
+def _expected(adapters: Sequence[Adapter], time_s: float) -> int:
+    """About how many requests come in this time, rather more."""
+    rate = sum(a.rate_req_per_s * mean_factor(a.rate_process) for a in adapters)
+    return int(rate * time_s * 1.05) + 64
+
+
+def _window(
+    sources: Sources, progress: Progress, lengths: LengthSampler, start_s: float, end_s: float, size: int
 ) -> Requests:
-    """Requests in order of time; `who` (N,) ascends and each adapter's times do."""
+    """The next requests, those before `end_s`, in order of time."""
+    times, counts = draw_until(sources, progress, end_s, size)
+    who = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     prompt, cached, output = lengths.draw(who)
     order = order_of(times - start_s, end_s - start_s)
     return Requests(times[order], who[order], prompt[order], cached[order], output[order])
@@ -104,24 +109,8 @@ def _windows(
     adapters: Sequence[Adapter], horizon_s: float, window_s: float, seed: int, max_model_len: int
 ) -> Iterator[Requests]:
     sources, progress, lengths = _started(adapters, seed, max_model_len)
-    for a in range(len(adapters)):
-        begin(a, sources, progress)
+    size = _expected(adapters, window_s)
     windows = int(np.ceil(horizon_s / window_s))
     for w in range(windows):
         end_s = min((w + 1) * window_s, horizon_s) if w + 1 < windows else horizon_s
-        times, who = [np.empty(0)], [np.empty(0, np.int32)]
-        # An adapter whose next arrival or change of rate lies later has nothing to draw.
-        soonest = np.minimum(progress.until_s, _due(progress))
-        for a in np.flatnonzero(soonest < end_s).tolist():
-            drawn = draw_some(a, sources, progress, end_s)
-            times.append(drawn)
-            who.append(np.full(len(drawn), a, np.int32))
-        yield _in_order(np.concatenate(times), np.concatenate(who), lengths, start_s=w * window_s, end_s=end_s)
-
-
-def _due(progress: Progress) -> NDArray[np.float64]:
-    """Time of the next arrival if the rate stayed, (A,)."""
-    wait = np.divide(
-        progress.due_s, progress.factor, out=np.full(len(progress.due_s), np.inf), where=progress.factor > 0
-    )
-    return np.asarray(progress.time_s + wait)
+        yield _window(sources, progress, lengths, w * window_s, end_s, size)

@@ -234,13 +234,19 @@ def _wider(times: Floats) -> Floats:
 
 
 @nb.njit(cache=True, nogil=True)
-def draw_all(src: Sources, at: Progress, end_s: float, size: int) -> tuple[Floats, Ints]:
-    """Times before `end_s`, adapter by adapter, (N,), and the number of each, (A,); `size` is a guess at N."""
+def begin_all(src: Sources, at: Progress) -> None:
+    """Puts every adapter at time 0."""
+    for a in range(len(src.rate)):
+        begin(a, src, at)
+
+
+@nb.njit(cache=True, nogil=True)
+def draw_until(src: Sources, at: Progress, end_s: float, size: int) -> tuple[Floats, Ints]:
+    """The next arrivals before `end_s`, adapter by adapter, (N,), and the number of each, (A,); `size` guesses at N."""
     adapters = len(src.rate)
     times, counts = np.empty(max(size, 16), np.float64), np.empty(adapters, np.int64)
     n = 0
     for a in range(adapters):
-        begin(a, src, at)
         first, done = n, False
         while not done:
             if n == len(times):
@@ -248,18 +254,6 @@ def draw_all(src: Sources, at: Progress, end_s: float, size: int) -> tuple[Float
             n, done = advance(a, src, at, end_s, times, n)
         counts[a] = n - first
     return times[:n], counts
-
-
-@nb.njit(cache=True, nogil=True)
-def draw_some(a: int, src: Sources, at: Progress, end_s: float) -> Floats:
-    """The next arrivals of one adapter, those before `end_s`, (N,)."""
-    times = np.empty(16, np.float64)
-    n, done = 0, False
-    while not done:
-        if n == len(times):
-            times = _wider(times)
-        n, done = advance(a, src, at, end_s, times, n)
-    return times[:n]
 
 
 @nb.njit(cache=True, nogil=True)

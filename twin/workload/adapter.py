@@ -100,9 +100,15 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Service-level objective: at most 1 % of requests wait longer than this for their first token."""
+    """Service-level objective: at most 1 % of requests wait longer than this for their first token.
+
+    Args:
+        default_binds: the default of the constraint holds as well, and the stricter of the two counts: some of the
+            adapter's tenants have no promise of their own (`twin.workload.workload.merge_tenants`).
+    """
 
     ttft_p99_s: Annotated[float, Range(above=0, unit="seconds", hint="e.g. 5.0")] = DEFAULT_TTFT_P99_S
+    default_binds: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, {"ttft_p99_s": "TTFT SLO"}.__getitem__)
@@ -178,5 +184,7 @@ class Adapter:
         return replace(self, rate_process=process, rate_req_per_s=self.rate_req_per_s * factor)
 
     def ttft_slo_s(self, default_s: float) -> float:
-        """TTFT promise in seconds, `default_s` where the adapter has none of its own."""
-        return self.slo.ttft_p99_s if self.slo is not None else default_s
+        """TTFT promise in seconds: `default_s` where the adapter has none of its own, or where that binds too."""
+        if self.slo is None:
+            return default_s
+        return min(self.slo.ttft_p99_s, default_s) if self.slo.default_binds else self.slo.ttft_p99_s

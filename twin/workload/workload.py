@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from twin.errors import InputError
-from twin.workload.adapter import Adapter, Lengths
+from twin.workload.adapter import Adapter, Lengths, Slo
 from twin.workload.recording import Recording
 
 
@@ -57,8 +57,21 @@ def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:
     return Lengths(mean, 0.0 if first.shape == "constant" else cv, first.shape, first.quantiles)
 
 
+def _strictest(slos: list[Slo | None]) -> Slo | None:
+    """The promise that keeps all of these; None stands for the default, whatever the constraint will say it is."""
+    given = [slo for slo in slos if slo is not None]
+    if not given:
+        return None
+    default_binds = len(given) < len(slos) or any(slo.default_binds for slo in given)
+    return Slo(min(slo.ttft_p99_s for slo in given), default_binds)
+
+
 def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
-    """Joins rows with the same id: rates add, lengths mix, the strictest SLO holds."""
+    """Joins rows with the same id: rates add, lengths mix, the strictest SLO holds.
+
+    A tenant without an SLO is promised the constraint's default, which then binds the whole adapter
+    (`Slo.default_binds`).
+    """
     groups: dict[str, list[Adapter]] = {}
     for adapter in adapters:
         groups.setdefault(adapter.adapter_id, []).append(adapter)
@@ -85,7 +98,6 @@ def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
         def mean_of(name: str, rows: list[Adapter] = rows, rate: float = rate) -> float:
             return math.fsum(r.rate_req_per_s * getattr(r, name) for r in rows) / rate
 
-        slos = [r.slo for r in rows if r.slo is not None]
         merged.append(
             replace(
                 first,
@@ -95,7 +107,7 @@ def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:
                 arrival_cv=math.sqrt(math.fsum(r.rate_req_per_s * r.arrival_cv * r.arrival_cv for r in rows) / rate),
                 cached_prompt_fraction=mean_of("cached_prompt_fraction"),
                 length_correlation=mean_of("length_correlation"),
-                slo=min(slos, key=lambda s: s.ttft_p99_s) if slos else None,
+                slo=_strictest([r.slo for r in rows]),
             )
         )
     return tuple(merged)

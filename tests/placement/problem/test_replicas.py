@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -59,9 +60,19 @@ def test_base_model_traffic_does_not_force_gpus_that_nobody_needs() -> None:
 
 
 def test_the_split_limit_is_named_with_the_rate_that_would_do() -> None:
-    with pytest.raises(InfeasibleError, match="'hot' at 100 req/s cannot be served, not even as 4 replicas") as error:
+    with pytest.raises(InfeasibleError, match="'hot' at 100 req/s is too much for 4 GPUs") as error:
         split(adapter("hot", 100.0), most=4)
-    assert "lower its rate to" in error.value.remedy
+    match = re.search(r"lower its rate to (\d+\.?\d*) req/s", error.value.remedy)
+    assert match, error.value.remedy
+    assert 0.97 * 4 * ROOM < float(match[1]) < 4 * ROOM
+    assert len(split(adapter("hot", float(match[1])), most=4).adapters) == 4
+
+
+def test_what_no_rate_can_mend_is_not_called_a_rate() -> None:
+    closed = replace(OPTIONS[0], feasible=OPTIONS[0].feasible.shifted(2.0))
+    with pytest.raises(InfeasibleError, match="'hot' of rank 8 cannot be served at any rate") as error:
+        split_hot((adapter("hot", 5.0),), Model(), (closed,), np.array([[True]]))
+    assert "engine.max_loras" in error.value.remedy
 
 
 def test_a_rank_without_a_setting_is_named() -> None:
@@ -70,7 +81,18 @@ def test_a_rank_without_a_setting_is_named() -> None:
     assert "max_lora_rank >= 64" in error.value.remedy
 
 
-def test_a_pinned_adapter_is_not_split() -> None:
+def test_an_adapter_pinned_to_one_gpu_is_not_split() -> None:
     with pytest.raises(InfeasibleError, match="pinned to 'gpu-7'") as error:
         split(replace(adapter("hot", 30.0), pinned_gpu="gpu-7"))
-    assert "2 replicas" in error.value.remedy
+    assert "2 replicas" in error.value.remedy and "at 15 req/s at most" in error.value.remedy
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+def test_an_adapter_pinned_to_a_gpu_type_is_split_as_without_the_pin(rank: int) -> None:
+    hot = adapter("hot", 50.0, rank)
+    pinned = replace(hot, pinned_gpu="gpu")
+    free, tied = (
+        split_hot((a,), Model(), OPTIONS, np.array([[True, True]]), gpu_types=("gpu",)) for a in (hot, pinned)
+    )
+    assert len(tied.adapters) == len(free.adapters) > 1
+    assert {a.pinned_gpu for a in tied.adapters} == {"gpu"}

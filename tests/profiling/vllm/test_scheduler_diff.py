@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from benchmarks.scheduler_diff import compare, rare_events
 from profiling.vllm.log import Difference, ScheduleLog, first_difference, twin_log
 from profiling.vllm.scenario import Scenario, draw_scenario, serving_scenario
-from twin.engine.kernel import EVICTED, FINISHED, LOADED, PREEMPTED, SCHEDULED, SKIPPED
+from twin.engine.state import EVICTED, FINISHED, LOADED, PREEMPTED, SCHEDULED, SKIPPED
 
 ROOT = Path(__file__).resolve().parents[3]
 HAS_VLLM = importlib.util.find_spec("vllm") is not None

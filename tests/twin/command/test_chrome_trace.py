@@ -12,8 +12,8 @@ import pytest
 
 from tests.twin.columns import LLAMA, column
 from twin.command.chrome_trace import ENGINE, REQUESTS, chrome_trace
-from twin.engine.kernel import TRACE_COLUMNS
 from twin.engine.play import Played, play
+from twin.engine.state import TRACE_COLUMNS
 from twin.errors import InputError
 from twin.figures.warmup import steps_to_trace
 from twin.server.column import Column

@@ -178,11 +178,7 @@ def test_disk_loads_without_a_load_time_are_mentioned(small: list[str]) -> None:
     assert any("from disk" in w for w in data["warnings"]) == free
 
 
-def test_sweep_has_a_row_a_job_and_the_worst_exit_code(
-    small: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Wide enough that no cell is broken into two lines.
-    monkeypatch.setenv("COLUMNS", "160")
+def test_sweep_has_a_row_a_job_and_the_worst_exit_code(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     rest = [o for o in small if not o.startswith(("hydra", "engine", "workload.path"))]
     jobs = ["-m", "engine.max_lora_rank=16", "engine.max_loras=4,8,9000", "hydra.sweep.dir=sweep"]
     assert main([*rest, f"workload.path={Path('adapters.csv').resolve()}", *jobs]) == 2

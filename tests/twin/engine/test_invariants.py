@@ -21,16 +21,9 @@ from hypothesis import given, strategies as st
 
 from tests.twin.columns import LLAMA
 from tests.twin.engine_log import Replay
-from twin.engine.kernel import (
-    FINISHED_STATE,
-    REFUSED,
-    REJECTED,
-    RUNNING,
-    TRACE_COLUMNS,
-    WAITING,
-    KernelOutput,
-)
+from twin.engine.outcome import KernelOutput
 from twin.engine.play import run_requests
+from twin.engine.state import FINISHED_STATE, REFUSED, REJECTED, RUNNING, TRACE_COLUMNS, WAITING
 from twin.server.calibration import Calibration
 from twin.server.laws import KvCapacityLaw, LoadLaw
 from twin.server.rules import VLLM_0_8, VLLM_0_32, EngineRules

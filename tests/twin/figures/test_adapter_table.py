@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.kernel import KernelOutput
+from twin.engine.outcome import KernelOutput
 from twin.engine.play import run_requests
 from twin.errors import InputError
 from twin.figures.adapter_table import adapter_table, order_statistic

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.twin.columns import LLAMA, column
-from twin.engine.kernel import TRACE_COLUMNS, KernelOutput
+from twin.engine.outcome import KernelOutput
 from twin.engine.play import run_requests
+from twin.engine.state import TRACE_COLUMNS
 from twin.errors import InputError
 from twin.figures.health import queue_label
 from twin.figures.metrics import DRIFT_BLOCKS, WindowMetrics, measure, queue_drift

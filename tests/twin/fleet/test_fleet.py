@@ -11,6 +11,7 @@ import pytest
 from tests.twin.columns import LLAMA, column
 from twin.errors import InputError
 from twin.fleet.node import Failure, Server
+from twin.fleet.result import FleetResult
 from twin.fleet.simulate import Fleet, simulate_fleet
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
@@ -134,3 +135,45 @@ def test_shares_must_add_up_and_failures_be_possible() -> None:
     with pytest.raises(InputError, match="not possible"):
         Failure(0, 10.0, 5.0)
     assert Failure(0, 1.0).back_s == math.inf
+
+
+def two_halves() -> Fleet:
+    """A busy adapter on two servers in equal shares."""
+    return shared((replace(BASE, rate_req_per_s=4.0),), 2)
+
+
+@pytest.mark.parametrize("router", ["shares", "least_loaded"])
+def test_new_requests_go_to_a_dead_server_until_its_death_is_noticed(router: str) -> None:
+    def dies(detect_s: float) -> FleetResult:
+        failures = [Failure(0, 600.0, detect_s=detect_s)]
+        return simulate_fleet(two_halves(), CALIBRATIONS, router=router, horizon_s=1800, seed=2, failures=failures)
+
+    at_once, late, never = dies(0.0), dies(120.0), dies(5000.0)
+    assert at_once.arrivals == late.arrivals == never.arrivals
+    assert late.resent > at_once.resent, "those that arrived in between are sent again as well"
+    assert late.servers[0].lost == late.resent and at_once.servers[0].lost == at_once.resent
+    assert late.late_counts.sum() > at_once.late_counts.sum()
+    assert late.row["ttft_mean_s"] > at_once.row["ttft_mean_s"]
+    assert late.unrouted == 0
+    assert never.resent == 0 and never.row["served_fraction"] < late.row["served_fraction"]
+    in_between = 4.0 * 120 / 2
+    if router == "shares":
+        assert late.resent - at_once.resent == pytest.approx(in_between, rel=0.2)
+    else:
+        assert late.resent < in_between / 2, "a server that answers nothing looks full"
+
+
+def test_a_server_that_is_back_before_is_noticed_by_that() -> None:
+    failures = [[Failure(0, 600.0, 660.0, detect_s=d)] for d in (60.0, 5000.0)]
+    runs = [simulate_fleet(two_halves(), CALIBRATIONS, horizon_s=1800, seed=2, failures=f) for f in failures]
+    assert runs[0].row == runs[1].row and runs[0].resent == runs[1].resent > 0
+    assert runs[0].servers[0].requests > 1.5 * runs[0].servers[0].lost, "it serves on"
+
+
+def test_without_another_holder_it_makes_no_difference_when_the_death_is_noticed() -> None:
+    fleet = Fleet(ADAPTERS, (Server("only", SETTING, {a.adapter_id: 1.0 for a in ADAPTERS}),))
+    rows = [
+        simulate_fleet(fleet, CALIBRATIONS, horizon_s=1800, failures=[Failure(0, 600.0, 900.0, detect_s=d)]).row
+        for d in (0.0, 120.0, 5000.0)
+    ]
+    assert rows[0]["served_fraction"] == rows[1]["served_fraction"] == rows[2]["served_fraction"]

@@ -1,4 +1,4 @@
-"""The compiled kernel schedules exactly as a literal engine does, whatever the workload."""
+"""The compiled engine schedules exactly as its specification does, whatever the workload."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.twin.engine.reference_engine import Figures, simulate_literally
-from twin.engine.engine import new_engine, outcome
-from twin.engine.kernel import EVICTED, HOST, LOADED, SCHEDULED, SLOT, KernelOutput, Limits, advance
+from twin.engine.build import new_engine
+from twin.engine.engine import advance
+from twin.engine.outcome import KernelOutput, outcome
+from twin.engine.reference import ReferenceEngine
+from twin.engine.state import EVICTED, HOST, LOADED, SCHEDULED, SLOT, Limits
+from twin.server.laws import STEP_TERMS, StepTimeLaw
 from twin.server.rules import VLLM_0_8, EngineRules
 from twin.workload.requests import Requests
 
+#: `base`, `seq` and `prompt` of the step-time law; the other coefficients are 0.
 STEP_MS = (3.0, 0.25, 0.125)
+LAW = StepTimeLaw(*STEP_MS, *np.zeros(len(STEP_TERMS) - len(STEP_MS)).tolist())
 LOAD_MS, DISK_MS = 2.0, 5.0
 
 
 def run_both(
-    requests: Requests, slotless: list[bool], order: list[int], *, max_loras: int, max_num_seqs: int, budget: int,
-    block: int, blocks: int, horizon_s: float, host: int = 99, rules: EngineRules = VLLM_0_8,
-    stops_s: tuple[float, ...] = (),
-) -> tuple[KernelOutput, Figures]:  # fmt: skip
-    """Both engines; `stops_s` are times at which the kernel is left and entered again."""
-    law = np.zeros(18)
-    law[:3], law[17] = STEP_MS, 1e9
+    requests: Requests, base_model: list[bool], walk: list[int], *, max_loras: int, max_num_seqs: int, budget: int,
+    block: int, blocks: int, horizon_s: float, host: int = 99, rules: EngineRules = VLLM_0_8, law: StepTimeLaw = LAW,
+    hosted: bool = False, stops_s: tuple[float, ...] = (),
+) -> tuple[KernelOutput, ReferenceEngine]:  # fmt: skip
+    """Both engines; `stops_s` are times at which the compiled one is left and entered again."""
     limits = Limits(
         max_loras, 16, max_num_seqs, budget, block, blocks, host, 0, horizon_s, 1.0, rules.async_scheduling,
         rules.whole_sequence_must_fit, rules.skip_past, rules.reload_cascade,
     )  # fmt: skip
+    load_s, disk_s = np.full(len(walk), LOAD_MS / 1000.0), np.full(len(walk), DISK_MS / 1000.0)
     engine = new_engine(
-        requests, limits, slotless=np.array(slotless), walk=np.array(order, np.int32),
-        load_s=np.full(len(slotless), LOAD_MS / 1000.0), disk_s=np.full(len(slotless), DISK_MS / 1000.0), law=law,
-        bins=10, hosted=False, events=200_000, trace_steps=20_000,
+        requests, limits, slotless=np.array(base_model), walk=np.array(walk, np.int32), load_s=load_s, disk_s=disk_s,
+        law=law, bins=10, hosted=hosted, events=200_000, trace_steps=20_000,
     )  # fmt: skip
     for stop_s in (*stops_s, horizon_s):
-        advance(limits, engine, stop_s)
-    figures = simulate_literally(
-        requests, slotless=slotless, order=order, max_loras=max_loras, max_num_seqs=max_num_seqs, budget=budget,
-        block=block, blocks=blocks, horizon_s=horizon_s, step_ms=STEP_MS, load_ms=LOAD_MS, disk_ms=DISK_MS, host=host,
-        rules=rules,
+        advance(engine, stop_s)
+    reference = ReferenceEngine(
+        requests, limits, base_model=base_model, walk=walk, load_s=load_s.tolist(), disk_s=disk_s.tolist(), law=law,
+        hosted=hosted,
     )  # fmt: skip
-    return outcome(engine), figures
+    reference.run(horizon_s)
+    return outcome(engine), reference
 
 
 @st.composite
@@ -64,6 +67,10 @@ def engines(draw: st.DrawFn) -> tuple[Requests, list[bool], list[int], dict[str,
         "max_loras": max_loras,
         "host": int(rng.integers(max_loras, adapters + 3)),
         "rules": EngineRules("drawn", *flags.tolist()),
+        "law": StepTimeLaw(
+            3.0, *(rng.random(16) * (rng.random(16) < 0.5)).tolist(), graph_tokens=rng.choice([16, 1e9])
+        ),
+        "hosted": bool(rng.random() < 0.5),
         "stops_s": tuple(np.cumsum(rng.exponential(0.2, int(rng.integers(0, 6)))).tolist()),
         "max_num_seqs": budget if rng.random() < 0.3 else int(rng.integers(1, min(budget, 30) + 1)),
         "budget": budget,
@@ -80,24 +87,26 @@ def engines(draw: st.DrawFn) -> tuple[Requests, list[bool], list[int], dict[str,
 
 @settings(max_examples=300, deadline=None)
 @given(engines())
-def test_kernel_equals_literal_engine(engine: tuple[Requests, list[bool], list[int], dict[str, Any]]) -> None:
-    requests, slotless, order, config = engine
-    out, figures = run_both(requests, slotless, order, **config, horizon_s=1e6)
-    expected_first = np.array([np.nan if v is None else v for v in figures.first_s])
-    expected_finish = np.array([np.nan if v is None else v for v in figures.finish_s])
-    np.testing.assert_allclose(out.first_token_s, expected_first, rtol=1e-9)
-    np.testing.assert_allclose(out.finish_s, expected_finish, rtol=1e-9)
-    assert (out.preemptions, out.loads, out.skips) == (figures.preemptions, figures.loads, figures.skips)
-    assert (out.disk_loads, out.steps) == (figures.disk_loads, figures.steps)
+def test_compiled_engine_equals_its_specification(
+    engine: tuple[Requests, list[bool], list[int], dict[str, Any]],
+) -> None:
+    requests, base_model, walk, config = engine
+    out, reference = run_both(requests, base_model, walk, **config, horizon_s=1e6)
+    expected = [(r.first_token_s, r.finish_s) for r in reference.requests]
+    np.testing.assert_allclose(out.first_token_s, [np.nan if t is None else t for t, _ in expected], rtol=1e-9)
+    np.testing.assert_allclose(out.finish_s, [np.nan if t is None else t for _, t in expected], rtol=1e-9)
+    assert (out.preemptions, out.loads, out.skips) == (reference.preemptions, reference.loads, reference.skips)
+    assert (out.disk_loads, out.steps) == (reference.disk_loads, reference.steps)
     scheduled = [(step, index, value) for step, kind, index, value in out.events.tolist() if kind == SCHEDULED]
-    assert scheduled == figures.schedule
+    assert scheduled == reference.schedule
     names = {(LOADED, SLOT): "load", (LOADED, HOST): "disk", (EVICTED, SLOT): "evict", (EVICTED, HOST): "host-evict"}
     moves = [(names[kind, value], index) for _, kind, index, value in out.events.tolist() if kind in (LOADED, EVICTED)]
-    assert moves == figures.adapter_log
+    assert moves == reference.caches.log
+    np.testing.assert_allclose(out.features, [reference.features[name] for name in STEP_TERMS], rtol=1e-9)
     # Nothing is lost: every request finished or was rejected, and all blocks came back.
     assert set(out.state.tolist()) <= {2, 3}
     assert out.free_blocks_end == config["blocks"]
-    assert figures.max_adapters <= config["max_loras"]
+    assert reference.max_adapters <= config["max_loras"]
 
 
 def constant(n: int, gap_s: float, adapters: int, prompt: int, output: int) -> Requests:

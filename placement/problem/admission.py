@@ -1,0 +1,127 @@
+"""What no GPU could serve, said before anything is built: each refusal names its own cause.
+
+In this order: requests longer than the model, settings that do not fit or are unknown, ranks above every setting, and
+traffic that the planning model was never trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from surrogates.model.planning import PlanningModel
+from surrogates.model.trained_range import Outside
+from twin.engine.input_check import check_lengths
+from twin.errors import InfeasibleError, InputError
+from twin.server.calibration import Calibration
+from twin.server.memory import max_model_len, memory_error
+from twin.server.settings import EngineSetting
+from twin.workload.adapter import Adapter
+from twin.workload.workload import Workload
+
+#: Values of `--max-lora-rank` that vLLM takes.
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def admit(
+    workload: Workload, settings: Sequence[EngineSetting], planning: PlanningModel, calibration: Calibration
+) -> tuple[tuple[EngineSetting, ...], list[str]]:
+    """Settings under which vLLM starts and that the planning model knows, and a note on those it does not.
+
+    Raises:
+        InputError: no setting is left, or the planning model or the served model cannot be asked for such requests.
+        InfeasibleError: a rank above every setting that starts.
+    """
+    longest = max(max_model_len(s, calibration) for s in settings)
+    check_lengths(workload.adapters, longest=longest, model_longest=calibration.model.max_model_len)
+    refused = {s: memory_error(s, calibration) for s in settings}
+    fitting = tuple(s for s, problem in refused.items() if problem is None)
+    if not fitting:
+        smallest = min(refused, key=lambda s: s.max_loras * s.max_lora_rank)
+        raise InputError(
+            f"no engine setting fits into the memory of {calibration.gpu.name}: {smallest.label}: {refused[smallest]}",
+            where="engine.max_loras, engine.max_lora_rank",
+            remedy="allow fewer slots or lower ranks, a smaller engine.max_model_len, or a GPU with more memory",
+        )
+    unknown = {s: error for s in fitting if (error := _unknown(s, planning)) is not None}
+    known = tuple(s for s in fitting if s not in unknown)
+    if not known:
+        raise next(iter(unknown.values()))
+    _refuse_rank(workload, settings, known, planning, calibration)
+    _refuse_untrained(workload, planning)
+    if not unknown:
+        return known, []
+    labels = ", ".join(s.label for s in list(unknown)[:4]) + (", ..." if len(unknown) > 4 else "")
+    return known, [f"{len(unknown)} settings left out ({labels}): {next(iter(unknown.values())).problem}"]
+
+
+def _unknown(setting: EngineSetting, planning: PlanningModel) -> InputError | None:
+    """Why the planning model does not know a setting that vLLM starts with; None if it does."""
+    try:
+        planning.option(setting)
+    except InputError as error:
+        return error
+    return None
+
+
+def _refuse_rank(
+    workload: Workload,
+    settings: Sequence[EngineSetting],
+    known: Sequence[EngineSetting],
+    planning: PlanningModel,
+    calibration: Calibration,
+) -> None:
+    """Refuses a rank above every usable setting, with an option that would make room for it."""
+    widest = max(workload.adapters, key=lambda a: a.rank)
+    if widest.rank <= max(s.max_lora_rank for s in known):
+        return
+    offered = max(s.max_lora_rank for s in settings)
+    problem = f"adapter {widest.adapter_id!r} has rank {widest.rank}"
+    error: type[InputError] = InfeasibleError
+    if widest.rank > offered:
+        problem += f", and engine.max_lora_rank goes up to {offered}"
+    else:
+        problem += f", and no setting with max_lora_rank {offered} can be used"
+        if any(s.max_lora_rank >= widest.rank and memory_error(s, calibration) is None for s in settings):
+            error = InputError  # a surrogate that does not know a setting proves nothing
+    raise error(problem, where="engine.max_lora_rank", remedy=_room_for(widest, settings, planning, calibration))
+
+
+def _room_for(
+    adapter: Adapter, settings: Sequence[EngineSetting], planning: PlanningModel, calibration: Calibration
+) -> str:
+    """What to change so that an adapter of this rank can be served."""
+    rank = next((r for r in VLLM_RANKS if r >= adapter.rank), None)
+    if rank is None:
+        return f"leave the adapter out: vLLM serves ranks up to {VLLM_RANKS[-1]}"
+    slots = sorted({s.max_loras for s in settings})
+    counts = [2**k for k in range(slots[-1].bit_length()) if 2**k < slots[0]][::-1]
+    wider = [replace(settings[0], max_loras=n, max_lora_rank=rank) for n in [*slots, *counts]]
+    starting = [s for s in wider if memory_error(s, calibration) is None]
+    if not starting:
+        return f"leave the adapter out, or use a GPU with more memory: not even one slot of rank {rank} fits"
+    changes = []
+    ranks = sorted({s.max_lora_rank for s in settings} | {rank})
+    if rank not in {s.max_lora_rank for s in settings}:
+        changes.append(f"engine.max_lora_rank=[{','.join(map(str, ranks))}]")
+    usable = [s for s in starting if _unknown(s, planning) is None]
+    if starting[0].max_loras not in slots:
+        changes.append(f"engine.max_loras=[{','.join(map(str, [starting[0].max_loras, *slots]))}]")
+    if not usable:
+        changes.append("surrogate=analytic, because this one was not trained on such slots")
+    return f"use {' and '.join(changes)}; or leave the adapter out"
+
+
+def _refuse_untrained(workload: Workload, planning: PlanningModel) -> None:
+    """Refuses a workload whose average request the planning model has never seen; it would extrapolate."""
+    describe: Callable[[Sequence[Adapter]], list[Outside]] = getattr(planning, "outside", lambda adapters: [])
+    outside = describe(workload.adapters)
+    if outside:
+        changes = " and ".join(o.change for o in outside if o.change)
+        cut = "; workload.max_request_tokens cuts the requests of traces" if "_tokens" in changes else ""
+        raise InputError(
+            f"workload {workload.name!r} lies outside what the surrogate was trained on: "
+            + "; ".join(o.problem for o in outside),
+            where="workload, surrogate",
+            remedy="use surrogate=analytic" + (f", or bring {changes}{cut}" if changes else ""),
+        )
