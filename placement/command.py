@@ -86,6 +86,7 @@ def place(
         InfeasibleError: proven that no placement exists.
         NoSolutionError: none was found within the time limit.
     """
+    _check_arguments(workload, solver, model, hardware, overrides)
     named = {o.lstrip("+~").partition("=")[0] for o in overrides}
     chosen: list[str] = []
     given: dict[str, Any] = {}
@@ -110,6 +111,21 @@ def place(
     from placement.report.progress import progress as shown
 
     return run_pipeline(run, shown(quiet=not progress))
+
+
+def _check_arguments(workload: Any, solver: Any, model: Any, hardware: Any, overrides: Any) -> None:
+    """Raises `InputError` for what cannot be a workload, a solver, a name or a list of overrides."""
+    if not (workload is None or isinstance(workload, (str, Path)) or hasattr(workload, "adapters")):
+        raise InputError(
+            f"{type(workload).__name__} is not a workload", where="workload", remedy="give a twin.Workload or a path"
+        )
+    if not (isinstance(solver, str) or hasattr(solver, "solve")):
+        raise InputError(f"{solver!r} is not a solver", where="solver", remedy="give a name, e.g. 'milp', or a solver")
+    for name, value in (("model", model), ("hardware", hardware)):
+        if not (value is None or isinstance(value, str)):
+            raise InputError(f"{value!r} is not a name", where=name, remedy=f"give an option of conf/{name}")
+    if isinstance(overrides, str):
+        raise InputError(f"{overrides!r} is one text", where="overrides", remedy=f"give a list: [{overrides!r}]")
 
 
 def _quoted(path: str | Path) -> str:

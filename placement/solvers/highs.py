@@ -101,12 +101,12 @@ class RowBuilder:
         )
 
 
-class _QuietHighs(highspy.Highs):
+class _QuietHighs(highspy.Highs):  # type: ignore[misc]
     """HiGHS prints a banner while its constructor enables callbacks, before any option can be set."""
 
     def enableCallbacks(self) -> None:
         self.setOptionValue("output_flag", False)
-        super().enableCallbacks()  # type: ignore[no-untyped-call]
+        super().enableCallbacks()
 
 
 def solve_linear(
@@ -158,7 +158,7 @@ def solve_linear(
 
 def _solved(model: LinearModel, options: Mapping[str, Any]) -> tuple[highspy.Highs, bool]:
     """HiGHS after it ran with these options, and whether Ctrl-C stopped it."""
-    highs = _QuietHighs()  # type: ignore[no-untyped-call]
+    highs = _QuietHighs()
     for name, value in options.items():
         if highs.setOptionValue(name, value) == highspy.HighsStatus.kError:
             raise RuntimeError(f"HiGHS refuses the option {name}={value!r}")

@@ -137,3 +137,18 @@ def test_a_program_that_hydra_configures_may_call_place(quick: list[str], adapte
         assert GlobalHydra.instance().hydra is before
         assert compose("config")["seed"] == 0
     assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"workload": 5}, "int is not a workload"),
+        ({"workload": [1]}, "list is not a workload"),
+        ({"solver": 7}, "7 is not a solver"),
+        ({"hardware": 5}, "5 is not a name"),
+        ({"overrides": "hardware.count=3"}, "is one text"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        place(**arguments)

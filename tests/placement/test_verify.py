@@ -188,3 +188,9 @@ def test_later_rounds_tighten_every_setting() -> None:
     for option in range(1, len(whole.options)):
         slack = [-float(p.options[option].feasible.violation(phi)[0]) for p in (whole, second, third)]
         assert slack[0] > slack[1] > slack[2]
+
+
+def test_the_share_that_the_constraint_allows_decides_which_adapters_starve() -> None:
+    late = result(per_adapter=(400, 40))
+    assert "starve" in Stable().broken([late])
+    assert Stable(late_share=0.2, adapter_late_share=0.3).broken([late]) == ""

@@ -106,7 +106,7 @@ def guarded(
     """Runs a composed configuration and maps what happens to an exit code."""
     debug = False
     try:
-        debug = bool(OmegaConf.select(cfg, "debug", default=False))
+        debug = OmegaConf.select(cfg, "debug", default=False) is True
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         config.pop("hydra", None)
@@ -158,6 +158,11 @@ def run_app(app: App, arguments: Sequence[str]) -> int:
     except PlacementError as error:
         show_error(error, debug)
         return error.exit_code
+    except OSError as error:
+        # Of the folder that Hydra makes for a run; what a job meets is caught by `guarded`.
+        problem = f"the output folder cannot be made: {error}"
+        show_error(InputError(problem, where="hydra.run.dir", remedy="name a folder that can be written to"), debug)
+        return BAD_INPUT
     except Exception as error:
         if not is_mistake(error):
             raise

@@ -56,11 +56,13 @@ class Verdict:
     reason: str
 
 
-def starving_adapters(counts: NDArray[np.int64], late_counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices of adapters that are late beyond `MAX_ADAPTER_LATE_SHARE` with confidence; pooled counts (A,)."""
+def starving_adapters(
+    counts: NDArray[np.int64], late_counts: NDArray[np.int64], share: float = MAX_ADAPTER_LATE_SHARE
+) -> NDArray[np.int64]:
+    """Indices of adapters that are late beyond `share` of their requests with confidence; pooled counts (A,)."""
     judged = counts > 0
     tail = np.ones(len(counts))
-    tail[judged] = binom.sf(late_counts[judged] - 1, counts[judged], MAX_ADAPTER_LATE_SHARE)
+    tail[judged] = binom.sf(late_counts[judged] - 1, counts[judged], share)
     return np.flatnonzero(judged & (late_counts > 0) & (tail < FEW_REQUESTS_CONFIDENCE / max(1, int(judged.sum()))))
 
 
@@ -208,7 +210,7 @@ class Stable:
     def broken(self, results: Sequence[SimulationResult]) -> str:
         counts = np.sum([r.counts for r in results], axis=0)
         late = np.sum([r.late_counts for r in results], axis=0)
-        starving = starving_adapters(counts, late)
+        starving = starving_adapters(counts, late, self.adapter_late_share)
         if not len(starving):
             return ""
         worst = int(starving[np.argmax(late[starving] / counts[starving])])

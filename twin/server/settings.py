@@ -109,7 +109,7 @@ def setting_grid(
     max_lora_rank: Sequence[int] = DEFAULT_MAX_LORA_RANKS,
     **flags: Any,
 ) -> tuple[EngineSetting, ...]:
-    """All combinations, before the memory check (`twin.server.memory.fits`)."""
+    """All combinations, before the memory check (`twin.server.memory.memory_error`)."""
     return tuple(
         EngineSetting(gpu_type=g, max_loras=int(m), max_lora_rank=int(r), **flags)
         for g in gpu_types

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.config.ranges import Range, check
 from twin.errors import InputError
 from twin.traffic.lengths import LengthSampler
 from twin.traffic.renewal import Progress, Sources, begin_all, draw_until, order_of, progress_at_start, sources_of
@@ -20,6 +21,9 @@ from twin.traffic.streams import ARRIVALS, LENGTHS, stream_keys
 from twin.workload.adapter import Adapter
 from twin.workload.rates import OnOff, mean_factor
 from twin.workload.requests import Requests
+
+#: Most requests drawn at once: some 10 GB while they are sorted.
+MOST_REQUESTS = 200_000_000
 
 
 def _started(adapters: Sequence[Adapter], seed: int, max_model_len: int) -> tuple[Sources, Progress, LengthSampler]:
@@ -41,13 +45,27 @@ def _phase_keys(adapters: Sequence[Adapter], seed: int) -> NDArray[np.uint64]:
             own = f"adapter {adapter.adapter_id}"
             shared = f"group {process.group} {process.on_s!r} {process.off_s!r} {process.phases}"
             text = f"{int(seed)} {shared if process.group else own}"
-            keys[a] = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+            keys[a] = int.from_bytes(
+                hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+            )
     return keys
 
 
-def _check(adapters: Sequence[Adapter], horizon_s: float, max_model_len: int) -> None:
-    if not (np.isfinite(horizon_s) and horizon_s > 0):
-        raise InputError(f"horizon_s {horizon_s!r} is not a positive number of seconds", remedy="use 3600")
+def _check(
+    adapters: Sequence[Adapter], horizon_s: float, seed: int, max_model_len: int, window_s: float | None = None
+) -> None:
+    check(horizon_s, "horizon_s", Range(above=0, unit="seconds", hint="e.g. 3600"))
+    check(seed, "seed", Range(0, whole=True))
+    check(max_model_len, "max_model_len", Range(2, whole=True, unit="tokens", hint="a prompt and an answer"))
+    if not adapters:
+        raise InputError("no adapters: there is nobody to send requests", remedy="give at least one adapter")
+    drawn_s = horizon_s if window_s is None else min(window_s, horizon_s)
+    expected = _expected(adapters, drawn_s)
+    if expected > MOST_REQUESTS:
+        raise InputError(
+            f"about {expected:.3g} requests in {drawn_s:g} s are more than fit in memory",
+            remedy=f"shorten the window or lower the rates: at most {MOST_REQUESTS:.3g} requests are drawn at once",
+        )
     for adapter in adapters:
         for side, lengths in (("prompt", adapter.prompt_tokens), ("output", adapter.output_tokens)):
             if lengths.shape == "constant" and lengths.mean >= max_model_len:
@@ -67,7 +85,7 @@ def draw_requests(adapters: Sequence[Adapter], *, horizon_s: float, seed: int, m
     Raises:
         InputError: the horizon is no time, or constant lengths are longer than a request may be.
     """
-    _check(adapters, horizon_s, max_model_len)
+    _check(adapters, horizon_s, seed, max_model_len)
     sources, progress, lengths = _started(adapters, seed, max_model_len)
     return _window(sources, progress, lengths, 0.0, float(horizon_s), _expected(adapters, horizon_s))
 
@@ -99,9 +117,8 @@ def stream_requests(
     Raises:
         InputError: as `draw_requests`, or `window_s` is no time.
     """
-    _check(adapters, horizon_s, max_model_len)
-    if not (np.isfinite(window_s) and window_s > 0):
-        raise InputError(f"window_s {window_s!r} is not a positive number of seconds", remedy="use e.g. 600")
+    check(window_s, "window_s", Range(above=0, unit="seconds", hint="e.g. 600"))
+    _check(adapters, horizon_s, seed, max_model_len, window_s)
     return _windows(adapters, float(horizon_s), float(window_s), seed, max_model_len)
 
 

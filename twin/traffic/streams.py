@@ -57,7 +57,7 @@ def stream_keys(ids: Sequence[str], seed: int) -> Words:
     for a, adapter_id in enumerate(ids):
         text = f"{int(seed)} {seen[adapter_id]} {adapter_id}"
         seen[adapter_id] += 1
-        keys[a] = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=32).digest(), "<u8")
+        keys[a] = np.frombuffer(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest(), "<u8")
     return keys
 
 

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
-from twin.workload.rates import MAX_CV, RateProcess, mean_factor, planned_at
+from twin.workload.rates import MAX_CV, MIN_ARRIVAL_CV, RateProcess, mean_factor, planned_at
 
 #: Coefficients of variation of the request lengths of arXiv 2602.24044 (ShareGPT): what a table without spreads gets.
 PUBLISHED_PROMPT_CV = 1.1
@@ -140,7 +140,7 @@ class Adapter:
     ]
     prompt_tokens: Lengths
     output_tokens: Lengths
-    arrival_cv: Annotated[float, Range(above=0, high=MAX_CV, hint="1 is Poisson; bursty tenants have 2-6")] = 1.0
+    arrival_cv: Annotated[float, Range(MIN_ARRIVAL_CV, MAX_CV, hint="1 is Poisson; bursty tenants have 2-6")] = 1.0
     cached_prompt_fraction: Annotated[float, Range(0, below=1)] = 0.0
     length_correlation: Annotated[float, Range(-1, 1)] = 0.0
     slo: Slo | None = None

@@ -22,6 +22,8 @@ from twin.errors import InputError
 SHORTEST_PHASE_S = 0.001
 #: Largest coefficient of variation, of lengths and of the gaps between arrivals.
 MAX_CV = 20.0
+#: Least CV of gaps between arrivals: as regular as a clock for all that a server sees.
+MIN_ARRIVAL_CV = 0.001
 PHASES = ("exponential", "fixed")
 
 
@@ -75,7 +77,7 @@ class RateProfile:
                 remedy="give one a window, or none",
             )
         for cv in self.arrival_cvs:
-            check(cv, "arrival CV of a window", Range(above=0, high=MAX_CV, hint="1 is Poisson"))
+            check(cv, "arrival CV of a window", Range(MIN_ARRIVAL_CV, MAX_CV, hint="1 is Poisson"))
         check_plan_rate(self.stands_for, "stands_for")
 
     @property

@@ -275,3 +275,29 @@ def test_constant_lengths_beyond_the_model_are_refused() -> None:
     long = Adapter("long", 8, 1.0, Lengths(5000, 0.0, "constant"), SHORT)
     with pytest.raises(InputError, match=r"'long'.*5000 tokens.*4096"):
         draw_requests([long], horizon_s=10.0, seed=0, max_model_len=4096)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 1.5}, "seed = 1.5"),
+        ({"seed": -1}, "seed = -1"),
+        ({"max_model_len": 1}, "max_model_len = 1"),
+        ({"horizon_s": 1e9}, "more than fit in memory"),
+    ],
+)
+def test_draws_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        draw_requests([adapter()], **{"horizon_s": 10.0, "seed": 0, "max_model_len": 100, **options})
+    with pytest.raises(InputError, match="no adapters"):
+        draw_requests([], horizon_s=10.0, seed=0, max_model_len=100)
+
+
+def test_a_long_stream_is_drawn_window_by_window() -> None:
+    assert len(next(stream_requests([adapter()], horizon_s=1e9, window_s=60.0, seed=0, max_model_len=100))) > 100
+
+
+def test_arrivals_more_regular_than_any_server_can_see_are_refused() -> None:
+    with pytest.raises(InputError, match=r"arrival CV = 1e-160"):
+        adapter(cv=1e-160)
+    assert len(draw([adapter(cv=0.001)], 100.0)) == pytest.approx(500, abs=1)
