@@ -1,6 +1,12 @@
-"""Simulates one column: `simulate(column, calibration, seed=...)`.
+"""One hour of one server: draw its requests, play its engine, measure the window.
 
-The same inputs and seed give byte-identical results in any process and thread.
+    result = simulate(column, calibration, seed=7)
+    result.row["ttft_p99_s"]        # a figure of the window: the fields of `twin.figures.prediction.Prediction`
+    result.late_counts              # requests later than their promise, per adapter, (A,)
+
+`twin.traffic` draws, `twin.engine` plays vLLM's scheduler step by step, `twin.figures` says what happened. The same
+column, calibration and seed give the same bytes in any process and thread and on any processor. Two columns under one
+seed get the same requests for the adapters that they share, so that a difference in figures is one of the columns.
 """
 
 from __future__ import annotations
