@@ -2,8 +2,8 @@
 
 numba compiles what a function calls into it, but its cache looks at the file of the function alone: after a change in a
 helper's file it would run the old code. Here the cache lies in a folder named after the hash of all sources next to the
-function, so that a change leads to a new folder. A folder (room) is therefore compiled as a whole: what is compiled
-must not call compiled functions, or use constants, of another room.
+function and of `twin.portable`, so that a change leads to a new folder. A folder (room) is therefore compiled as a
+whole: what is compiled must not call compiled functions, or use constants, of another room but `twin.portable`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,30 @@ OPTIONS: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True, "_nrt": Fals
 INLINED = OPTIONS | {"forceinline": True, "no_cpython_wrapper": True}
 #: Caches of former sources that are kept, for the branch that one comes back to; and the age at which others go.
 KEPT, KEPT_S = 3, 3600.0
+#: What compiled functions of all rooms may call.
+SHARED = "portable.py"
 _config: Any = nb.config  # numba's settings, `NUMBA_...` in the environment
 _lock = threading.Lock()
 
 
 def compiled(function: Function) -> Function:
     """Compiles a function at its first call; its cache is shared by all processes. It releases the GIL."""
+    return _cached(function, OPTIONS)
+
+
+def allocating(function: Function) -> Function:
+    """`compiled` for a function that makes arrays, and counts references to those that it names."""
+    return _cached(function, {"nogil": True})
+
+
+def _cached(function: Function, options: dict[str, Any]) -> Function:
     folder = cache_folder(Path(function.__code__.co_filename).resolve().parent)
     # numba asks for the folder once, while it decorates. The lock is for threads that import two rooms at once.
     with _lock:
         before = _config.CACHE_DIR
         _config.CACHE_DIR = str(folder or "")
         try:
-            made: Function = nb.njit(function, cache=folder is not None, **OPTIONS)
+            made: Function = nb.njit(function, cache=folder is not None, **options)
         finally:
             _config.CACHE_DIR = before
     return made
@@ -59,7 +70,7 @@ def cache_folder(room: Path) -> Path | None:
     In `NUMBA_CACHE_DIR` if that is set, else next to the sources, else in the user's cache folder.
     """
     sources = hashlib.sha256()
-    for path in sorted(room.glob("*.py")):
+    for path in [*sorted(room.glob("*.py")), *room.parent.glob(SHARED)]:
         sources.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     name = f"{room.name}-{hashlib.sha256(str(room).encode()).hexdigest()[:8]}"
     users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

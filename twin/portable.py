@@ -19,9 +19,10 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from twin.compiled import allocating
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +48,7 @@ with localcontext(prec=60):
     _LOGS = np.array([_in_two((1 + Decimal(j) / _CELLS).ln(), 42) for j in range(_CELLS + 1)])
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def exp(x: float) -> float:
     """e^x = 2^(k/128) e^r with |r| <= ln 2 / 256: a table, and a polynomial in r."""
     if not -708.0 < x < 709.0:
@@ -67,7 +68,7 @@ def exp(x: float) -> float:
     return float((table + table * p) * np.int64(((cell >> 7) + 1023) << 52).view(np.float64))
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def log(x: float) -> float:
     """Natural logarithm of x = 2^e m: a table at F near m, and the series of log(m / F)."""
     if not 2.2250738585072014e-308 <= x < np.inf:
@@ -88,7 +89,7 @@ def log(x: float) -> float:
     return float((e * _LN2_HIGH + _LOGS[j, 0]) + (u + (series + (e * _LN2_LOW + _LOGS[j, 1]))))
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def log1p(x: float) -> float:
     """log(1 + x) without loss for small x (Kahan: the rounding error of 1 + x cancels)."""
     u = 1.0 + x
@@ -97,7 +98,7 @@ def log1p(x: float) -> float:
     return log(u) * (x / (u - 1.0))
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def power(x: float, y: float) -> float:
     """x^y for x >= 0."""
     if y == 0.0:
@@ -107,7 +108,7 @@ def power(x: float, y: float) -> float:
     return exp(y * log(x))
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def normal_tail(z: float) -> float:
     """P(Z > z) of a standard normal Z: Marsaglia's series around zero (2004), Laplace's continued fraction beyond."""
     x = abs(z)
@@ -128,7 +129,7 @@ def normal_tail(z: float) -> float:
     return tail if z > 0.0 else 1.0 - tail
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _exps(values: Floats) -> Floats:
     out = np.empty(len(values), np.float64)
     for i in range(len(values)):
@@ -136,7 +137,7 @@ def _exps(values: Floats) -> Floats:
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _logs(values: Floats) -> Floats:
     out = np.empty(len(values), np.float64)
     for i in range(len(values)):
@@ -144,7 +145,7 @@ def _logs(values: Floats) -> Floats:
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _normal_tails(values: Floats) -> Floats:
     out = np.empty(len(values), np.float64)
     for i in range(len(values)):
@@ -187,7 +188,7 @@ def interpolate(x: ArrayLike, xs: Floats, ys: Floats) -> Floats:
     return np.where(inside == xs[left + 1], ys[left + 1], between)
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _dot(a: Floats, b: Floats) -> float:
     total = 0.0
     for i in range(len(a)):

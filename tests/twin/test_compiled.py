@@ -108,3 +108,12 @@ def test_caches_of_former_sources_do_not_pile_up(room: Path, monkeypatch: pytest
 def test_the_engine_is_cached_by_the_hash_of_its_sources() -> None:
     folder = cache_folder(ROOT / "twin" / "engine")
     assert folder is not None and folder in Path(advance.stats.cache_path).parents  # type: ignore[attr-defined]
+
+
+def test_functions_that_all_rooms_may_call_are_part_of_the_hash(room: Path) -> None:
+    cache_folder.cache_clear()
+    before = cache_folder(room)
+    (room.parent / "portable.py").write_text("HALF = 0.5\n")
+    cache_folder.cache_clear()
+    assert before is not None
+    assert cache_folder(room) != before

@@ -149,7 +149,7 @@ DIGESTS: dict[str, str] = {
     "requests odd": "dd916d3f896d67f0",
     "many adapters": "a404888c77404317",
     "many requests": "d8e16d902640d9dd",
-    "functions": "bc023a7e725f3dac",
+    "functions": "3b2f6abe53167e9a",
     "simulation power law": "d1f8b7d0ecc9bdf7",
     "simulation unpredictable": "53e5563ea4577ebd",
     "simulation odd": "9d958ac27dc76c8a",

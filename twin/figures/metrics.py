@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.compiled import allocating
 from twin.engine.outcome import KernelOutput
 from twin.engine.state import ITL_BINS_PER_MS
 from twin.figures.health import STARVATION_THRESHOLD, queue_label
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 DRIFT_CONFIDENCE, DRIFT_BLOCKS, DRIFT_T = 0.995, 15, 3.0122758387165782
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _per_adapter(
     adapter: NDArray[np.int32], ttft: Array, late: NDArray[np.bool_], decided: NDArray[np.bool_], n_adapters: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:

@@ -7,13 +7,11 @@ that neither the Gamma function nor its incomplete integral is needed, for any s
 
 from __future__ import annotations
 
-import math
-
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from twin import portable
+from twin.compiled import allocating
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +21,7 @@ LEAST = 1e-12
 _FALL, _CELLS = 36.0, 2500
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _log_density(shape: float, y: float) -> float:
     """`a (y + 1 - e^y)`, 0 at its peak y = 0; by its series near there, where the terms cancel."""
     if abs(y) < 1e-3:
@@ -31,7 +29,7 @@ def _log_density(shape: float, y: float) -> float:
     return shape * (y + 1.0 - portable.exp(y))
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _reach(shape: float, sign: float, furthest: float) -> float:
     """Where the log density has fallen by `_FALL` on one side of the peak, or `furthest`, by bisection."""
     near, far = 0.0, furthest
@@ -46,7 +44,7 @@ def _reach(shape: float, sign: float, furthest: float) -> float:
     return far
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _quantiles(shape: float, z: Floats, least: float) -> Floats:
     low, high = -_reach(shape, -1.0, -least), _reach(shape, 1.0, 60.0)
     n = _CELLS
@@ -101,4 +99,4 @@ def log_gamma_quantiles(shape: float, z: Floats) -> Floats:
 
     Quantiles below `LEAST` times the mean are cut to it.
     """
-    return np.asarray(_quantiles(shape, np.ascontiguousarray(z), math.log(LEAST)))
+    return np.asarray(_quantiles(shape, np.ascontiguousarray(z), portable.log(LEAST)))

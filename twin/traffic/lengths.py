@@ -12,11 +12,11 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from twin import portable
+from twin.compiled import allocating
 from twin.traffic import streams
 from twin.traffic.gamma_quantiles import log_gamma_quantiles
 from twin.workload.adapter import QUANTILE_POINTS, QUANTILE_Z_MAX, Adapter, Lengths
@@ -118,7 +118,7 @@ def copula_correlation(prompt: Form, output: Form, parameter: float) -> float:
     return portable.dot(powers, _hermite(prompt) * _hermite(output)) / (prompt_cv * output_cv)
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _draw(
     stream: Words, adapter: NDArray[np.int32], mean: Array, table_of: NDArray[np.int32], tables: Array, copula: Array,
     cached_fraction: Array, longest: int, prompt: NDArray[np.int32], cached: NDArray[np.int32],

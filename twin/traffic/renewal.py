@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from twin import portable
+from twin.compiled import allocating
 from twin.traffic import streams
 from twin.workload.adapter import Adapter
 from twin.workload.rates import OnOff, RateProfile, level
@@ -121,13 +121,13 @@ def progress_at_start(sources: Sources, keys: NDArray[np.uint64], phase_keys: ND
     )  # fmt: skip
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@allocating
 def _phase(state: np.uint64) -> float:
     """A uniform number in [0, 1) for a state of the phases' generator."""
     return float(streams.mixed(state) >> _S11) * streams.TWO_TO_MINUS_53
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _equilibrium(stream: Words, a: int, rate: float, cv: float) -> float:
     if cv == 1.0:
         return streams.exponential(stream, a) / rate
@@ -137,7 +137,7 @@ def _equilibrium(stream: Words, a: int, rate: float, cv: float) -> float:
     return streams.uniform(stream, a) * streams.gamma(stream, a, shape + 1.0) * scale
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def begin(a: int, src: Sources, at: Progress) -> None:
     """Puts adapter `a` at time 0."""
     if src.kind[a] == PROFILE:
@@ -160,7 +160,7 @@ def begin(a: int, src: Sources, at: Progress) -> None:
     at.due_s[a] = _equilibrium(at.stream, a, src.rate[a], at.cv[a])
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def advance(a: int, src: Sources, at: Progress, end_s: float, times: Floats, n: int) -> tuple[int, bool]:
     """Writes the next arrivals of adapter `a` that are before `end_s` to `times[n:]`.
 
@@ -226,21 +226,21 @@ def advance(a: int, src: Sources, at: Progress, end_s: float, times: Floats, n: 
     return n, done
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _wider(times: Floats) -> Floats:
     wider = np.empty(2 * len(times), np.float64)
     wider[: len(times)] = times
     return wider
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def begin_all(src: Sources, at: Progress) -> None:
     """Puts every adapter at time 0."""
     for a in range(len(src.rate)):
         begin(a, src, at)
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def draw_until(src: Sources, at: Progress, end_s: float, size: int) -> tuple[Floats, Ints]:
     """The next arrivals before `end_s`, adapter by adapter, (N,), and the number of each, (A,); `size` guesses at N."""
     adapters = len(src.rate)
@@ -256,7 +256,7 @@ def draw_until(src: Sources, at: Progress, end_s: float, size: int) -> tuple[Flo
     return times[:n], counts
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def order_of(times: Floats, end_s: float) -> Ints:
     """Order by time, a permutation (N,); equal times stay as they are. Times lie in [0, end_s).
 

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from twin import portable
+from twin.compiled import allocating
 
 Words = NDArray[np.uint64]
 
@@ -69,7 +69,7 @@ def set_order(ids: Sequence[str], seed: int) -> NDArray[np.int32]:
     return np.argsort(stream_keys(ids, seed)[:, SET_ORDER], kind="stable").astype(np.int32)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@allocating
 def mixed(word: np.uint64) -> np.uint64:
     """Output of SplitMix64 for a state (Steele, Lea, Flood 2014)."""
     word = (word ^ (word >> _S30)) * _MIX1
@@ -77,7 +77,7 @@ def mixed(word: np.uint64) -> np.uint64:
     return word ^ (word >> _S31)
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def streams(keys: Words) -> Words:
     """State of the streams with these keys, (A,) -> (A, 4)."""
     state = np.empty((len(keys), 4), np.uint64)
@@ -89,7 +89,7 @@ def streams(keys: Words) -> Words:
     return state
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def word(state: Words, a: int) -> Any:
     """The next 64 bits of stream `a`: xoshiro256++."""
     s0, s1, s2, s3 = state[a, 0], state[a, 1], state[a, 2], state[a, 3]
@@ -103,20 +103,20 @@ def word(state: Words, a: int) -> Any:
     return ((total << _S23) | (total >> _S41)) + s0
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def uniform(state: Words, a: int) -> float:
     """Uniform in [0, 1): the upper 53 bits of a word."""
     return float(word(state, a) >> _S11) * TWO_TO_MINUS_53
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def uniform_pair(state: Words, a: int) -> tuple[float, float]:
     """Two numbers in [0, 1) of 32 bits each, the halves of a word."""
     bits = word(state, a)
     return float(bits >> _S32) * TWO_TO_MINUS_32, float(bits & _LOWER_HALF) * TWO_TO_MINUS_32
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def uniforms(state: Words, who: NDArray[np.int32]) -> NDArray[np.float64]:
     """The next number of stream `who[i]` for every i, (N,)."""
     out = np.empty(len(who), np.float64)
@@ -125,13 +125,13 @@ def uniforms(state: Words, who: NDArray[np.int32]) -> NDArray[np.float64]:
     return out
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def exponential(state: Words, a: int) -> float:
     """Exponential with mean 1, by inversion."""
     return -portable.log(1.0 - uniform(state, a))
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def normal(state: Words, a: int) -> float:
     """Standard normal, by the ziggurat as J. A. Doornik corrected it (ZIGNOR, 2005): 128 layers."""
     while True:
@@ -154,7 +154,7 @@ def normal(state: Words, a: int) -> float:
             return x
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def gamma(state: Words, a: int, shape: float) -> float:
     """Gamma with this shape and scale 1 (Marsaglia and Tsang, ACM TOMS 26, 2000); shape 1 is the exponential."""
     if shape == 1.0:
@@ -179,7 +179,7 @@ def gamma(state: Words, a: int, shape: float) -> float:
     return float(boost * d * v)
 
 
-@nb.njit(cache=True, nogil=True)
+@allocating
 def _normals(state: Words, out: NDArray[np.float64]) -> None:
     for i in range(len(out)):
         out[i] = normal(state, 0)
