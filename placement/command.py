@@ -58,7 +58,7 @@ def place(
     solver: SolverLike = "milp",
     model: str | None = None,
     hardware: str | None = None,
-    verify: VerifierLike = "twin",
+    verify: VerifierLike = "quick",
     overrides: Sequence[str] = (),
     progress: bool = False,
 ) -> Result:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from placement.problem.objectives import Objective
     from placement.problem.problem import Term
     from placement.problem.solver import Solver
-    from placement.verify import Verifier
+    from placement.verify.verifier import Verifier
     from surrogates.model.planning import PlanningModel
     from twin.figures.health import Constraint
     from twin.server.calibration import Calibration

@@ -26,8 +26,10 @@ from placement.report.figures import simulated_objective
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
+from placement.verify.verdict import Verification
 from twin.errors import InfeasibleError, NoSolutionError, PlacementError
 from twin.server.column import Column
+from twin.workload.peaks import peak_to_mean
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)
     result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem, certified_minimum=minimum)
-    result.warnings += [*run.notes, *left_out]
+    peak = peak_to_mean(run.workload)
+    result.warnings += [*run.notes, *left_out, *([str(peak)] if peak is not None else [])]
     try:
         warm = warm_up(run, problem)
         with progress.stage(f"solver {run.solver.name}"):
@@ -176,7 +179,12 @@ def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:
 
 
 def verify_and_tighten(run: Run, result: Result, progress: Progress) -> None:
-    """Simulates, tightens what was refuted and solves again, a bounded number of rounds."""
+    """Simulates, tightens what the twin did not accept and solves again, a bounded number of rounds.
+
+    GPUs that were refuted are tightened at once. GPUs that stayed undecided are not known to be bad, only too close to
+    the limit to tell: where nothing else is wrong the solver is asked for something a little safer. Untested GPUs
+    cannot be helped by another placement.
+    """
     verifier = run.verifier
     assert verifier is not None
     rounds = getattr(verifier, "max_rounds", 0)
@@ -184,45 +192,99 @@ def verify_and_tighten(run: Run, result: Result, progress: Progress) -> None:
         assert result.placement is not None
         columns = result.placement.columns(result.problem)
         with progress.stage(f"verification, {len(columns)} GPUs" + (f", round {round_ + 1}" if round_ else "")) as step:
-            checked = verifier.columns(columns, run.calibration, run.constraint, round_=round_, progress=step)
+            checked = verifier.columns(
+                columns,
+                run.calibration,
+                run.constraint,
+                round_=round_,
+                progress=step,
+                stop_at_refuted=round_ < rounds,
+            )
+        if checked.passed:
+            checked = with_peaks(run, result, checked)
         result.verification = checked
         result.simulated_objective, result.simulated_terms = simulated_objective(
             result.problem, result.placement, checked
         )
+        refuted, undecided = checked.having("refuted"), checked.having("undecided")
         result.history.append(
             {
                 "gpus": len(columns),
                 "objective": evaluate(result.problem, result.placement)[0],
-                "refuted": len(checked.refuted),
+                "refuted": len(refuted),
+                "undecided": len(undecided),
             }
         )
         if checked.passed:
             result.status = "verified"
             return
-        if round_ == rounds or result.termination == "interrupted":
+        unwanted = refuted or undecided
+        if round_ == rounds or result.termination == "interrupted" or not unwanted:
             break
-        problem = tighten(result.problem, [result.placement.gpus[k] for k in checked.refuted], round_ + 1)
-        with progress.stage(f"solver {run.solver.name}, round {round_ + 2}"):
-            try:
-                try:
-                    solve(run, result, problem, result.placement)
-                except (InfeasibleError, NoSolutionError):
-                    wider = widened(run, result, problem)
-                    if wider is problem:
-                        raise
-                    solve(run, result, wider, result.placement)
-                if result.bound_tightened is None:
-                    result.bound_tightened = prove_bound(result.problem, run.options.time_limit_s)
-            except (InfeasibleError, NoSolutionError) as error:
-                result.warnings.append(
-                    f"after tightening, no placement was found that the twin might accept: {error.problem}"
-                )
-                break
+        if not solve_again(run, result, unwanted, round_ + 1, progress):
+            break
     result.status = "unverified"
-    refuted = checked.refuted
-    result.warnings.append(
-        f"the twin did not accept {len(refuted)} of {len(result.gpus)} GPUs: {checked.gpus[refuted[0]].reason}"
+    result.warnings += unverified_because(run, result, checked)
+
+
+def with_peaks(run: Run, result: Result, checked: Verification) -> Verification:
+    """The verdicts with the busiest windows of a workload whose rates change."""
+    peaks = getattr(run.verifier, "peaks", None)
+    if peaks is None or result.placement is None:
+        return checked
+    shares = [[float(result.problem.item_share[i]) for i in gpu.items] for gpu in result.placement.gpus]
+    found = peaks(
+        result.placement.columns(result.problem),
+        run.calibration,
+        run.constraint,
+        recording=run.workload.recording,
+        shares=shares,
     )
+    return replace(checked, peaks=found)
+
+
+def solve_again(run: Run, result: Result, unwanted: Sequence[int], round_: int, progress: Progress) -> bool:
+    """Another placement without these GPUs; False, with a warning, where none was found."""
+    assert result.placement is not None
+    problem = tighten(result.problem, [result.placement.gpus[k] for k in unwanted], round_)
+    with progress.stage(f"solver {run.solver.name}, round {round_ + 1}"):
+        try:
+            try:
+                solve(run, result, problem, result.placement)
+            except (InfeasibleError, NoSolutionError):
+                wider = widened(run, result, problem)
+                if wider is problem:
+                    raise
+                solve(run, result, wider, result.placement)
+            if result.bound_tightened is None:
+                result.bound_tightened = prove_bound(result.problem, run.options.time_limit_s)
+        except (InfeasibleError, NoSolutionError) as error:
+            result.warnings.append(
+                f"after tightening, no placement was found that the twin might accept: {error.problem}"
+            )
+            return False
+    return True
+
+
+def unverified_because(run: Run, result: Result, checked: Verification) -> list[str]:
+    """Why the placement is not verified, for people."""
+    said = {
+        "refuted": "the twin refuted",
+        "undecided": "the twin could not decide on",
+        "untested": "no request arrived that could test",
+    }
+    warnings = []
+    for decision, words in said.items():
+        which = checked.having(decision)  # type: ignore[arg-type]
+        if which:
+            warnings.append(f"{words} {len(which)} of {len(result.gpus)} GPUs: {checked.gpus[which[0]].reason}")
+    broken = [p for p in checked.peaks if p.broken]
+    if broken:
+        from placement.verify.peaks import peak_warning
+
+        worst = max(broken, key=lambda p: p.peak_to_mean)
+        warnings.append(peak_warning(worst, len(broken), len(checked.peaks), run.workload.recording, result.columns))
+    return warnings
 
 
 def widened(run: Run, result: Result, problem: PlacementProblem) -> PlacementProblem:

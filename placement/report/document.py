@@ -19,8 +19,10 @@ from typing import Any, Literal
 from placement.config import Run, config_hash
 from placement.problem.problem import GpuAssignment, PlacementProblem
 from placement.report.figures import predicted_metrics
-from placement.verify import ColumnVerdict, Verification
+from placement.verify.claim import Claim
+from placement.verify.verdict import ColumnVerdict, Peak, Verification
 from twin.files import write_text
+from twin.workload.peaks import peak_to_mean
 
 Status = Literal["verified", "unverified", "infeasible", "no_solution"]
 
@@ -30,6 +32,7 @@ PACKAGES = ("adapter-placement", "numpy", "numba", "scipy", "highspy", "pyomo", 
 
 def workload_entry(run: Run) -> dict[str, Any]:
     w = run.workload
+    peak = peak_to_mean(w)
     return {
         "name": w.name,
         "adapters": len(w.adapters),
@@ -37,6 +40,9 @@ def workload_entry(run: Run) -> dict[str, Any]:
         "rate_req_per_s": w.total_rate_req_per_s,
         "output_tokens_per_s": w.total_output_tokens_per_s,
         "notes": list(w.notes),
+        "peak_to_mean": None if peak is None else {
+            "ratio": peak.ratio, "window_s": peak.window_s, "changing_adapters": peak.changing,
+        },
     }
 
 
@@ -72,6 +78,7 @@ def _gpu(
         "predicted": finite(predicted_metrics(problem, gpu)),
         "simulated": finite(verdict.simulated) if verdict else {},
         "accepted": verdict.accepted if verdict else None,
+        "decision": verdict.decision if verdict else None,
         "reason": verdict.reason if verdict else "",
         "seeds": list(verdict.seeds) if verdict else [],
     }
@@ -86,19 +93,52 @@ def verification_entry(
         "passed": verification.passed if verification is not None else None,
         "rounds": rounds,
         "history": finite(history),
-        "gpus": [
-            {"gpu_id": f"gpu{k:03d}", "accepted": v.accepted, "reason": v.reason, "seeds": list(v.seeds)}
-            for k, v in enumerate(verification.gpus if verification is not None else ())
-        ],
+        "gpus": [_verdict(k, v) for k, v in enumerate(verification.gpus if verification is not None else ())],
+        "peaks": [_peak(p) for p in (verification.peaks if verification is not None else ())],
+    }
+
+
+def _verdict(index: int, verdict: ColumnVerdict) -> dict[str, Any]:
+    return {
+        "gpu_id": f"gpu{index:03d}",
+        "decision": verdict.decision,
+        "accepted": verdict.accepted,
+        "untested": verdict.decision == "untested",
+        "reason": verdict.reason,
+        "seeds": list(verdict.seeds),
+        "hours": verdict.hours,
+        "bad_hours": verdict.bad_hours,
+        "window_s": verdict.window_s,
+        "gpus_alike": verdict.alike,
+        "adapters_with_few_requests": verdict.few_requests,
+    }
+
+
+def _peak(peak: Peak) -> dict[str, Any]:
+    return {
+        "gpu_id": f"gpu{peak.gpu:03d}",
+        "source": "recording" if peak.recorded else "profile",
+        "start_s": peak.start_s,
+        "window_s": peak.window_s,
+        "requests": peak.requests,
+        "peak_to_mean": finite(peak.peak_to_mean),
+        "kept": not peak.broken,
+        "reason": peak.broken,
+        "late_fraction": finite(peak.figures.get("late_fraction")),
+        "ttft_p99_s": finite(peak.figures.get("ttft_p99_s")),
     }
 
 
 def _method(run: Run) -> dict[str, Any]:
+    claim: Claim | None = getattr(run.verifier, "claim", None)
     return {
         "method": "none" if run.verifier is None else "twin",
         "rule": run.constraint.rule,
         "ttft_p99_slo_s": run.constraint.slo.ttft_p99_s,
-        "confidence": getattr(run.verifier, "confidence", None),
+        "confidence": claim.confidence if claim is not None else None,
+        "claim": None if claim is None else {
+            "level": claim.name, "bad_hours": claim.bad_hours, "error": claim.error, "text": claim.text,
+        },
     }
 
 

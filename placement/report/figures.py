@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
-from placement.verify import Verification
+from placement.verify.verdict import Verification
 from surrogates.model.planning import affine_load
 
 

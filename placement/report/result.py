@@ -18,7 +18,7 @@ from placement.report.document import (
     workload_entry,
     write_outputs,
 )
-from placement.verify import Verification
+from placement.verify.verdict import Verification
 from twin.server.column import Column
 
 if TYPE_CHECKING:

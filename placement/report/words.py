@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twin.wording import number, percent
+from twin.wording import counted, number, percent
 
 Document = dict[str, Any]
 
@@ -46,18 +46,47 @@ def verification_text(document: Document) -> str:
         return "Not verified: verify=none."
     if not checked["gpus"]:
         return "Not verified: interrupted before the twin had judged it."
-    good = sum(g["accepted"] for g in checked["gpus"])
-    seeds = sorted({len(g["seeds"]) for g in checked["gpus"]})
-    hours = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    text = (
-        f"{good} of {len(checked['gpus'])} GPUs accepted by the twin with {percent(checked['confidence'])} confidence "
-        f"each, {hours} simulated windows per GPU"
-    )
+    gpus = checked["gpus"]
+    counts = {d: sum(g["decision"] == d for g in gpus) for d in ("accepted", "refuted", "undecided", "untested")}
+    text = f"{counts.pop('accepted')} of {counted(len(gpus), 'GPU')} accepted by the twin"
+    text += "".join(f", {n} {decision}" for decision, n in counts.items() if n)
+    text += f": {_span([g['hours'] for g in gpus])} simulated hours each"
+    bad = sum(g["bad_hours"] for g in gpus if g["accepted"])
+    text += f", {bad} of them bad." if bad else "."
+    kinds = sum(1 / g["gpus_alike"] for g in gpus)
+    if kinds < len(gpus) - 0.5:
+        text += f" GPUs alike share their hours: {len(gpus)} are of {kinds:.0f} kinds."
+    longest = max(g["window_s"] for g in gpus)
+    if longest > 3600:
+        text += f" Hardly a request arrives in an hour: windows of up to {longest / 3600:.3g} hours."
+    if checked["claim"] is not None:
+        text += f" What that proves (verify={checked['claim']['level']}): {checked['claim']['text']}."
+    few = sum(g["adapters_with_few_requests"] for g in gpus)
+    if few:
+        text += f" {counted(few, 'adapter')} had too few requests to be judged one by one."
+    text += _peaks_text(checked["peaks"])
     rounds = checked["rounds"]
-    text += f", after {rounds} rounds of solving and verifying." if rounds > 1 else "."
+    if rounds > 1:
+        text += f" {rounds} rounds of solving and verifying."
     if document["simulated_objective"] is not None:
         text += f" Simulated objective: {number(document['simulated_objective'])}."
     return text
+
+
+def _span(values: list[int]) -> str:
+    return f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _peaks_text(peaks: list[dict[str, Any]]) -> str:
+    if not peaks:
+        return ""
+    broken = sum(not p["kept"] for p in peaks)
+    source = "recorded requests" if peaks[0]["source"] == "recording" else "rate profiles"
+    most = max(p["peak_to_mean"] or 0.0 for p in peaks)
+    return (
+        f" Busiest windows of the {source} ({number(most)} times the rate planned for): "
+        + (f"{broken} of {len(peaks)} break the rule." if broken else f"all {len(peaks)} keep the rule.")
+    )
 
 
 def status_text(document: Document) -> str:
@@ -74,7 +103,7 @@ def gpu_row(gpu: dict[str, Any]) -> list[str]:
     """Cells: GPU, setting, adapters, rate, load, TTFT p99, ITL and tokens/s (predicted / simulated), verdict."""
     predicted, simulated = gpu["predicted"], gpu["simulated"]
     adapters = sum(a["rank"] > 0 for a in gpu["adapters"])
-    verdict = {True: "yes", False: "NO", None: "-"}[gpu["accepted"]]
+    verdict = {"accepted": "yes", "refuted": "NO", None: "-"}.get(gpu["decision"], gpu["decision"])
     return [
         gpu["gpu_id"],
         f"{gpu['setting']['max_loras']} x {gpu['setting']['max_lora_rank']}",

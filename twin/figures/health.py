@@ -22,6 +22,7 @@ from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
 from twin.figures.result import SimulationResult
+from twin.figures.window import adapters_too_late, queue_grows, starved, too_many_late, trials_without_failure
 from twin.workload.adapter import Slo
 
 Array = NDArray[np.float64]
@@ -156,6 +157,14 @@ class Constraint(Protocol):
         """A rule on pooled counts that the column certainly breaks, in words; empty if none."""
         ...
 
+    def broken_window(self, result: SimulationResult) -> str:
+        """What one window breaks by more than chance explains, in words; empty if it keeps the rule."""
+        ...
+
+    def least_requests(self, error: float) -> int:
+        """Fewest requests from which the rule can be told at all, at this error probability."""
+        ...
+
 
 def _column(results: Sequence[SimulationResult], name: str) -> Array:
     return np.array([r.row[name] for r in results])
@@ -216,6 +225,17 @@ class Stable:
         worst = int(starving[np.argmax(late[starving] / counts[starving])])
         return f"{len(starving)} adapters starve, the worst with {late[worst]} of {counts[worst]} requests late"
 
+    def broken_window(self, result: SimulationResult) -> str:
+        return (
+            too_many_late(result, self.late_share)
+            or adapters_too_late(result, self.adapter_late_share)
+            or starved(result, STARVATION_THRESHOLD)
+            or queue_grows(result)
+        )
+
+    def least_requests(self, error: float) -> int:
+        return trials_without_failure(self.late_share, error)
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -241,3 +261,9 @@ class Published:
 
     def broken(self, results: Sequence[SimulationResult]) -> str:
         return ""
+
+    def broken_window(self, result: SimulationResult) -> str:
+        return starved(result, STARVATION_THRESHOLD)
+
+    def least_requests(self, error: float) -> int:
+        return trials_without_failure(1 - STARVATION_THRESHOLD, error)

@@ -84,6 +84,7 @@ class Recording:
         start_s: float = 0.0,
         speed: float | None = None,
         cut: bool = False,
+        shares: Sequence[float] | None = None,
     ) -> Requests:
         """The requests of these adapters in one window, for `simulate(..., requests=...)`.
 
@@ -97,6 +98,7 @@ class Recording:
             start_s: start of the window, recorded seconds after the first request of the whole recording.
             speed: 1 = as recorded, 2 = twice the rate in half the time; None = the recording's own.
             cut: cut longer requests, as vLLM cuts outputs, instead of refusing them.
+            shares: of each adapter's requests that come here, dealt evenly over time; None = all of them.
 
         Raises:
             InputError: an adapter is not in the recording or is named twice, the window holds no request of theirs,
@@ -110,6 +112,8 @@ class Recording:
         since_s = self.log.time_s - self.log.time_s.min() - start_s
         index = place[self.log.adapter]
         inside = np.flatnonzero((since_s >= 0) & (since_s < horizon_s * speed) & (index >= 0))
+        if shares is not None:
+            inside = inside[self._dealt(inside, index, since_s, np.asarray(shares, dtype=np.float64))]
         if not len(inside):
             end_s = start_s + horizon_s * speed
             raise InputError(
@@ -135,6 +139,74 @@ class Recording:
         output = np.minimum(output, max_model_len - prompt).astype(np.int32)
         cached = np.clip(self.log.cached_tokens[rows], 0, prompt - 1).astype(np.int32)
         return Requests(since_s[rows] / speed, index[rows].astype(np.int32), prompt, cached, output)
+
+    def busiest(
+        self, adapters: Sequence[Adapter], *, window_s: float, count: int
+    ) -> list[tuple[float, float, NDArray[np.int64]]]:
+        """The windows in which these adapters sent the most tokens, busiest first; windows do not overlap.
+
+        Args:
+            window_s: length of a window, recorded seconds.
+            count: most windows.
+
+        Returns:
+            Start (s after the first request of the recording), tokens, and requests of each adapter, (A,), of each.
+        """
+        index = self._places(adapters)[self.log.adapter]
+        rows = np.flatnonzero(index >= 0)
+        since_s = self.log.time_s[rows] - self.log.time_s.min()
+        order = np.argsort(since_s, kind="stable")
+        since_s, rows = since_s[order], rows[order]
+        tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows]
+        upto = np.concatenate([[0.0], np.cumsum(tokens)])
+        found: list[tuple[float, float, NDArray[np.int64]]] = []
+        # The last window that fits begins `window_s` before the end; starts are the requests before it.
+        starts = np.unique(np.minimum(since_s, max(0.0, self.span_s - window_s)))
+        first, last = (np.searchsorted(since_s, t, side="left") for t in (starts, starts + window_s))
+        weight = upto[last] - upto[first]
+        free = np.ones(len(starts), np.bool_)
+        while len(found) < count and free.any():
+            best = int(np.argmax(np.where(free, weight, -1.0)))
+            if weight[best] <= 0:
+                break
+            sent = np.bincount(index[rows[first[best] : last[best]]], minlength=len(adapters))
+            found.append((float(starts[best]), float(weight[best]), sent))
+            free &= np.abs(starts - starts[best]) >= window_s
+        return found
+
+    def quantile_covering(
+        self, adapters: Sequence[Adapter], *, start_s: float, window_s: float, part_s: float = 600.0
+    ) -> float | None:
+        """The least usual quantile of every adapter's rate at which these adapters' tokens reach those of a window.
+
+        Rates are those over parts of `part_s` recorded seconds, as `workload.quantile` of an access log takes them.
+        None where not even the largest rates do.
+        """
+        index = self._places(adapters)[self.log.adapter]
+        rows = np.flatnonzero(index >= 0)
+        since_s = self.log.time_s[rows] - self.log.time_s.min()
+        tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows]
+        inside = (since_s >= start_s) & (since_s < start_s + window_s)
+        needed = float(tokens[inside].sum()) / window_s
+        parts = max(1, int(self.span_s // part_s))
+        part = np.minimum((since_s / part_s).astype(np.int64), parts - 1)
+        sent = np.zeros((len(adapters), parts))
+        np.add.at(sent, (index[rows], part), tokens)
+        for quantile in (0.5, 0.75, 0.9, 0.95, 0.99, 1.0):
+            if float(np.quantile(sent, quantile, axis=1).sum()) / part_s >= needed:
+                return quantile
+        return None
+
+    def _dealt(self, inside: Ints, index: Ints, since_s: Floats, shares: Floats) -> NDArray[np.bool_]:
+        """Which of these requests come here, where only a share of an adapter's does: every n-th, in order of time."""
+        order = inside[np.argsort(since_s[inside], kind="stable")]
+        sent = np.zeros(len(shares), np.int64)
+        taken = np.zeros(len(since_s), np.bool_)
+        for row in order.tolist():
+            a = index[row]
+            taken[row] = np.floor((sent[a] + 1) * shares[a]) > np.floor(sent[a] * shares[a]) if shares[a] < 1 else True
+            sent[a] += 1
+        return taken[inside]
 
     def _places(self, adapters: Sequence[Adapter]) -> np.ndarray:
         """Position among `adapters` of each recorded adapter, -1 = not there, (N,)."""
