@@ -96,9 +96,7 @@ def old_accepted(result: Result) -> int:
         results: list[SimulationResult] = []
         for count in OLD_LOOKS:
             results += [
-                simulate(
-                    column, run.calibration, seed=1_000_000 + s, default_ttft_slo_s=run.constraint.slo.ttft_p99_s
-                )
+                simulate(column, run.calibration, seed=1_000_000 + s, default_ttft_slo_s=run.constraint.slo.ttft_p99_s)
                 for s in range(len(results), count)
             ]
             if run.constraint.broken(results):

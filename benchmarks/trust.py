@@ -58,7 +58,9 @@ def run(options: Options) -> int:
 
 
 def _power(options: Options) -> dict[str, Any]:
-    print(f"{'level':10s} {'claimed':>8s} {'bad accepted':>13s} {'by family':48s} {'healthy accepted':>17s} {'hours':>6s}")
+    print(
+        f"{'level':10s} {'claimed':>8s} {'bad accepted':>13s} {'by family':48s} {'healthy accepted':>17s} {'hours':>6s}"
+    )
     levels = {}
     for level in LEVELS:
         found = power(level, options.columns, options.seed)

@@ -40,8 +40,12 @@ def workload_entry(run: Run) -> dict[str, Any]:
         "rate_req_per_s": w.total_rate_req_per_s,
         "output_tokens_per_s": w.total_output_tokens_per_s,
         "notes": list(w.notes),
-        "peak_to_mean": None if peak is None else {
-            "ratio": peak.ratio, "window_s": peak.window_s, "changing_adapters": peak.changing,
+        "peak_to_mean": None
+        if peak is None
+        else {
+            "ratio": peak.ratio,
+            "window_s": peak.window_s,
+            "changing_adapters": peak.changing,
         },
     }
 
@@ -136,8 +140,13 @@ def _method(run: Run) -> dict[str, Any]:
         "rule": run.constraint.rule,
         "ttft_p99_slo_s": run.constraint.slo.ttft_p99_s,
         "confidence": claim.confidence if claim is not None else None,
-        "claim": None if claim is None else {
-            "level": claim.name, "bad_hours": claim.bad_hours, "error": claim.error, "text": claim.text,
+        "claim": None
+        if claim is None
+        else {
+            "level": claim.name,
+            "bad_hours": claim.bad_hours,
+            "error": claim.error,
+            "text": claim.text,
         },
     }
 

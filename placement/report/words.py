@@ -83,9 +83,8 @@ def _peaks_text(peaks: list[dict[str, Any]]) -> str:
     broken = sum(not p["kept"] for p in peaks)
     source = "recorded requests" if peaks[0]["source"] == "recording" else "rate profiles"
     most = max(p["peak_to_mean"] or 0.0 for p in peaks)
-    return (
-        f" Busiest windows of the {source} ({number(most)} times the rate planned for): "
-        + (f"{broken} of {len(peaks)} break the rule." if broken else f"all {len(peaks)} keep the rule.")
+    return f" Busiest windows of the {source} ({number(most)} times the rate planned for): " + (
+        f"{broken} of {len(peaks)} break the rule." if broken else f"all {len(peaks)} keep the rule."
     )
 
 

@@ -33,8 +33,8 @@ class Claim:
         name: of the level, for people.
         bad_hours: share of hours that break the rule.
         error: probability that a GPU with that share, or more, is accepted.
-        hours: of the first look that may accept; every hour has to be good then.
-        max_hours: of the last look; hours double from look to look.
+        hours: of the first look that may accept.
+        max_hours: of the last look; hours double from look to look, and a few more may be bad.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Claim:
         return 1 - self.error
 
     def looks(self, least: int = 0) -> tuple[int, ...]:
-        """Numbers of hours at which a GPU may be accepted: `hours`, twice that, ..., `max_hours`; none below `least`."""
+        """Hours at which a GPU may be accepted: `hours`, twice that, ..., `max_hours`; none below `least`."""
         counts = [max(self.hours, least)]
         while counts[-1] < self.max_hours:
             counts.append(min(2 * counts[-1], self.max_hours))

@@ -35,7 +35,7 @@ class Opinion:
 
 
 def judge(
-    results: Sequence[SimulationResult], constraint: Constraint, claim: Claim, *, allowed: int, looks: int
+    members: Sequence[Sequence[SimulationResult]], constraint: Constraint, claim: Claim, *, allowed: int, looks: int
 ) -> Opinion:
     """Verdict from independent windows of one column, or of columns alike.
 
@@ -44,15 +44,18 @@ def judge(
     requests arrived to tell. Anything else is open: it is not refuted.
 
     Args:
+        members: windows of each column; adapters are judged one by one within a column, hours all together.
         allowed: most bad windows with which this look may accept; -1 = none.
         looks: number of looks, among which the error probability of the means is shared.
     """
+    results = [result for own in members for result in own]
     reasons = [why for why in map(constraint.broken_window, results) if why]
     bad = len(reasons)
     shown = f"{bad} of {counted(len(results), 'hour')} broke the rule" + (f", e.g. {reasons[0]}" if bad else "")
-    starving = constraint.broken(results) if results else ""
-    if starving:
-        return Opinion("refuted", starving, bad)
+    for own in members:
+        starving = constraint.broken(own) if own else ""
+        if starving:
+            return Opinion("refuted", starving, bad)
     if bad >= claim.refuting(len(results)):
         return Opinion("refuted", shown, bad)
     missing = ""
@@ -66,7 +69,9 @@ def judge(
     decided = sum(int(r.counts.sum()) for r in results)
     needed = constraint.least_requests(claim.error)
     if decided < needed:
-        missing = f"only {counted(decided, 'request')} arrived in {len(results)} windows: {needed} tell whether it holds"
+        missing = (
+            f"only {counted(decided, 'request')} arrived in {len(results)} windows: {needed} tell whether it holds"
+        )
     if missing or allowed < 0:
         return Opinion("open", missing or "too few hours", bad)
     return Opinion("accepted", "", bad)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from placement.verify.verdict import Peak
@@ -53,7 +54,7 @@ def busiest_windows(
         if recording is not None:
             jobs += _recorded(k, column, calibration, constraint, recording, shares[k], windows, window_s)
         elif profile_s(column) > window_s:
-            jobs.append(lambda k=k, column=column: _drawn(k, column, calibration, constraint, window_s, seed))
+            jobs.append(partial(_drawn, k, column, calibration, constraint, window_s, seed))
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return tuple(pool.map(lambda job: job(), jobs))
 
@@ -115,9 +116,7 @@ def _drawn(
     start_s, ratio = busiest_start_s(column, window_s)
     at_peak = starting_at(column, start_s)
     results = [
-        simulate(
-            at_peak, calibration, horizon_s=window_s, seed=seed + n, default_ttft_slo_s=constraint.slo.ttft_p99_s
-        )
+        simulate(at_peak, calibration, horizon_s=window_s, seed=seed + n, default_ttft_slo_s=constraint.slo.ttft_p99_s)
         for n in range(DRAWN_WINDOWS)
     ]
     return _peak(k, False, start_s, window_s, ratio, results, constraint)
@@ -148,15 +147,13 @@ def _peak(
     )
 
 
-def peak_warning(
-    peak: Peak, broken: int, peaks: int, recording: Recording | None, columns: Sequence[Column]
-) -> str:
+def peak_warning(peak: Peak, broken: int, peaks: int, recording: Recording | None, columns: Sequence[Column]) -> str:
     """What a broken peak means and what would have to be planned for instead."""
     what = "recorded requests" if peak.recorded else "rates"
     return (
-        f"gpu{peak.gpu:03d} does not stand a busy time of the {what}: {clock(peak.window_s)} from {clock(peak.start_s)} "
-        f"on have {peak.peak_to_mean:.3g} times the rate planned for, and {peak.broken} ({broken} of {peaks} busiest "
-        f"windows fail); {_advice(peak, recording, columns[peak.gpu].adapters)}"
+        f"gpu{peak.gpu:03d} does not stand a busy time of the {what}: {clock(peak.window_s)} from "
+        f"{clock(peak.start_s)} on have {peak.peak_to_mean:.3g} times the rate planned for, and {peak.broken} "
+        f"({broken} of {peaks} busiest windows fail); {_advice(peak, recording, columns[peak.gpu].adapters)}"
     )
 
 

@@ -154,7 +154,6 @@ class TwinVerifier:
         claim = self.claim
         groups = [self._group(columns, members, constraint) for members in groups_alike(columns)]
         open_groups = list(groups)
-        last = max((g.looks[-1] for g in groups), default=0)
         with ThreadPoolExecutor(max_workers=self.threads or os.cpu_count() or 1) as pool:
             for stage in range(len(EARLY_LOOKS) + max((len(g.looks) for g in groups), default=0)):
                 jobs = [
@@ -173,15 +172,15 @@ class TwinVerifier:
                     progress(len(columns) - sum(len(g.members) for g in open_groups), len(columns))
                 refuted = any(g.opinion.decision == "refuted" for g in groups)
                 if not open_groups or (stop_at_refuted and refuted):
+                    for group in open_groups:
+                        group.opinion = Opinion("open", "not judged further: another GPU is refuted", group.opinion.bad)
                     break
         verdicts: list[ColumnVerdict | None] = [None] * len(columns)
         for group in groups:
             for member in group.members:
-                verdicts[member] = self._verdict(group, member, columns[member], last)
+                verdicts[member] = self._verdict(group, member)
         found = Verification(tuple(v for v in verdicts if v is not None))
-        log.info(
-            "seeds from %d on: %d of %d columns accepted", first_seed, len(found.having("accepted")), len(columns)
-        )
+        log.info("seeds from %d on: %d of %d columns accepted", first_seed, len(found.having("accepted")), len(columns))
         return found
 
     def _group(self, columns: Sequence[Column], members: list[int], constraint: Constraint) -> _Group:
@@ -201,18 +200,20 @@ class TwinVerifier:
             return group.opinion
         allowed = group.allowed[look] if look >= 0 else -1
         looks = len(EARLY_LOOKS) + len(group.looks)
-        opinion = judge(group.windows(), constraint, claim, allowed=allowed, looks=looks)
+        members = [group.windows(member) for member in group.members]
+        opinion = judge(members, constraint, claim, allowed=allowed, looks=looks)
         if opinion.decision != "accepted" or len(group.members) == 1:
             return opinion
         # Alike is not the same: a GPU that fails in all of its own windows is not saved by the others.
-        for member in group.members:
-            own = group.windows(member)
+        for own in members:
             bad = [why for why in map(constraint.broken_window, own) if why]
             if len(bad) >= claim.refuting(len(own)):
-                return Opinion("refuted", f"{len(bad)} of its own {len(own)} hours broke the rule, e.g. {bad[0]}", len(bad))
+                return Opinion(
+                    "refuted", f"{len(bad)} of its own {len(own)} hours broke the rule, e.g. {bad[0]}", len(bad)
+                )
         return opinion
 
-    def _verdict(self, group: _Group, member: int, column: Column, last: int) -> ColumnVerdict:
+    def _verdict(self, group: _Group, member: int) -> ColumnVerdict:
         own = group.windows(member)
         results = group.windows()
         decision: Decision = "undecided"

@@ -1,8 +1,8 @@
 """Which windows of time a GPU is judged by: how long, and where in a rate that changes.
 
-An hour is the unit. Where hardly a request arrives in an hour, windows are as long as it takes for enough of them. Where
-rates follow a profile longer than a window, every window starts at a random point of it, so that the share of bad hours
-is one of all hours of the profile and not of its first.
+An hour is the unit. Where hardly a request arrives in an hour, windows are as long as it takes for enough of them.
+Where rates follow a profile longer than a window, every window starts at a random point of it, so that the share of bad
+hours is one of all hours of the profile and not of its first.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from bisect import bisect_right
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin.server.column import Column
 from twin.workload.adapter import Adapter
 from twin.workload.rates import SHORTEST_PHASE_S, RateProfile, level
+
+Array = NDArray[np.float64]
 
 #: Longest window: a year. Longer ones would not be more true.
 LONGEST_WINDOW_S = 365 * 86_400.0
@@ -31,7 +34,9 @@ def window_length_s(column: Column, *, horizon_s: float, windows: int, requests:
 
 def profile_s(column: Column) -> float:
     """Time after which the longest rate profile of the column ends or starts again, seconds; 0 without one."""
-    return max((a.rate_process.edges_s[-1] for a in column.adapters if isinstance(a.rate_process, RateProfile)), default=0)
+    return max(
+        (a.rate_process.edges_s[-1] for a in column.adapters if isinstance(a.rate_process, RateProfile)), default=0
+    )
 
 
 def random_start_s(span_s: float, seed: int) -> float:
@@ -57,14 +62,19 @@ def _adapter_at(adapter: Adapter, start_s: float) -> Adapter:
 def _profile_at(profile: RateProfile, start_s: float) -> RateProfile:
     end_s = profile.edges_s[-1]
     since = start_s % end_s if profile.repeats else min(start_s, end_s)
-    first = min(bisect_right(profile.edges_s, since + SHORTEST_PHASE_S) - 1, len(profile.factors) - 1)
-    since = max(since, profile.edges_s[first])
-    if profile.edges_s[first + 1] - since < SHORTEST_PHASE_S:
-        since = profile.edges_s[first]
+    first = min(bisect_right(profile.edges_s, since) - 1, len(profile.factors) - 1)
+    left, right = profile.edges_s[first : first + 2]
+    # A start that would cut off less than the shortest phase is moved to the change of rate beside it.
+    if since - left < SHORTEST_PHASE_S:
+        since = left
+    elif right - since < SHORTEST_PHASE_S:
+        since, first = right, first + 1
+        if first == len(profile.factors):
+            since, first = (0.0, 0) if profile.repeats else (left, first - 1)
     order = list(range(first, len(profile.factors)))
     edges = [0.0, *(e - since for e in profile.edges_s[first + 1 :])]
     if profile.repeats and since > 0:
-        head = [e for e in profile.edges_s[1:] if e < since - SHORTEST_PHASE_S]
+        head = [e for e in profile.edges_s[1:] if e < since]
         order += list(range(len(head) + 1))
         edges += [edges[-1] + e for e in head] + [end_s]
     factors = tuple(profile.factors[w] for w in order)
@@ -99,23 +109,20 @@ def busiest_start_s(column: Column, window_s: float) -> tuple[float, float]:
     return float(starts[best]), (float(requests[best]) + steady) / mean
 
 
-def _mean_factor(profile: RateProfile, starts: np.ndarray, window_s: float) -> np.ndarray:
+def _mean_factor(profile: RateProfile, starts: Array, window_s: float) -> Array:
     """Mean of the factor over `[start, start + window)`, relative to what the adapter's rate stands for."""
-    edges = np.array(profile.edges_s)
-    total = np.concatenate([[0.0], np.cumsum(np.array(profile.factors) * np.diff(edges))])
+    mean: Array = (_integral(profile, starts + window_s) - _integral(profile, starts)) / window_s
+    return mean / level(profile, profile.stands_for)
+
+
+def _integral(profile: RateProfile, times: Array) -> Array:
+    """Integral of the factor from 0 to each time, (T,)."""
+    edges, factors = np.array(profile.edges_s), np.array(profile.factors)
+    total = np.concatenate([[0.0], np.cumsum(factors * np.diff(edges))])
     end_s = edges[-1]
-
-    factors = np.array(profile.factors)
-
-    def within(t: np.ndarray) -> np.ndarray:
-        w = np.minimum(np.searchsorted(edges, t, side="right") - 1, len(factors) - 1)
-        return total[w] + (t - edges[w]) * factors[w]
-
-    def until(t: np.ndarray) -> np.ndarray:
-        if profile.repeats:
-            return np.floor(t / end_s) * total[-1] + within(t % end_s)
-        return within(np.minimum(t, end_s)) + np.maximum(0.0, t - end_s) * profile.factors[-1]
-
-    return (until(starts + window_s) - until(starts)) / window_s / level(profile, profile.stands_for)
-
-
+    inside = times % end_s if profile.repeats else np.minimum(times, end_s)
+    w = np.minimum(np.searchsorted(edges, inside, side="right") - 1, len(factors) - 1)
+    before: Array = total[w] + (inside - edges[w]) * factors[w]
+    if profile.repeats:
+        return before + np.floor(times / end_s) * total[-1]
+    return before + np.maximum(0.0, times - end_s) * factors[-1]

@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from placement.__main__ import main
 from placement.command import normalised
 from placement.problem.solver import SolveReport
-from placement.verify import ColumnVerdict, Verification
+from placement.verify import ColumnVerdict, Decision, Verification
 from tests.placement.conftest import HEADER
 from twin.server.column import Column
 
@@ -113,7 +114,7 @@ BAD = {
     "share above one": (["constraint.late_share=2"], "constraint.late_share = 2.0 is out of range"),
     "negative promise": (["constraint.slo.ttft_p99_s=-1"], "above 0 seconds"),
     "margin of one": (["constraint.margin=1"], "margin"),
-    "too few seeds": (["verify=twin", "verify.min_seeds=2"], "at least 3 seeds"),
+    "too few hours": (["verify=twin", "verify.hours=28"], "29 good hours are the fewest"),
     "slots beyond memory": (["engine.max_loras=[4000]"], "memory"),
     "no slots": (["engine.max_loras=[]"], "empty"),
     "missing path": (["workload=file", "workload.path=nowhere.csv"], "nowhere.csv"),
@@ -240,7 +241,7 @@ def test_failed_verification_is_exit_code_4_and_tightening_is_bounded(
     def refuse(self: object, columns: list[Column], *_: object, round_: int, **__: object) -> Verification:
         rounds.append(round_)
         metrics = {"e2e_mean_s": 1.0, "itl_mean_ms": 10.0}
-        return Verification(tuple(ColumnVerdict(False, "never healthy", (1, 2, 3), metrics) for _ in columns))
+        return Verification(tuple(ColumnVerdict("refuted", "never healthy", (1, 2, 3), metrics) for _ in columns))
 
     monkeypatch.setattr("placement.verify.TwinVerifier.columns", refuse)
     assert main(["objective=latency", "solver=greedy", "verify.max_rounds=2", *small]) == 4
@@ -249,7 +250,26 @@ def test_failed_verification_is_exit_code_4_and_tightening_is_bounded(
     assert rounds == list(range(len(rounds)))
     assert data["status"] == "unverified"
     assert data["gpus"]
-    assert any("did not accept" in w for w in data["warnings"])  # type: ignore[attr-defined]
+    assert any("the twin refuted" in w for w in data["warnings"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("decision", "words"), [("untested", "no request arrived"), ("undecided", "could not decide")])
+def test_what_was_not_decided_is_neither_verified_nor_refuted(
+    decision: Decision, words: str, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsure(self: object, columns: list[Column], *_: object, **__: object) -> Verification:
+        metrics = {"e2e_mean_s": 1.0, "itl_mean_ms": 10.0}
+        return Verification(tuple(ColumnVerdict(decision, "who knows", (1,), metrics) for _ in columns))
+
+    monkeypatch.setattr("placement.verify.TwinVerifier.columns", unsure)
+    assert main(["objective=gpu_count", "solver=greedy", "verify.max_rounds=1", *small]) == 4
+    (data,) = documents(tmp_path)
+    assert data["status"] == "unverified"
+    checked: Any = data["verification"]
+    assert checked["history"][0]["refuted"] == 0
+    assert {g["decision"] for g in checked["gpus"]} == {decision}
+    assert {g["untested"] for g in checked["gpus"]} == {decision == "untested"}
+    assert any(words in w for w in data["warnings"])  # type: ignore[attr-defined]
 
 
 def test_placement_that_passes_after_tightening_keeps_the_first_bound(
@@ -259,7 +279,9 @@ def test_placement_that_passes_after_tightening_keeps_the_first_bound(
 
     def second_time(self: object, columns: list[Column], *_: object, round_: int, **__: object) -> Verification:
         metrics = {"e2e_mean_s": 1.0, "itl_mean_ms": 10.0}
-        return Verification(tuple(ColumnVerdict(round_ > 0, "", (1, 2, 3), metrics) for _ in columns))
+        return Verification(
+            tuple(ColumnVerdict("accepted" if round_ else "refuted", "", (1, 2, 3), metrics) for _ in columns)
+        )
 
     monkeypatch.setattr("placement.verify.TwinVerifier.columns", second_time)
     assert main(["objective=gpu_count", "solver=greedy", *small]) == 0

@@ -32,7 +32,9 @@ class PeakToMean:
         if self.window_s is not None:
             length = f"{self.window_s / 3600:.3g} h" if self.window_s >= 3600 else f"{self.window_s / 60:.3g} min"
             return f"peak / mean of the recorded requests: {number(self.ratio)} (the busiest {length})"
-        return f"peak / mean of the rates: up to {number(self.ratio)} ({counted(self.changing, 'adapter')} change theirs)"
+        return (
+            f"peak / mean of the rates: up to {number(self.ratio)} ({counted(self.changing, 'adapter')} change theirs)"
+        )
 
 
 def peak_to_mean(workload: Workload) -> PeakToMean | None:
