@@ -10,25 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from benchmarks.judge_power import verifier
+from benchmarks.old_judge import old_accepts
 from benchmarks.workloads import WORKLOADS, composed
 from placement.config import load_run
 from placement.pipeline import run_pipeline, with_peaks
 from placement.report.progress import progress
-from twin.confidence.sequential import looks, mean_limit
 from twin.errors import InfeasibleError, InputError, NoSolutionError
-from twin.figures.health import Requirement
 
 if TYPE_CHECKING:
     from placement.report.result import Result
     from twin.figures.result import SimulationResult
-
-#: The first version's rule: means at a 99.9 % limit after 3, 6 and 12 hours; what is open then was refuted.
-OLD_LOOKS, OLD_ERROR = tuple(looks(3, 12)), 0.001
+    from twin.server.column import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +87,13 @@ def old_accepted(result: Result) -> int:
 
     run = result.run
 
-    def verdict(column: Any) -> bool:
-        results: list[SimulationResult] = []
-        for count in OLD_LOOKS:
-            results += [
-                simulate(column, run.calibration, seed=1_000_000 + s, default_ttft_slo_s=run.constraint.slo.ttft_p99_s)
-                for s in range(len(results), count)
-            ]
-            if run.constraint.broken(results):
-                return False
-            decisions = [old_decision(r, OLD_ERROR / len(OLD_LOOKS)) for r in run.constraint.requirements(results)]
-            if "refuted" in decisions:
-                return False
-            if "open" not in decisions:
-                return True
-        return False
+    def verdict(column: Column) -> bool:
+        def hour(seed: int) -> SimulationResult:
+            return simulate(
+                column, run.calibration, seed=1_000_000 + seed, default_ttft_slo_s=run.constraint.slo.ttft_p99_s
+            )
+
+        return old_accepts(hour, run.constraint)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         return sum(pool.map(verdict, result.columns))
-
-
-def old_decision(requirement: Requirement, alpha: float) -> str:
-    """The first version's decision: a mean without spread *is* its limit."""
-    values, limit, at_most = requirement.values, requirement.limit, requirement.at_most
-    if not np.isfinite(values).all():
-        return "refuted"
-    worst = mean_limit(values, alpha, upper=at_most)
-    if worst <= limit if at_most else worst >= limit:
-        return "accepted"
-    best = mean_limit(values, alpha, upper=not at_most)
-    broken = best > limit if at_most else best < limit
-    always = (values > limit).all() if at_most else (values < limit).all()
-    return "refuted" if broken or always else "open"

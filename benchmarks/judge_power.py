@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.old_judge import old_accepts
 from placement.verify.verifier import TwinVerifier
 from twin.config.compose import compose
 from twin.config.instantiate import build
@@ -70,6 +71,12 @@ def verifier(level: str) -> TwinVerifier:
     config = compose(APP, [f"verify={level}"])["verify"]
     found: TwinVerifier = build({**config, "threads": 1}, "verify", COMPONENTS, ())
     return found
+
+
+def old_share(window: Window, columns: int, seed: int) -> float:
+    """Share of such columns that the first version's rule accepts."""
+    rng = np.random.default_rng(seed)
+    return sum(old_accepts(lambda n: hour(window(rng)), Stable()) for _ in range(columns)) / columns
 
 
 def accepted_share(judge: TwinVerifier, window: Window, columns: int, seed: int) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from benchmarks.judge_plans import judged_plans
-from benchmarks.judge_power import LEVELS, power
+from benchmarks.judge_power import FAMILIES, HEALTHY, LEVELS, old_share, power, steady, two_state
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.config.ranges import Range
@@ -70,9 +70,15 @@ def _power(options: Options) -> dict[str, Any]:
             f"{found.healthy_accepted:17.3f} {found.hours_healthy:6.1f}"
         )
         levels[level] = {name: value for name, value in asdict(found).items() if name != "level"}
+    each = -(-options.columns // len(FAMILIES))
+    before = [old_share(two_state(*family), each, options.seed + k) for k, family in enumerate(FAMILIES)]
+    healthy = old_share(steady(HEALTHY), each, options.seed)
+    families = ", ".join(f"{share:.3f}" for share in before)
+    print(f"{'before':10s} {0.001:8.3f} {sum(before) / len(before):13.4f} {families:48s} {healthy:17.3f}")
     quick = levels[LEVELS[0]]
     return {name: quick[name] for name in ("bad_gpus_accepted", "claimed_error", "healthy_accepted")} | {
-        "levels": levels
+        "bad_accepted_by_the_old_judge": before,
+        "levels": levels,
     }
 
 

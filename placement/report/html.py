@@ -129,7 +129,7 @@ def _bars(rows: list[tuple[str, float, str]], limit: float | None) -> str:
 
 
 def _gpu_table(gpus: list[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(h)}</th>" for h in [*GPU_HEADER, "seeds", "late\nrequests"])
+    head = "".join(f"<th>{escape(h)}</th>" for h in [*GPU_HEADER, "hours", "late\nrequests"])
     body = []
     for gpu in gpus:
         late = gpu["simulated"].get("late_fraction")

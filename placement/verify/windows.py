@@ -122,7 +122,6 @@ def _integral(profile: RateProfile, times: Array) -> Array:
     end_s = edges[-1]
     inside = times % end_s if profile.repeats else np.minimum(times, end_s)
     w = np.minimum(np.searchsorted(edges, inside, side="right") - 1, len(factors) - 1)
-    before: Array = total[w] + (inside - edges[w]) * factors[w]
-    if profile.repeats:
-        return before + np.floor(times / end_s) * total[-1]
-    return before + np.maximum(0.0, times - end_s) * factors[-1]
+    beyond = np.floor(times / end_s) * total[-1] if profile.repeats else np.maximum(0.0, times - end_s) * factors[-1]
+    whole: Array = total[w] + (inside - edges[w]) * factors[w] + beyond
+    return whole
