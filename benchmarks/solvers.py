@@ -2,8 +2,7 @@
 
     python -m benchmarks.solvers [suite=quick|full] [time_limit_s=10] [surrogate=neural|analytic] [seeds=3]
 
-Instances: the publications' shape (three rates dealt in turn) and power laws. `value`, `bound` and `gap` belong to the
-planning model; `verified` and `starved_gpus` come from the twin, rule `stable`, requests of all seeds pooled. The
+Instances: named workloads (`benchmarks.workloads`). `value`, `bound` and `gap` belong to the planning model; `verified` and `starved_gpus` come from the twin, rule `stable`, requests of all seeds pooled. The
 solvers run once: no verification loop, no tightening. `seeds=0` leaves the twin out.
 
 Not measured: solver memory, several GPU types, the effect of tightening, spread over repeated runs.
@@ -20,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from benchmarks.baselines import BASELINES, place, smallest
+from benchmarks.workloads import named_workload
 from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount, MeanE2E, Objective
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
@@ -41,7 +41,6 @@ from twin.server.calibration import Calibration, load_calibration
 from twin.server.memory import memory_error
 from twin.server.settings import setting_grid
 from twin.simulation import simulate_many
-from twin.sources.synthetic import discrete_rates, power_law
 from twin.workload.workload import Workload
 
 CALIBRATION = "llama-3.1-8b-h100-64gb"
@@ -55,29 +54,22 @@ OBJECTIVES = {
 HORIZON_S = 3600.0
 
 
+#: Named workloads of a suite (`benchmarks.workloads`).
+SUITES = {
+    "quick": ("published_192", "power_law_300_30"),
+    "full": ("published_192", "power_law_300_30", "published_384", "power_law_1000_150", "power_law_3000_300"),
+}
+
+
 def workloads(suite: str) -> dict[str, Workload]:
     """Instances of a suite.
 
     Raises:
         InputError: unknown suite.
     """
-
-    def skewed(n: int) -> Workload:
-        return power_law(n, n / 10, 0.9, [8, 16, 32], arrival_cv=[1.0, 3.0], length_scale_cv=0.3, seed=1)
-
-    quick = {
-        "published-192": discrete_rates(192, [0.1, 0.05, 0.025], [8, 16, 32]),
-        "power-law-300": skewed(300),
-    }
-    if suite == "quick":
-        return quick
-    if suite == "full":
-        return quick | {
-            "published-384": discrete_rates(384, [0.4, 0.1, 0.0125], [8, 16, 32]),
-            "power-law-1000": skewed(1000),
-            "power-law-5000": skewed(5000),
-        }
-    raise InputError(f"suite {suite!r} is unknown", remedy="use suite=quick or suite=full")
+    if suite not in SUITES:
+        raise InputError(f"suite {suite!r} is unknown", remedy="use suite=quick or suite=full")
+    return {name: named_workload(name) for name in SUITES[suite]}
 
 
 def planning_model(name: str, calibration: Calibration) -> PlanningModel:
@@ -166,7 +158,7 @@ def show(row: Mapping[str, Any]) -> None:
     text = {k: "-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
     gap = "-" if row["gap"] is None else f"{100 * row['gap']:.2f} %"
     print(
-        f"{text['name']:16}{text['objective']:11}{text['solver']:18}{text['value']:>9}{text['bound']:>9}{gap:>9}"
+        f"{text['name']:20}{text['objective']:11}{text['solver']:18}{text['value']:>9}{text['bound']:>9}{gap:>9}"
         f"{text['runtime_s']:>9}{text['gpus']:>6}{text['starved_gpus']:>9}",
         flush=True,
     )
@@ -188,7 +180,7 @@ def run(options: Options) -> int:
     seeds, limit = options.seeds, options.time_limit_s
     rows: dict[str, list[dict[str, Any]]] = {"instances": [], "baselines": []}
     print(
-        f"{'instance':16}{'objective':11}{'solver':18}{'value':>9}{'bound':>9}{'gap':>9}{'seconds':>9}{'GPUs':>6}"
+        f"{'instance':20}{'objective':11}{'solver':18}{'value':>9}{'bound':>9}{'gap':>9}{'seconds':>9}{'GPUs':>6}"
         f"{'starved':>9}"
     )
     for name, workload in workloads(options.suite).items():

@@ -19,6 +19,7 @@ from twin.config.compose import compose
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.errors import InputError
+from twin.workload.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,13 @@ def composed(name: str, data: str = "", more: Sequence[str] = ()) -> dict[str, A
     from placement.command import APP
 
     return compose(APP, ["+objective=gpu_count", *workload_overrides(name, data), *more])
+
+
+def named_workload(name: str, data: str = "") -> Workload:
+    """The workload itself."""
+    from placement.config import load_run
+
+    return load_run(composed(name, data)).workload
 
 
 @dataclass(frozen=True, slots=True)
