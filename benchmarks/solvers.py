@@ -2,8 +2,9 @@
 
     python -m benchmarks.solvers [suite=quick|full] [time_limit_s=10] [surrogate=neural|analytic] [seeds=3]
 
-Instances: named workloads (`benchmarks.workloads`). `value`, `bound` and `gap` belong to the planning model; `verified` and `starved_gpus` come from the twin, rule `stable`, requests of all seeds pooled. The
-solvers run once: no verification loop, no tightening. `seeds=0` leaves the twin out.
+Instances: named workloads (`benchmarks.workloads`). `value`, `bound` and `gap` belong to the planning model; `verified`
+and `starved_gpus` come from the twin, rule `stable`, requests of all seeds pooled. The solvers run once: no
+verification loop, no tightening. `seeds=0` leaves the twin out.
 
 Not measured: solver memory, several GPU types, the effect of tightening, spread over repeated runs.
 """

@@ -50,16 +50,17 @@ def verification_text(document: Document) -> str:
     counts = {d: sum(g["decision"] == d for g in gpus) for d in ("accepted", "refuted", "undecided", "untested")}
     text = f"{counts.pop('accepted')} of {counted(len(gpus), 'GPU')} accepted by the twin"
     text += "".join(f", {n} {decision}" for decision, n in counts.items() if n)
-    text += f": {_span([g['hours'] for g in gpus])} simulated hours each"
-    bad = sum(g["bad_hours"] for g in gpus if g["accepted"])
+    # GPUs alike have one verdict from the same hours.
+    kinds = round(sum(1 / g["gpus_alike"] for g in gpus))
+    each = "each" if kinds == len(gpus) else f"for each of {counted(kinds, 'kind')} of GPUs"
+    text += f": {_span([g['hours'] for g in gpus])} simulated hours {each}"
+    bad = round(sum(g["bad_hours"] / g["gpus_alike"] for g in gpus if g["accepted"]))
     text += f", {bad} of them bad." if bad else "."
-    kinds = sum(1 / g["gpus_alike"] for g in gpus)
-    if kinds < len(gpus) - 0.5:
-        text += f" GPUs alike share their hours: {len(gpus)} are of {kinds:.0f} kinds."
     longest = max(g["window_s"] for g in gpus)
     if longest > 3600:
-        text += f" Hardly a request arrives in an hour: windows of up to {longest / 3600:.3g} hours."
-    if checked["claim"] is not None:
+        length = f"{longest / 3600:.3g} hours" if longest < 172_800 else f"{longest / 86_400:,.0f} days"
+        text += f" Hardly a request arrives in an hour: windows of up to {length}."
+    if checked["claim"] is not None and any(g["accepted"] for g in gpus):
         text += f" What that proves (verify={checked['claim']['level']}): {checked['claim']['text']}."
     few = sum(g["adapters_with_few_requests"] for g in gpus)
     if few:

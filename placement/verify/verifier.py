@@ -222,7 +222,7 @@ class TwinVerifier:
             decision = group.opinion.decision
         elif not sum(r.arrivals for r in results):
             days = group.window_s * len(results) / 86_400
-            decision, reason = "untested", f"not tested: no request arrived in {days:.3g} simulated days"
+            decision, reason = "untested", f"not tested: no request arrived in {days:,.0f} simulated days"
         return ColumnVerdict(
             decision=decision,
             reason=reason,

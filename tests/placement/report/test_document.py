@@ -174,6 +174,43 @@ def test_words_do_not_claim_what_is_not_known(data: dict[str, Any]) -> None:
     assert render(data)
 
 
+def verified(**changes: Any) -> dict[str, Any]:
+    """A GPU's entry in `verification`."""
+    entry = {
+        "decision": "accepted", "accepted": True, "hours": 60, "bad_hours": 0, "window_s": 3600.0, "gpus_alike": 1,
+        "adapters_with_few_requests": 0,
+    }  # fmt: skip
+    return entry | changes
+
+
+def test_the_verdict_is_told_with_its_claim_and_no_more(data: dict[str, Any]) -> None:
+    checked = data["verification"]
+    checked["gpus"] = [verified(), verified(hours=120, bad_hours=2, adapters_with_few_requests=3)]
+    text = verification_text(data)
+    assert "2 of 2 GPUs accepted by the twin: 60 to 120 simulated hours each, 2 of them bad." in text
+    assert "10.0 % of the hours or more break the rule would be accepted with a probability of at most 5.0 %" in text
+    assert "3 adapters had too few requests" in text
+    undecided = verified(decision="undecided", accepted=False)
+    untested = verified(decision="untested", accepted=False, window_s=86_400.0 * 30)
+    checked["gpus"] = [undecided, untested]
+    text = verification_text(data)
+    assert "0 of 2 GPUs accepted by the twin, 1 undecided, 1 untested" in text
+    assert "windows of up to 30 days" in text
+    assert "would be accepted" not in text
+
+
+def test_hours_of_gpus_alike_are_counted_once(data: dict[str, Any]) -> None:
+    data["verification"]["gpus"] = [verified(hours=120, bad_hours=5, gpus_alike=40) for _ in range(40)]
+    assert "120 simulated hours for each of 1 kind of GPUs, 5 of them bad." in verification_text(data)
+
+
+def test_busiest_windows_are_told(data: dict[str, Any]) -> None:
+    data["verification"]["gpus"] = [verified()]
+    peak = {"source": "recording", "kept": True, "peak_to_mean": 2.5}
+    data["verification"]["peaks"] = [peak, peak | {"kept": False}]
+    assert "recorded requests (2.5 times the rate planned for): 1 of 2 break the rule" in verification_text(data)
+
+
 def test_sweep_table_shows_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
     sweep_table([(("solver=milp", "seed=1"), 0, "s/0", None), (("solver=greedy", "seed=1"), 3, "s/1", None)])
     out = capsys.readouterr().out
