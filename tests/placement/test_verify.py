@@ -37,6 +37,8 @@ def result(late: float = 0.0, served: float = 1.0, drift: float = 0.0, per_adapt
         prediction_row=lambda: row,
         counts=np.array([per_adapter[0]]),
         late_counts=np.array([per_adapter[1]]),
+        adapters=COLUMN.adapters,
+        adapter_sums=np.zeros((3, 6, 1)),
         arrivals=1000,
         horizon_s=3600.0,
     )
