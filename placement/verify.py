@@ -20,7 +20,8 @@ import numpy as np
 
 from twin.confidence.sequential import looks, mean_limit
 from twin.config.ranges import Range, check, check_fields
-from twin.figures.health import Constraint, Requirement
+from twin.figures.health import MAX_ADAPTER_LATE_SHARE, Constraint, Requirement
+from twin.figures.promises import Kept, kept
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 
@@ -47,12 +48,14 @@ class ColumnVerdict:
         reason: the requirement that decided, in words; empty if accepted.
         seeds: seeds that were simulated.
         simulated: metrics, means over the seeds (fields of `twin.figures.prediction.Prediction`).
+        promises: what was promised to each adapter and how much of it was used, all seeds together.
     """
 
     accepted: bool
     reason: str
     seeds: tuple[int, ...]
     simulated: dict[str, float]
+    promises: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,12 @@ def mean_metrics(results: Sequence[SimulationResult]) -> dict[str, float]:
         values = values[np.isfinite(values)]
         means[name] = float(values.mean()) if len(values) else math.nan
     return means
+
+
+def promises_kept(results: Sequence[SimulationResult], constraint: Constraint) -> tuple[Kept, ...]:
+    """Every promise to every adapter of a column, all seeds together."""
+    allowed = float(getattr(constraint, "adapter_late_share", MAX_ADAPTER_LATE_SHARE))
+    return kept(results, constraint.slo, late_share=allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +237,7 @@ class TwinVerifier:
                     reason=reasons[k],
                     seeds=tuple(range(first_seed, first_seed + len(results[k]))),
                     simulated=mean_metrics(results[k]),
+                    promises=promises_kept(results[k], constraint),
                 )
                 for k in range(len(columns))
             )

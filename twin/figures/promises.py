@@ -67,9 +67,18 @@ class Kept:
     use: float
 
 
+def limit_of(promise: str, adapters: Sequence[Adapter], default: Slo) -> Array:
+    """Limits of one of `PROMISES` that hold, (A,); inf = none.
+
+    Args:
+        default: promises of adapters that have none of their own.
+    """
+    return np.array([a.promised(promise, getattr(default, promise)) for a in adapters])
+
+
 def limits(adapters: Sequence[Adapter], default: Slo) -> Array:
-    """Limits that hold, figures `MEANS` by adapters, (3, A); inf = none."""
-    return np.array([[a.promised(name, getattr(default, name)) for a in adapters] for name in MEANS])
+    """Limits of the figures `MEANS`, (3, A)."""
+    return np.stack([limit_of(name, adapters, default) for name in MEANS])
 
 
 def uses(results: Sequence[Windows], default: Slo) -> list[tuple[str, Array]]:
