@@ -186,8 +186,10 @@ def _disk_text(document: Document) -> str:
 
 def _late_text(document: Document, figure: Figures) -> str:
     late = document["late"]
-    limit = document["ttft_slo_s"]
-    than = "promised" if limit is None else f"{number(limit)} s"
+    promised = document["promises"].get("ttft_p99_s")
+    than = "promised: nothing is" if promised is None else f"{number(promised['strictest'])} s"
+    if promised is not None and promised["strictest"] < promised["loosest"]:
+        than = f"promised ({number(promised['strictest'])} to {number(promised['loosest'])} s)"
     text = f"{figure.percent('late_fraction')} of the requests later than {than}"
     starving = late["starving"]
     if not starving:

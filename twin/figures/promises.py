@@ -169,7 +169,7 @@ def kept(results: Sequence[Windows], default: Slo, *, late_share: float) -> tupl
 
 
 def summary(promises: Sequence[Kept]) -> dict[str, dict[str, Any]]:
-    """For each promise that somebody has: to how many adapters, how many use more than is allowed, and the worst.
+    """For each promise that somebody has: to how many adapters, of what, how many break it, and the worst.
 
     The worst is the one of which most is used; `None` where no request tells.
     """
@@ -180,6 +180,8 @@ def summary(promises: Sequence[Kept]) -> dict[str, dict[str, Any]]:
             worst = max((k for k in mine if np.isfinite(k.use)), key=lambda k: k.use, default=None)
             found[name] = {
                 "adapters": len(mine),
+                "strictest": min(k.promised for k in mine),
+                "loosest": max(k.promised for k in mine),
                 "beyond": sum(k.use > 1 for k in mine),
                 "worst": None if worst is None else asdict(worst),
             }
