@@ -145,6 +145,9 @@ def test_a_wrong_value_is_named_with_line_and_column(file: Path, row: str, colum
         ("cached_prompt_fraction", "-0.1"),
         ("slo_ttft_p99_s", "0"),
         ("slo_ttft_p99_s", "fast"),
+        ("slo_itl_mean_ms", "0"),
+        ("slo_tpot_mean_ms", "-3"),
+        ("slo_e2e_mean_s", "inf"),
         ("length_correlation", "-1.1"),
     ],
 )
