@@ -24,7 +24,7 @@ from placement.problem.promises import keepable
 from placement.problem.refuted import tighten
 from placement.problem.solver import SolveReport, relative_gap
 from placement.report.figures import simulated_objective
-from placement.report.promises import planning_notes
+from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
@@ -96,6 +96,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     if broken:
         raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")
     result.warnings += calibration_warnings(run, result.placement.columns(result.original))
+    result.warnings += unsettled_notes(result.verification)
     result.runtime_s = time.perf_counter() - began
     return result
 

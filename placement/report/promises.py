@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from placement.verify import ColumnVerdict
+from placement.verify import ColumnVerdict, Verification
 from twin.figures.health import Constraint
 from twin.figures.promises import limit_of
 from twin.wording import counted, number, percent
@@ -56,6 +56,21 @@ def planning_notes(
     if not verified:
         return [f"{text} checked by NOBODY, because verify=none leaves the twin out"]
     return [f"{text} checked by the twin only: the plan may have more GPUs than they need, or be refused"]
+
+
+def unsettled_notes(verification: Verification | None) -> list[str]:
+    """A note on promises that adapters of accepted GPUs seem to break, where chance explains it: too few requests."""
+    verdicts = () if verification is None else verification.gpus
+    over = [k for verdict in verdicts if verdict.accepted for k in verdict.promises if k.use > 1]
+    if not over:
+        return []
+    worst = max(over, key=lambda k: k.use)
+    what = "late requests" if worst.promise == "ttft_p99_s" else PROMISES[worst.promise]
+    return [
+        f"{counted(len(over), 'promise')} could not be settled, because the simulated hours held too few requests of "
+        f"the adapters: adapter {worst.adapter_id!r} used {percent(worst.use)} of what is allowed ({what}, "
+        f"{counted(worst.requests, 'request')}), which chance explains"
+    ]
 
 
 def promise_entries(

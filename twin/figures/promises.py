@@ -5,7 +5,7 @@ A promise on a mean is broken if the adapter's mean over all simulated hours exc
 hide one:
 
 * the adapters' uses on average, equally weighted, hour by hour (`uses`);
-* the worst adapter whose hourly mean chance moves by less than `STEADY` of the promise, hour by hour (`uses`);
+* the worst single adapter, hour by hour (`uses`); both only where chance moves an hour's figure by less than `STEADY`;
 * any adapter, all hours pooled: condemned if the mean is above the promise by more than its requests' own spread
   explains (`broken`).
 
@@ -28,7 +28,7 @@ from twin.workload.adapter import PROMISES, Adapter, Slo
 
 Array = NDArray[np.float64]
 
-#: An adapter's hourly mean can be judged hour by hour if its standard error is at most this share of the promise.
+#: A figure is judged hour by hour if its standard error in every hour is at most this share of the promise.
 STEADY = 0.05
 #: Chance that an adapter is condemned although its promise is just kept, divided by the number of promises.
 CONDEMN = 0.01
@@ -98,10 +98,13 @@ def uses(results: Sequence[Windows], default: Slo) -> list[tuple[str, Array]]:
     steady = promised & (error <= STEADY).all(axis=0)
     found = []
     for figure, name in enumerate(MEANS):
-        measured = promised[figure] & np.isfinite(whole[figure])
-        if measured.any():
-            text = f"{PROMISES[name]} / its promise, on average over {measured.sum()} adapters"
-            found.append((text, _filled(_row_means(by_window[:, figure, measured]))))
+        mine = promised[figure] & np.isfinite(whole[figure])
+        average, spread = _averages(by_window[:, figure, mine], error[:, figure, mine])
+        told = np.isfinite(average)
+        if told.any() and (spread[told] <= STEADY).all():
+            text = f"{PROMISES[name]} / its promise, on average over {mine.sum()} adapters"
+            # Windows without a request say nothing: they get the mean of the others.
+            found.append((text, np.where(told, average, average[told].mean())))
         if steady[figure].any():
             worst = int(np.argmax(np.where(steady[figure], whole[figure], -np.inf)))
             text = f"{PROMISES[name]} of adapter {results[0].adapters[worst].adapter_id!r} / its promise"
@@ -109,16 +112,18 @@ def uses(results: Sequence[Windows], default: Slo) -> list[tuple[str, Array]]:
     return found
 
 
-def _row_means(values: Array) -> Array:
-    """Means of each row over what is not NaN; NaN for a row without anything."""
+def _averages(values: Array, errors: Array) -> tuple[Array, Array]:
+    """Mean over the adapters that have a value, and its standard error, of each window, (S,); NaN without any.
+
+    One that has a single request, and so no error of its own, counts with the largest of the others.
+    """
     known = np.isfinite(values)
     count = known.sum(axis=1)
-    return ratio(np.where(known, values, 0.0).sum(axis=1), count, count > 0)
-
-
-def _filled(values: Array) -> Array:
-    """Windows without a request say nothing: they get the mean of the others."""
-    return np.where(np.isfinite(values), values, values[np.isfinite(values)].mean())
+    largest = np.where(np.isfinite(errors), errors, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)
+    errors = np.where(np.isfinite(errors), errors, np.where(np.isfinite(largest), largest, np.inf))
+    variance = np.where(known, errors, 0.0) ** 2
+    mean = ratio(np.where(known, values, 0.0).sum(axis=1), count, count > 0)
+    return mean, ratio(np.sqrt(variance.sum(axis=1)), count, count > 0)
 
 
 def broken(results: Sequence[Windows], default: Slo) -> str:

@@ -12,9 +12,9 @@ import pytest
 from placement import place
 from placement.report.document import to_json
 from placement.report.html import render
-from placement.report.promises import planning_notes, promise_cell, promise_entries, promise_text
+from placement.report.promises import planning_notes, promise_cell, promise_entries, promise_text, unsettled_notes
 from placement.report.table import print_report
-from placement.verify import ColumnVerdict
+from placement.verify import ColumnVerdict, Verification
 from surrogates.model.neural_planning import load_planning_model
 from tests.placement.report.test_document import SCHEMA
 from tests.placement.synthetic import adapter
@@ -53,6 +53,18 @@ def test_another_promise_is_noted_loudly(seconds: float) -> None:
 def test_promises_on_means_and_none_are_noted() -> None:
     (note,) = notes(Stable(Slo(None, itl_mean_ms=40, e2e_mean_s=20)))
     assert "TTFT p99 of none (2" in note and "mean ITL of 40 ms (2 adapters), mean E2E of 20 s (2 adapters)" in note
+
+
+def test_what_chance_explains_is_said() -> None:
+    over = Kept("cold", "e2e_mean_s", 5.0, 7, 6.5, 1.3)
+    fine = Kept("hot", "e2e_mean_s", 5.0, 700, 4.0, 0.8)
+
+    def checked(accepted: bool, *promises: Kept) -> Verification:
+        return Verification((ColumnVerdict(accepted, "", (1,), {}, promises),))
+
+    (note,) = unsettled_notes(checked(True, fine, over))
+    assert "1 promise could not be settled" in note and "'cold' used 130.0 %" in note and "7 requests" in note
+    assert unsettled_notes(checked(True, fine)) == unsettled_notes(checked(False, over)) == unsettled_notes(None) == []
 
 
 def test_entries_of_a_gpu() -> None:
