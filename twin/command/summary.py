@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from twin.figures.bottleneck import title
@@ -84,7 +85,7 @@ def print_server(document: Document, files: Sequence[str]) -> None:
         "preemptions": f"{figure('preemptions_per_s', 3600)} /h",
         "loads": f"{figure('loads_per_s')} adapters/s into slots" + _disk_text(document),
         "late": _late_text(document, figure),
-        **({"promises": text} if (text := promises_text(document["promises"])) else {}),
+        **({"promises": escape(text)} if (text := promises_text(document["promises"])) else {}),
         "step": _step_text(facts),
         "limit": title(limits["by"]),
     }  # fmt: skip
