@@ -48,6 +48,8 @@ def hour(late: float) -> Any:
         prediction_row=lambda: row,
         counts=counts,
         late_counts=np.round(late * counts).astype(np.int64),
+        adapters=COLUMN.adapters,
+        adapter_sums=np.zeros((3, 6, 1)),
         arrivals=REQUESTS,
         horizon_s=3600.0,
     )

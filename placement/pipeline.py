@@ -20,9 +20,11 @@ from placement.config import Run
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.promises import keepable
 from placement.problem.refuted import tighten
 from placement.problem.solver import SolveReport, relative_gap
 from placement.report.figures import simulated_objective
+from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
@@ -56,20 +58,24 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     began = time.perf_counter()
     with progress.stage("planning model"):
         settings, left_out = admit(run.workload, run.settings, run.planning, run.calibration)
+        kept = keepable(run.workload.adapters, settings, run.calibration, run.constraint)
         problem = build_problem(
             run.workload,
             run.planning,
-            settings,
+            kept.settings,
             (run.gpu,),
             run.objective.terms,
             margin=run.constraint.margin,
+            keepable=kept.allowed,
         )
         refuse(problem, run.solver)
         minimum = certified_minimum(problem, run.options.time_limit_s)
         problem = with_fleet(run, problem, minimum)
     result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem, certified_minimum=minimum)
+    verified = run.verifier is not None
+    unknown = planning_notes(run.workload.adapters, run.constraint, run.planning, verified=verified)
     peak = peak_to_mean(run.workload)
-    result.warnings += [*run.notes, *left_out, *([str(peak)] if peak is not None else [])]
+    result.warnings += [*run.notes, *left_out, *kept.notes, *unknown, *([str(peak)] if peak is not None else [])]
     try:
         warm = warm_up(run, problem)
         with progress.stage(f"solver {run.solver.name}"):
@@ -93,6 +99,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     if broken:
         raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")
     result.warnings += calibration_warnings(run, result.placement.columns(result.original))
+    result.warnings += unsettled_notes(result.verification)
     result.runtime_s = time.perf_counter() - began
     return result
 

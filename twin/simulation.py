@@ -41,7 +41,7 @@ def simulate(
     *,
     horizon_s: float = HOUR_S,
     seed: int = 0,
-    default_ttft_slo_s: float = DEFAULT_TTFT_P99_S,
+    default_ttft_slo_s: float | None = DEFAULT_TTFT_P99_S,
     requests: Requests | None = None,
     time_scale: float = 1.0,
     client_ports: int = 0,
@@ -56,6 +56,7 @@ def simulate(
 
     Args:
         seed: of arrivals, lengths and set order.
+        default_ttft_slo_s: promise of adapters that have none of their own; None = none.
         requests: replays these instead of drawing them.
         time_scale, client_ports, rules, trace_steps, events: see `twin.engine.play.run_requests`.
         warmup_s: seconds at the start that do not count, or "auto" (`twin.figures.warmup`); needs the whole step trace.
@@ -63,7 +64,8 @@ def simulate(
     Raises:
         InputError: the column or horizon cannot be simulated.
     """
-    check_seconds("default_ttft_slo_s", default_ttft_slo_s, "use e.g. 5.0")
+    if default_ttft_slo_s is not None:
+        check_seconds("default_ttft_slo_s", default_ttft_slo_s, "use e.g. 5.0")
     if warmup_s != 0:
         trace_steps = max(trace_steps, steps_to_trace(horizon_s, calibration.step.base, time_scale))
     played = play(
@@ -80,6 +82,8 @@ def simulate(
         row=window.row,
         counts=window.counts,
         late_counts=window.late_counts,
+        adapter_sums=window.adapter_sums,
+        adapters=tuple(column.adapters),
         completed=window.completed,
         running_series=out.running_bins * per_bin,
         waiting_series=out.waiting_bins * per_bin,
@@ -110,7 +114,7 @@ def simulate_many(
     *,
     seeds: Sequence[int] = (0,),
     horizon_s: float = HOUR_S,
-    default_ttft_slo_s: float = DEFAULT_TTFT_P99_S,
+    default_ttft_slo_s: float | None = DEFAULT_TTFT_P99_S,
     threads: int = 2,
 ) -> list[list[SimulationResult]]:
     """Every column under every seed, in parallel threads (the kernel releases the GIL): `[column][seed]`."""

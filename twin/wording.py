@@ -59,7 +59,7 @@ def percent(value: float | None) -> str:
         return "below 0.01 %"
     if 0.99995 <= value < 1:
         return "above 99.99 %"
-    return f"{100 * value:.{1 if 0.001 <= value < 0.9995 else 2}f} %"
+    return f"{100 * value:.{1 if 0.001 <= value < 0.9995 or value > 1.0005 else 2}f} %"
 
 
 def shown(path: Path) -> str:

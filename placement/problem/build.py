@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement.problem.problem import ObjectiveContext, PlacementProblem, Term, pinned_to_one
 from placement.problem.replicas import MOST_REPLICAS, compatible, split_hot
@@ -29,6 +30,7 @@ def build_problem(
     margin: float | None = None,
     max_gpus: int | None = None,
     most_replicas: int = MOST_REPLICAS,
+    keepable: NDArray[np.bool_] | None = None,
 ) -> PlacementProblem:
     """Evaluates features and facets, masks what is incompatible and splits adapters that are too hot.
 
@@ -42,6 +44,7 @@ def build_problem(
         margin: kept from the outer facets, in the planning model's own units; None = the model's own margin.
         max_gpus: most GPUs in total.
         most_replicas: most shares of one adapter.
+        keepable: adapter n may run under setting s as far as its promises go, (n, S); None = all may.
 
     Raises:
         InputError: nothing to choose from, or settings for an unknown GPU type.
@@ -73,6 +76,8 @@ def build_problem(
             for a in workload.adapters
         ]
     )
+    if keepable is not None:
+        allowed &= keepable
     items = split_hot(workload.adapters, planning_model, options, allowed, gpu_types=names, most_replicas=most_replicas)
     return PlacementProblem(
         items=items.adapters,

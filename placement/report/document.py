@@ -19,9 +19,11 @@ from typing import Any, Literal
 from placement.config import Run, config_hash
 from placement.problem.problem import GpuAssignment, PlacementProblem
 from placement.report.figures import predicted_metrics
+from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
 from placement.verify.verdict import ColumnVerdict, Peak, Verification
 from twin.files import write_text
+from twin.workload.adapter import PROMISES
 from twin.workload.peaks import peak_to_mean
 
 Status = Literal["verified", "unverified", "infeasible", "no_solution"]
@@ -81,6 +83,7 @@ def _gpu(
         ],
         "predicted": finite(predicted_metrics(problem, gpu)),
         "simulated": finite(verdict.simulated) if verdict else {},
+        "promises": finite(promise_entries([problem.items[i] for i in items], run.constraint, verdict)),
         "accepted": verdict.accepted if verdict else None,
         "decision": verdict.decision if verdict else None,
         "reason": verdict.reason if verdict else "",
@@ -139,6 +142,7 @@ def _method(run: Run) -> dict[str, Any]:
         "method": "none" if run.verifier is None else "twin",
         "rule": run.constraint.rule,
         "ttft_p99_slo_s": run.constraint.slo.ttft_p99_s,
+        "default_promises": {name: getattr(run.constraint.slo, name) for name in PROMISES},
         "confidence": claim.confidence if claim is not None else None,
         "claim": None
         if claim is None

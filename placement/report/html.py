@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from placement.report.promises import promise_text
 from placement.report.words import (
     GPU_HEADER,
     Document,
@@ -77,7 +78,7 @@ def render(document: Document) -> str:
         ),
         "<h2>GPUs</h2>",
         _gpu_table(gpus),
-        "<h2>Settings and adapters</h2>",
+        "<h2>Settings, promises and adapters</h2>",
         *(_gpu_details(g) for g in gpus),
         "<h2>Provenance</h2>",
         _provenance(document["provenance"]),
@@ -145,9 +146,11 @@ def _gpu_details(gpu: dict[str, Any]) -> str:
         a["adapter_id"] + ("" if a["share"] == 1 else f" ({percent(a['share'])})") for a in gpu["adapters"]
     )
     reason = f'<p class="bad">{escape(gpu["reason"])}</p>' if gpu["reason"] else ""
+    promised = "<br>".join(escape(promise_text(name, entry)) for name, entry in gpu["promises"].items())
     return (
         f"<details><summary>{escape(gpu['gpu_id'])} ({escape(gpu['gpu_type'])}): {len(gpu['adapters'])} adapters"
-        f"</summary>{reason}<p><code>{escape(flags)}</code></p><p><code>{escape(adapters)}</code></p></details>"
+        f"</summary>{reason}<p>{promised}</p><p><code>{escape(flags)}</code></p><p><code>{escape(adapters)}</code></p>"
+        "</details>"
     )
 
 

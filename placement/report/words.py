@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from placement.report.promises import promise_cell
 from twin.wording import counted, number, percent
 
 Document = dict[str, Any]
@@ -100,7 +101,8 @@ def status_text(document: Document) -> str:
 
 
 def gpu_row(gpu: dict[str, Any]) -> list[str]:
-    """Cells: GPU, setting, adapters, rate, load, TTFT p99, ITL and tokens/s (predicted / simulated), verdict."""
+    """Cells: GPU, setting, adapters, rate, load, TTFT p99, ITL and tokens/s (predicted / simulated), the promise
+    of which most is used, verdict."""
     predicted, simulated = gpu["predicted"], gpu["simulated"]
     adapters = sum(a["rank"] > 0 for a in gpu["adapters"])
     verdict = {"accepted": "yes", "refuted": "NO", None: "-"}.get(gpu["decision"], gpu["decision"])
@@ -114,11 +116,12 @@ def gpu_row(gpu: dict[str, Any]) -> list[str]:
         f"{number(predicted['itl_mean_ms'])} / {number(simulated.get('itl_mean_ms'))}",
         f"{number(predicted['e2e_mean_s'])} / {number(simulated.get('e2e_mean_s'))}",
         f"{number(predicted['throughput_tps'])} / {number(simulated.get('throughput_tps'))}",
+        promise_cell(gpu["promises"]),
         verdict,
     ]
 
 
 GPU_HEADER = [
     "GPU", "slots x rank", "adapters", "req/s", "load", "TTFT p99 s\nsimulated", "ITL ms\npred / sim",
-    "E2E s\npred / sim", "tokens/s\npred / sim", "verified",
+    "E2E s\npred / sim", "tokens/s\npred / sim", "promise\nused", "verified",
 ]  # fmt: skip

@@ -11,22 +11,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from twin.figures.promises import limits
 from twin.server.column import Column
-from twin.workload.adapter import Adapter
+from twin.workload.adapter import Adapter, Slo
 
 #: Largest difference of two GPUs alike, as a share of their tokens per second and of their adapters.
 TOLERANCE = 0.03
 
 
-def groups_alike(columns: Sequence[Column]) -> list[list[int]]:
-    """Indices of the columns in groups alike, each group with its busiest column first."""
+def groups_alike(columns: Sequence[Column], default: Slo) -> list[list[int]]:
+    """Indices of the columns in groups alike, each group with its busiest column first.
+
+    A column with promises on means is alone: these are judged adapter by adapter.
+
+    Args:
+        default: promises of adapters that have none of their own.
+    """
     kinds: dict[Adapter, int] = {}
     contents = [Counter(kinds.setdefault(_kind(a), len(kinds)) for a in column.adapters) for column in columns]
     tokens = [_tokens_per_s(kind) for kind in kinds]
     traffic = [sum(n * tokens[k] for k, n in content.items()) for content in contents]
     groups: dict[object, list[list[int]]] = {}
     for index in sorted(range(len(columns)), key=lambda i: -traffic[i]):
-        same_setting = groups.setdefault(columns[index].setting, [])
+        alone = np.isfinite(limits(columns[index].adapters, default)).any()
+        same_setting = groups.setdefault(index if alone else columns[index].setting, [])
         for group in same_setting:
             leader = group[0]
             if _alike(contents[leader], contents[index], traffic[leader], tokens):

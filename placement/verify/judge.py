@@ -12,6 +12,7 @@ import numpy as np
 from placement.verify.claim import REFUTE_ERROR, Claim
 from twin.confidence.sequential import mean_limit
 from twin.figures.health import MAX_ADAPTER_LATE_SHARE, Constraint, Requirement
+from twin.figures.promises import Kept, kept
 from twin.figures.window import trials_without_failure
 from twin.wording import counted
 
@@ -102,6 +103,12 @@ def _told(requirement: Requirement) -> str:
         f"{requirement.text} {values.mean():.4g} (limit {'<=' if requirement.at_most else '>='} "
         f"{requirement.limit:.4g}, {counted(len(values), 'hour')})"
     )
+
+
+def promises_kept(results: Sequence[SimulationResult], constraint: Constraint) -> tuple[Kept, ...]:
+    """Every promise to every adapter of a column, all windows together."""
+    allowed = float(getattr(constraint, "adapter_late_share", MAX_ADAPTER_LATE_SHARE))
+    return kept(results, constraint.slo, late_share=allowed)
 
 
 def few_requests(results: Sequence[SimulationResult], error: float) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from twin.figures.promises import Kept
+
 #: `undecided`: the hours ended first. `untested`: no request arrived, so there was nothing to judge.
 Decision = Literal["accepted", "refuted", "undecided", "untested"]
 
@@ -23,6 +25,7 @@ class ColumnVerdict:
         window_s: length of a window in seconds: an hour, longer where hardly a request arrives.
         alike: GPUs that share the verdict, itself included.
         few_requests: adapters with too few requests to be judged one by one.
+        promises: what was promised to each adapter and how much of it was used, its own windows together.
     """
 
     decision: Decision
@@ -34,6 +37,7 @@ class ColumnVerdict:
     window_s: float = 3600.0
     alike: int = 1
     few_requests: int = 0
+    promises: tuple[Kept, ...] = ()
 
     @property
     def accepted(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from placement.verify.alike import groups_alike
 from placement.verify.claim import EARLY_LOOKS, Claim
-from placement.verify.judge import Opinion, few_requests, judge, mean_metrics
+from placement.verify.judge import Opinion, few_requests, judge, mean_metrics, promises_kept
 from placement.verify.peaks import busiest_windows
 from placement.verify.verdict import ColumnVerdict, Decision, Peak, Verification
 from placement.verify.windows import profile_s, random_start_s, starting_at, window_length_s
@@ -152,7 +152,7 @@ class TwinVerifier:
             stop_at_refuted: one refuted GPU ends it: what is undecided then stays so, because the placement changes.
         """
         claim = self.claim
-        groups = [self._group(columns, members, constraint) for members in groups_alike(columns)]
+        groups = [self._group(columns, members, constraint) for members in groups_alike(columns, constraint.slo)]
         open_groups = list(groups)
         with ThreadPoolExecutor(max_workers=self.threads or os.cpu_count() or 1) as pool:
             for stage in range(len(EARLY_LOOKS) + max((len(g.looks) for g in groups), default=0)):
@@ -178,7 +178,7 @@ class TwinVerifier:
         verdicts: list[ColumnVerdict | None] = [None] * len(columns)
         for group in groups:
             for member in group.members:
-                verdicts[member] = self._verdict(group, member)
+                verdicts[member] = self._verdict(group, member, columns[member], constraint)
         found = Verification(tuple(v for v in verdicts if v is not None))
         log.info("seeds from %d on: %d of %d columns accepted", first_seed, len(found.having("accepted")), len(columns))
         return found
@@ -213,7 +213,7 @@ class TwinVerifier:
                 )
         return opinion
 
-    def _verdict(self, group: _Group, member: int) -> ColumnVerdict:
+    def _verdict(self, group: _Group, member: int, column: Column, constraint: Constraint) -> ColumnVerdict:
         own = group.windows(member)
         results = group.windows()
         decision: Decision = "undecided"
@@ -232,7 +232,8 @@ class TwinVerifier:
             bad_hours=group.opinion.bad,
             window_s=group.window_s,
             alike=len(group.members),
-            few_requests=few_requests(own or results, self.error),
+            few_requests=few_requests(own, self.error) if own else len(column.adapters),
+            promises=promises_kept(own, constraint) if own else (),
         )
 
     def peaks(

@@ -20,7 +20,7 @@ from twin.errors import InputError
 from twin.figures.health import Rule, check_rule
 from twin.server.calibration import Calibration
 from twin.server.settings import EngineSetting
-from twin.workload.adapter import Adapter
+from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
 
 Array = NDArray[np.float64]
 
@@ -83,6 +83,11 @@ class NeuralPlanningModel:
     def outside(self, adapters: Sequence[Adapter]) -> list[Outside]:
         """What no mix of the training data had about a workload's traffic (`surrogates.model.trained_range`)."""
         return outside_ranges(adapters, self.artifact.meta["hull"][self.rule]["ratios"])
+
+    @property
+    def ttft_p99_s(self) -> float:
+        """TTFT promise of every adapter in the training data: the twin's default. Others are not seen."""
+        return DEFAULT_TTFT_P99_S
 
     def margin(self, setting: EngineSetting) -> float:
         """Distance kept from the boundary, in log(theta): held-out rays are over-promised in 5 % of cases."""

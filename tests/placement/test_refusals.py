@@ -34,8 +34,18 @@ def placed(rows: str, *arguments: str, column: str = "") -> int:
         ("big,256,0.5,400,150\nodd,12,0.8,900,60", "", 3, "'big' has rank 256", "[8,16,32,64,256]"),
         ("a,8,3000,300,200", "", 3, "'a' at 3000 req/s is too much for 64 GPUs", "lower its rate to 18"),
         ("a,8,60,300,200,gpu-3", "pinned_gpu", 3, "pinned to 'gpu-3'", "pin it to a GPU type"),
+        (
+            "a,16,0.2,2000,200,0.02",
+            "slo_ttft_p99_s",
+            3,
+            "'a' is promised the first token within 0.02 s",
+            "least 0.46 s",
+        ),
+        ("a,16,0.2,200,200,9", "slo_itl_mean_ms", 3, "'a' is promised a mean ITL of 9 ms", "at least 14 ms"),
+        ("a,16,0.2,200,200,9", "slo_tpot_mean_ms", 3, "'a' is promised a mean TPOT of 9 ms", "at least 14 ms"),
+        ("a,16,0.2,200,200,2", "slo_e2e_mean_s", 3, "'a' is promised a mean E2E of 2 s", "at least 2.7 s"),
     ],
-    ids=["prompt", "rank", "rate", "pin"],
+    ids=["prompt", "rank", "rate", "pin", "ttft", "itl", "tpot", "e2e"],
 )
 def test_the_cause_is_named(
     surrogate: str, rows: str, column: str, code: int, said: str, remedy: str, capfd: pytest.CaptureFixture[str]
@@ -45,6 +55,22 @@ def test_the_cause_is_named(
     error = capfd.readouterr().err
     assert said in error and remedy in error
     assert "Traceback" not in error and "Thread" not in error
+
+
+def test_an_unattainable_promise_is_refused_before_anything_is_solved(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The field case: a TTFT promise of 20 ms and prompts of 2,000 tokens."""
+
+    def solved(*_: Any, **__: Any) -> None:
+        raise AssertionError("a solver was asked")
+
+    monkeypatch.setattr(pipeline, "certified_minimum", solved)
+    rows = "\n".join(f"a{i},16,0.2,2000,200,0.02" for i in range(4))
+    assert placed(rows, "surrogate=neural", "verify=twin", column="slo_ttft_p99_s") == 3
+    error = capfd.readouterr().err
+    assert "'a0' (and 3 more)" in error and "slo_ttft_p99_s: 'a0', 'a1', 'a2', 'a3'" in error
+    assert '"status": "infeasible"' in Path("out/placement.json").read_text()
 
 
 @pytest.mark.parametrize("cv", [8, 20])

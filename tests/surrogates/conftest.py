@@ -46,7 +46,9 @@ def fake_simulate(column: Column, seed: int) -> Any:
         "tpot_mean_ms": itl_ms if use > 0.1 else float("nan"),
     }
     late = np.full(n, 50 if use > 0.9 else 0)
-    return SimpleNamespace(row=row, counts=np.full(n, 100), late_counts=late)
+    return SimpleNamespace(
+        row=row, counts=np.full(n, 100), late_counts=late, adapters=column.adapters, adapter_sums=np.zeros((3, 6, n))
+    )
 
 
 @pytest.fixture(scope="session")

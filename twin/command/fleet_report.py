@@ -66,7 +66,7 @@ def run_fleet(command: Command) -> Document:
     def job(seed: int) -> FleetResult:
         return simulate_fleet(
             file.fleet, {command.setting.gpu_type: calibration}, router=options.router, failures=failures,
-            horizon_s=options.horizon_s, seed=seed, default_ttft_slo_s=command.judge.ttft_slo_s, threads=1,
+            horizon_s=options.horizon_s, seed=seed, default_ttft_slo_s=command.judge.slo.ttft_p99_s, threads=1,
         )  # fmt: skip
 
     with ThreadPoolExecutor(max_workers=options.threads) as pool:

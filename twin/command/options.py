@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from twin.figures.components import CONSTRAINT
 from twin.server.flags import engine_version, single_setting
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
 from twin.sources.components import WORKLOAD
-from twin.workload.adapter import DEFAULT_TTFT_P99_S
+from twin.workload.adapter import Slo
 from twin.workload.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """By which rule a server counts as healthy."""
+    """By which rule a server counts as healthy, and what is promised to adapters without promises of their own."""
 
     rule: str
-    ttft_slo_s: float = DEFAULT_TTFT_P99_S
+    slo: Slo = field(default_factory=Slo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _single_values(engine: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _judge(node: Mapping[str, Any], allow_modules: Sequence[str]) -> Judge:
-    """The rule's name and the TTFT promise; the thresholds are those of `twin.figures.health`."""
+    """The rule's name and the default promises; the thresholds are those of `twin.figures.health`."""
     from twin.figures.health import Published, Stable
 
     constraint = build(node, "constraint", COMPONENTS, allow_modules)
@@ -180,7 +180,7 @@ def _judge(node: Mapping[str, Any], allow_modules: Sequence[str]) -> Judge:
                 where=f"constraint.{key}",
                 remedy="leave it out; metrics.json has late_fraction and adapter_late_fraction to judge by",
             )
-    return Judge(constraint.rule, constraint.slo.ttft_p99_s)
+    return Judge(constraint.rule, constraint.slo)
 
 
 def _check_trace_window(options: Options) -> None:

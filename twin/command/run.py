@@ -104,7 +104,7 @@ def _simulate(
     def job(seed: int) -> tuple[SimulationResult, Bottleneck]:
         result = simulate(
             column, command.calibration, horizon_s=options.horizon_s, seed=seed,
-            default_ttft_slo_s=command.judge.ttft_slo_s, trace_steps=trace_steps,
+            default_ttft_slo_s=command.judge.slo.ttft_p99_s, trace_steps=trace_steps,
         )  # fmt: skip
         log.info("seed %d: %d arrivals, %d steps", seed, result.arrivals, result.steps)
         facts = bottleneck(result, column, command.calibration, blocks)
@@ -138,8 +138,7 @@ def _files(command: Command, column: Column, directory: Path, trace_steps: int) 
         from twin.figures.adapter_table import adapter_table
 
         table = adapter_table(
-            column.adapters, detail.requests, detail.out, horizon_s=options.horizon_s,
-            default_ttft_slo_s=command.judge.ttft_slo_s,
+            column.adapters, detail.requests, detail.out, horizon_s=options.horizon_s, slo=command.judge.slo,
         )  # fmt: skip
         files.append(directory / "adapters.csv")
         write_text(files[-1], csv_text(row.as_dict() for row in table))

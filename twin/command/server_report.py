@@ -15,6 +15,7 @@ from twin.confidence.intervals import intervals, means
 from twin.figures import health
 from twin.figures.bottleneck import Bottleneck, advice, explained, mean_bottleneck
 from twin.figures.prediction import QUEUE_LABELS
+from twin.figures.promises import kept, summary
 from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.memory import host_memory_error, kv_cache_tokens
@@ -109,11 +110,11 @@ def queue_label(results: Sequence[Any]) -> str:
 
 
 def judged(results: Sequence[Any], adapters: Sequence[Adapter], judge: Judge) -> Document:
-    """Verdicts of both rules, the one asked for, and the adapters that are late too often."""
+    """Verdicts of both rules, the one asked for, the promises, and the adapters that are late too often."""
     ids = [a.adapter_id for a in adapters]
     verdicts: dict[str, dict[str, object]] = {}
     for name in health.RULES:
-        verdict = health.judge(results, name)
+        verdict = health.judge(results, name, judge.slo)
         # The rule knows positions, the reader knows names.
         reason = re.sub(r"^adapter (\d+) ", lambda m: f"adapter {ids[int(m[1])]} ", verdict.reason)
         verdicts[name] = {"healthy": verdict.healthy, "reason": reason}
@@ -122,9 +123,10 @@ def judged(results: Sequence[Any], adapters: Sequence[Adapter], judge: Judge) ->
     worst = sorted(health.starving_adapters(counts, late).tolist(), key=lambda a: (-late[a] / counts[a], a))
     return {
         "rule": judge.rule,
-        "ttft_slo_s": judge.ttft_slo_s,
+        "ttft_slo_s": judge.slo.ttft_p99_s,
         "healthy": verdicts[judge.rule]["healthy"],
         "verdicts": verdicts,
+        "promises": summary(kept(results, judge.slo, late_share=health.MAX_ADAPTER_LATE_SHARE)),
         "late": {
             "requests": int(late.sum()),
             "judged_requests": int(counts.sum()),

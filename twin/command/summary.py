@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from twin.figures.bottleneck import title
 from twin.wording import counted, number, percent, small
+from twin.workload.adapter import PROMISES
 
 if TYPE_CHECKING:
     from twin.config.entry import Outcome
@@ -83,6 +85,7 @@ def print_server(document: Document, files: Sequence[str]) -> None:
         "preemptions": f"{figure('preemptions_per_s', 3600)} /h",
         "loads": f"{figure('loads_per_s')} adapters/s into slots" + _disk_text(document),
         "late": _late_text(document, figure),
+        **({"promises": escape(text)} if (text := promises_text(document["promises"])) else {}),
         "step": _step_text(facts),
         "limit": title(limits["by"]),
     }  # fmt: skip
@@ -130,6 +133,8 @@ def print_fleet(document: Document, files: Sequence[str]) -> None:
         f"TTFT {figure('ttft_mean_s')} s mean, {figure('ttft_p50_s')} p50, {figure('ttft_p99_s')} p99; "
         f"ITL p99 {figure('itl_p99_ms')} ms; {_late_text(document, figure)}", markup=False,
     )  # fmt: skip
+    if promises := promises_text(document["promises"]):
+        out.print(f"promises: {promises}", markup=False)
     for gpu in document["gpus"]:
         if gpu["down_s"]:
             lost = f"{number(gpu['lost'])} requests that it had not finished went elsewhere or waited for it"
@@ -182,13 +187,35 @@ def _disk_text(document: Document) -> str:
 
 def _late_text(document: Document, figure: Figures) -> str:
     late = document["late"]
-    text = f"{figure.percent('late_fraction')} of the requests later than {number(document['ttft_slo_s'])} s"
+    promised = document["promises"].get("ttft_p99_s")
+    than = "promised: nothing is" if promised is None else f"{number(promised['strictest'])} s"
+    if promised is not None and promised["strictest"] < promised["loosest"]:
+        than = f"promised ({number(promised['strictest'])} to {number(promised['loosest'])} s)"
+    text = f"{figure.percent('late_fraction')} of the requests later than {than}"
     starving = late["starving"]
     if not starving:
         return f"{text}; no adapter beyond 5 %"
     named = ", ".join(f"{a['adapter_id']} {a['late']} of {a['requests']}" for a in starving[:MOST_NAMED])
     more = ", ..." if len(starving) > MOST_NAMED else ""
     return f"{text}; {counted(len(starving), 'adapter')} beyond 5 % ({named}{more})"
+
+
+def promises_text(promises: dict[str, Any]) -> str:
+    """`mean ITL to 3 adapters, at most 110 % used (chat-de, 44 ms of 40)`; empty without promises on means."""
+    parts = []
+    for name, entry in promises.items():
+        if name == "ttft_p99_s":
+            continue  # said as late requests
+        worst = entry["worst"]
+        used = "no request tells"
+        if worst is not None:
+            used = (
+                f"at most {percent(worst['use'])} used ({worst['adapter_id']}, {number(worst['simulated'])} "
+                f"{name.rsplit('_', 1)[1]} of {number(worst['promised'])})"
+            )
+        beyond = f", {entry['beyond']} beyond" if entry["beyond"] else ""
+        parts.append(f"{PROMISES[name]} to {counted(entry['adapters'], 'adapter')}: {used}{beyond}")
+    return "; ".join(parts)
 
 
 def _step_text(facts: dict[str, float]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from twin.config.ranges import Range, check
 from twin.engine.outcome import KernelOutput
 from twin.errors import InputError
-from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
+from twin.workload.adapter import PROMISES, Adapter, Slo
 from twin.workload.requests import Requests
 
 Array = NDArray[np.float64]
@@ -36,6 +36,7 @@ class AdapterFigures:
         e2e_mean_s: over the cohort, censored.
         late_fraction: late / decided requests.
         served_fraction: tokens (prompt + output) of completed requests / tokens of all.
+        slo_ttft_p99_s, slo_itl_mean_ms, slo_tpot_mean_ms, slo_e2e_mean_s: what is promised; NaN = nothing.
     """
 
     adapter_id: str
@@ -51,6 +52,10 @@ class AdapterFigures:
     e2e_mean_s: float
     late_fraction: float
     served_fraction: float
+    slo_ttft_p99_s: float = NAN
+    slo_itl_mean_ms: float = NAN
+    slo_tpot_mean_ms: float = NAN
+    slo_e2e_mean_s: float = NAN
 
     def as_dict(self) -> dict[str, float | int | str]:
         """Column names and values, for CSV and JSON."""
@@ -64,12 +69,13 @@ def order_statistic(ascending: Array, share: float) -> float:
 
 
 def _figures(adapter: Adapter, requests: Requests, out: KernelOutput, mine: NDArray[np.int64], *, horizon_s: float,
-             slo_s: float) -> AdapterFigures:  # fmt: skip
+             slo: Slo) -> AdapterFigures:  # fmt: skip
+    promised = {name: adapter.promised(name, getattr(slo, name)) for name in PROMISES}
     arrival, first, finish = requests.arrival_s[mine], out.first_token_s[mine], out.finish_s[mine]
     prompt, output = requests.prompt[mine].astype(np.int64), requests.output[mine].astype(np.int64)
     done, started = finish <= horizon_s, first <= horizon_s
     ttft = np.where(started, first - arrival, horizon_s - arrival)
-    late = ttft > slo_s
+    late = ttft > promised["ttft_p99_s"]
     decided = int((started | late).sum())
     several = done & (output > 1)
     decode_s, gaps = (finish - first)[several], output[several] - 1
@@ -90,6 +96,7 @@ def _figures(adapter: Adapter, requests: Requests, out: KernelOutput, mine: NDAr
         e2e_mean_s=float(np.where(done, finish - arrival, horizon_s - arrival).mean()) if n else NAN,
         late_fraction=float(late.sum() / decided) if decided else NAN,
         served_fraction=int((prompt + output)[done].sum()) / sent if sent else NAN,
+        **{f"slo_{name}": limit if np.isfinite(limit) else NAN for name, limit in promised.items()},
     )
 
 
@@ -100,14 +107,14 @@ def adapter_table(
     *,
     horizon_s: float,
     warmup_s: float = 0.0,
-    default_ttft_slo_s: float = DEFAULT_TTFT_P99_S,
+    slo: Slo | None = None,
 ) -> tuple[AdapterFigures, ...]:
     """One row for every adapter of the column, in its order.
 
     Args:
         requests, out: what was simulated and the kernel's times of each request (`first_token_s`, `finish_s`).
         warmup_s: the cohort is the requests that arrived at or after this time.
-        default_ttft_slo_s: promise of adapters without their own.
+        slo: promises to adapters without their own; None = `Slo()`.
 
     Raises:
         InputError: a request names an adapter that the column does not have, or the warm-up leaves no window.
@@ -125,7 +132,7 @@ def adapter_table(
     return tuple(
         _figures(
             adapter, requests, out, order[edges[a] : edges[a + 1]],
-            horizon_s=horizon_s, slo_s=adapter.ttft_slo_s(default_ttft_slo_s),
+            horizon_s=horizon_s, slo=slo or Slo(),
         )
         for a, adapter in enumerate(adapters)
     )  # fmt: skip

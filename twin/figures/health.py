@@ -2,7 +2,8 @@
 
 Two rules. `published` is the rule of the publications: throughput / ideal >= 0.90. It tolerates a growing queue: real
 runs between 0.90 and 0.96 have mean TTFTs of minutes. `stable` therefore asks that the queue does not drift and that
-nearly all requests, of every adapter, get their first token within its SLO.
+nearly all requests, of every adapter, get their first token within its SLO, and that promises on mean ITL, TPOT and E2E
+are kept (`twin.figures.promises`).
 
 Each is there twice, with the same thresholds: as a verdict on simulated windows (`judge`), and as figures that
 verification draws confidence limits for (`Stable`, `Published`, the options of `conf/constraint`).
@@ -20,6 +21,7 @@ from scipy.stats import binom
 
 from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
+from twin.figures import promises
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
 from twin.figures.result import SimulationResult
 from twin.figures.window import adapters_too_late, queue_grows, starved, too_many_late, trials_without_failure
@@ -67,8 +69,12 @@ def starving_adapters(
     return np.flatnonzero(judged & (late_counts > 0) & (tail < FEW_REQUESTS_CONFIDENCE / max(1, int(judged.sum()))))
 
 
-def stable(results: Sequence[SimulationResult]) -> Verdict:
-    """Rule `stable` over one or more seeds of one column (requests of all seeds pooled)."""
+def stable(results: Sequence[SimulationResult], slo: Slo | None = None) -> Verdict:
+    """Rule `stable` over one or more seeds of one column (requests of all seeds pooled).
+
+    Args:
+        slo: promises on means of adapters without their own; those on the TTFT are in the counts of late requests.
+    """
     counts = np.sum([r.counts for r in results], axis=0)
     late = np.sum([r.late_counts for r in results], axis=0)
     share = float(late.sum() / max(1, counts.sum()))
@@ -86,6 +92,13 @@ def stable(results: Sequence[SimulationResult]) -> Verdict:
     drifting = sum(r.row["queue"] != STABLE for r in results)
     if 2 * drifting > len(results):
         return Verdict(False, "the waiting queue grows")
+    slo = Slo() if slo is None else slo
+    certainly = promises.broken(results, slo)
+    if certainly:
+        return Verdict(False, certainly)
+    for text, values in promises.uses(results, slo):
+        if values.mean() > 1:
+            return Verdict(False, f"{text}: {values.mean():.4g}")
     return Verdict(True, "")
 
 
@@ -97,9 +110,9 @@ def published(results: Sequence[SimulationResult]) -> Verdict:
     return Verdict(True, "")
 
 
-def judge(results: Sequence[SimulationResult], rule: Rule) -> Verdict:
-    """Verdict of a rule on one column from one or several seeds, pooled."""
-    return stable(results) if rule == "stable" else published(results)
+def judge(results: Sequence[SimulationResult], rule: Rule, slo: Slo | None = None) -> Verdict:
+    """Verdict of a rule on one column from one or several seeds, pooled; `slo` as in `stable`."""
+    return stable(results, slo) if rule == "stable" else published(results)
 
 
 def check_rule(rule: str) -> Rule:
@@ -177,8 +190,10 @@ MARGIN = Range(0, below=1, hint="e.g. 0.05, or null for the model's own")
 class Stable:
     """Queue stable, at most `late_share` of all requests and on average `adapter_late_share` of an adapter's late.
 
+    And promises on mean ITL, TPOT and E2E are kept (`twin.figures.promises`).
+
     Args:
-        slo: TTFT promise of adapters without their own.
+        slo: promises to adapters without their own.
         late_share: most requests later than their promise, share of all.
         adapter_late_share: the same per adapter, adapters weighted equally.
         margin: overrides the planning model's margin.
@@ -214,6 +229,7 @@ class Stable:
                 True,
             ),
             Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False),
+            *(Requirement(text, values, 1.0, True) for text, values in promises.uses(results, self.slo)),
         ]
 
     def broken(self, results: Sequence[SimulationResult]) -> str:
@@ -221,7 +237,7 @@ class Stable:
         late = np.sum([r.late_counts for r in results], axis=0)
         starving = starving_adapters(counts, late, self.adapter_late_share)
         if not len(starving):
-            return ""
+            return promises.broken(results, self.slo)
         worst = int(starving[np.argmax(late[starving] / counts[starving])])
         return f"{len(starving)} adapters starve, the worst with {late[worst]} of {counts[worst]} requests late"
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from twin.compiled import allocating
 from twin.engine.outcome import KernelOutput
 from twin.engine.state import ITL_BINS_PER_MS
+from twin.figures.adapter_sums import adapter_sums
 from twin.figures.health import STARVATION_THRESHOLD, queue_label
 from twin.figures.result import CompletedMetrics
 from twin.figures.warmup import EngineFigures, Warmup, engine_after, resolve
@@ -82,6 +83,7 @@ class WindowMetrics:
     row: dict[str, float]
     counts: NDArray[np.int64]
     late_counts: NDArray[np.int64]
+    adapter_sums: Array
     completed: CompletedMetrics
     warmup: Warmup = field(default_factory=lambda: Warmup(0.0, "none"))
 
@@ -120,7 +122,7 @@ def measure(
     total_blocks: int,
     warmup_s: float | Literal["auto"] = 0.0,
 ) -> WindowMetrics:
-    """Computes all figures of a window; `slo_s` (A,) is the TTFT promise of every adapter.
+    """Computes all figures of a window; `slo_s` (A,) is the TTFT promise of every adapter; inf = none.
 
     Args:
         warmup_s: seconds at the start that do not count, or "auto" (`twin.figures.warmup`). With a warm-up `w` the
@@ -208,4 +210,5 @@ def measure(
         tpot_mean_ms=row["tpot_mean_ms"],
         itl_mean_ms=itl_ms,
     )
-    return WindowMetrics(row, counts, late_counts, completed, warmup)
+    sums = adapter_sums(requests.adapter, e2e, finish_s - first_s, requests.output - 1, done, len(slo_s))
+    return WindowMetrics(row, counts, late_counts, sums, completed, warmup)

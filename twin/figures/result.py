@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.figures.adapter_sums import E2E, ITL, TPOT, AdapterSums
 from twin.figures.warmup import WarmupRule
+from twin.workload.adapter import Adapter
 
 Array = NDArray[np.float64]
 
@@ -32,6 +34,8 @@ class SimulationResult:
         row: the fields of `twin.figures.prediction.Prediction` as floats.
         counts: requests with a decided TTFT, per adapter of the column, (A,).
         late_counts: those later than their SLO, (A,).
+        adapter_sums: mean ITL, TPOT and E2E of every adapter, as sums over its requests, (3, 6, A).
+        adapters: of the column, with their promises; arrays (A,) are in their order.
         completed: what a benchmark client would report.
         running_series, waiting_series: means over 60 equal parts of the window, (60,).
         step_features: sums over steps of each of `twin.server.laws.STEP_TERMS`, (17,).
@@ -46,6 +50,8 @@ class SimulationResult:
     row: dict[str, float]
     counts: NDArray[np.int64]
     late_counts: NDArray[np.int64]
+    adapter_sums: Array
+    adapters: tuple[Adapter, ...]
     completed: CompletedMetrics
     running_series: Array
     waiting_series: Array
@@ -71,3 +77,18 @@ class SimulationResult:
     def prediction_row(self) -> dict[str, float]:
         """The fields of `twin.figures.prediction.Prediction` as floats."""
         return self.row
+
+    @property
+    def adapter_itl_mean_ms(self) -> Array:
+        """Mean ITL of every adapter's completed requests, token-weighted, (A,); NaN where there is none."""
+        return AdapterSums(self.adapter_sums).mean(ITL)
+
+    @property
+    def adapter_tpot_mean_ms(self) -> Array:
+        """Mean TPOT of every adapter's completed requests, (A,); NaN where there is none."""
+        return AdapterSums(self.adapter_sums).mean(TPOT)
+
+    @property
+    def adapter_e2e_mean_s(self) -> Array:
+        """Mean E2E of every adapter's requests, unfinished ones with their time so far, (A,); NaN without requests."""
+        return AdapterSums(self.adapter_sums).mean(E2E)

@@ -66,6 +66,7 @@ class FleetResult:
         row: fields of `twin.figures.prediction.Prediction` over all requests; per-server shares (KV use) are weighted
             by capacity. The queue label judges the sum of all queues.
         counts, late_counts: requests with a decided TTFT and those later than their SLO, per adapter, (A,).
+        adapter_sums, adapters: mean ITL, TPOT and E2E of every adapter, and the adapters with their promises.
         resent: requests sent again because a server died.
         unrouted: requests that never found a server.
     """
@@ -74,6 +75,8 @@ class FleetResult:
     servers: tuple[ServerResult, ...]
     counts: NDArray[np.int64]
     late_counts: NDArray[np.int64]
+    adapter_sums: Array
+    adapters: tuple[Adapter, ...]
     arrivals: int
     resent: int
     unrouted: int
@@ -112,7 +115,7 @@ def fleet_result(
     resent: int,
     horizon_s: float,
     seed: int,
-    default_ttft_slo_s: float,
+    default_ttft_slo_s: float | None,
 ) -> FleetResult:
     """Collects the times of every request from the life that served it, and measures.
 
@@ -136,8 +139,9 @@ def fleet_result(
     )
     rows = [_server(s, i, requests, first, finish, state, last_server, horizon_s, slo_s) for i, s in enumerate(served)]
     return FleetResult(
-        row=whole.row, servers=tuple(rows), counts=whole.counts, late_counts=whole.late_counts, arrivals=size,
-        resent=resent, unrouted=int((last_server < 0).sum()), rejected=int((state == REJECTED).sum()), router=router,
+        row=whole.row, servers=tuple(rows), counts=whole.counts, late_counts=whole.late_counts,
+        adapter_sums=whole.adapter_sums, adapters=tuple(adapters), arrivals=size, resent=resent,
+        unrouted=int((last_server < 0).sum()), rejected=int((state == REJECTED).sum()), router=router,
         horizon_s=horizon_s, seed=seed,
     )  # fmt: skip
 

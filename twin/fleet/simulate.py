@@ -120,7 +120,7 @@ def simulate_fleet(
     failures: Sequence[Failure] = (),
     horizon_s: float = HOUR_S,
     seed: int = 0,
-    default_ttft_slo_s: float = DEFAULT_TTFT_P99_S,
+    default_ttft_slo_s: float | None = DEFAULT_TTFT_P99_S,
     requests: Requests | None = None,
     threads: int = 2,
 ) -> FleetResult:

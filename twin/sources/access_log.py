@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +10,19 @@ import numpy as np
 from twin.config.arguments import number
 from twin.errors import InputError
 from twin.sources.estimates import estimate
+from twin.sources.promises import SLO_COLUMNS, slos
 from twin.sources.table import Table, read_table
 from twin.sources.timestamps import timestamps_s
 from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.wording import counted
-from twin.workload.adapter import Adapter, Slo
+from twin.workload.adapter import Adapter
 from twin.workload.recording import Recording, RequestLog
 from twin.workload.workload import Workload
 
 LOG_REQUIRED = ("timestamp", "adapter_id", "prompt_tokens", "output_tokens")
 LOG_OPTIONAL = ("cached_tokens",)
 REGISTRY_REQUIRED = ("adapter_id", "rank")
-REGISTRY_OPTIONAL = ("slo_ttft_p99_s", "pinned_gpu")
+REGISTRY_OPTIONAL = (*SLO_COLUMNS, "pinned_gpu")
 
 
 def read_access_log(
@@ -40,7 +40,8 @@ def read_access_log(
 
     Args:
         path: log, CSV, plain or gzip-packed; timestamps in seconds or ISO 8601 (without offset: UTC).
-        registry: CSV with `adapter_id,rank` (optional: `slo_ttft_p99_s, pinned_gpu`); rank 0 = the base model.
+        registry: CSV with `adapter_id,rank` (optional: `slo_ttft_p99_s` and the other promises,
+            `pinned_gpu`); rank 0 = the base model.
         quantile: plan for this quantile of each adapter's rate over windows, in (0, 1]; None = the mean.
         window_s: length of such a window, seconds.
         duration_s: time that the log covers, seconds; None = from its first to its last request.
@@ -136,16 +137,13 @@ def _requests(table: Table, index: dict[str, int], registry: Path) -> RequestLog
 def _with_promises(adapters: tuple[Adapter, ...], registry: Table) -> tuple[Adapter, ...]:
     """Adds SLOs and pins of the registry."""
     ids = registry.texts("adapter_id")
-    slos = [math.nan] * len(ids)
-    if "slo_ttft_p99_s" in registry:
-        slos = [float(v) for v in registry.numbers("slo_ttft_p99_s", above=0, empty=math.nan)]
+    promised_by_row = slos(registry)
     pins = registry.texts("pinned_gpu", required=False) if "pinned_gpu" in registry else [""] * len(ids)
     row_of = {adapter_id: row for row, adapter_id in enumerate(ids)}
     promised = []
     for adapter in adapters:
         row = row_of[adapter.adapter_id]
-        slo = None if math.isnan(slos[row]) else Slo(slos[row])
-        promised.append(replace(adapter, slo=slo, pinned_gpu=pins[row] or None))
+        promised.append(replace(adapter, slo=promised_by_row[row], pinned_gpu=pins[row] or None))
     return tuple(promised)
 
 

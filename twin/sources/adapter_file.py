@@ -12,12 +12,13 @@ import numpy as np
 
 from twin.config.arguments import number
 from twin.errors import InputError
+from twin.sources.promises import SLO_COLUMNS, slos
 from twin.sources.rate_file import with_recorded_rates
 from twin.sources.table import Table, read_table
 from twin.traffic.drift import apply_drift
 from twin.traffic.length_shapes import check_length_shape, length_note, with_length_shape
 from twin.wording import counted
-from twin.workload.adapter import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths, Slo
+from twin.workload.adapter import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths
 from twin.workload.rates import OnOff
 from twin.workload.workload import Workload, merge_tenants
 
@@ -27,7 +28,7 @@ OPTIONAL = (
     "prompt_cv",
     "output_cv",
     "cached_prompt_fraction",
-    "slo_ttft_p99_s",
+    *SLO_COLUMNS,
     "pinned_gpu",
     "length_correlation",
     "length_shape",
@@ -53,8 +54,9 @@ def read_adapters(
 ) -> Workload:
     """Reads `adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens` and optional columns, in any order.
 
-    Optional: `arrival_cv, prompt_cv, output_cv, cached_prompt_fraction, slo_ttft_p99_s, pinned_gpu,
-    length_correlation, length_shape, on_s, off_s, off_factor, switch_group`; an empty cell stands for the default.
+    Optional: `arrival_cv, prompt_cv, output_cv, cached_prompt_fraction, slo_ttft_p99_s, slo_itl_mean_ms,
+    slo_tpot_mean_ms, slo_e2e_mean_s, pinned_gpu, length_correlation, length_shape, on_s, off_s, off_factor,
+    switch_group`; an empty cell stands for the default.
     With a column `tenant`, several rows may name one adapter: their rates add, lengths mix and the strictest SLO
     holds. Rank 0 = requests to the base model. With `on_s` and `off_s` an adapter sends in phases
     (`twin.workload.rates.OnOff`); adapters of one `switch_group` switch together.
@@ -115,7 +117,7 @@ def read_adapters(
     output_cvs = optional("output_cv", default_output_cv, low=0, high=20)
     cached = optional("cached_prompt_fraction", 0.0, low=0, below=1)
     correlations = optional("length_correlation", default_length_correlation, low=-1, high=1)
-    slos = optional("slo_ttft_p99_s", math.nan, above=0)
+    promised = slos(table)
     pins = _texts(table, "pinned_gpu")
     shapes = _texts(table, "length_shape")
     switching = _switching(table)
@@ -132,7 +134,7 @@ def read_adapters(
                     arrival_cvs[row],
                     cached[row],
                     correlations[row],
-                    None if math.isnan(slos[row]) else Slo(slos[row]),
+                    promised[row],
                     pins[row] or None,
                     switching[row],
                 )

@@ -118,6 +118,22 @@ def copula_correlation(prompt: Form, output: Form, parameter: float) -> float:
     return portable.dot(powers, _hermite(prompt) * _hermite(output)) / (prompt_cv * output_cv)
 
 
+def length_classes(lengths: Lengths, longest: int) -> tuple[Array, Array, Array]:
+    """400 classes of drawn lengths, shortest first: least and most tokens of each, and its probability; (400,) each.
+
+    For sums that are certainly not above, or not below, what a simulation draws.
+
+    Args:
+        longest: most tokens; longer lengths are cut.
+    """
+    mean, form = form_of(lengths)
+    y = mean * portable.exps(log_quantiles(form))
+    below = portable.normal_cdf(_Z)
+    below[0], below[-1] = 0.0, 1.0  # beyond the grid its ends are drawn
+    low, high = 1.0 + np.floor(y[:-1] * (1 - 1e-12)), 1.0 + np.ceil(y[1:] * (1 + 1e-12))
+    return np.minimum(low, longest), np.minimum(high, longest), np.diff(below)
+
+
 @allocating
 def _draw(
     stream: Words, adapter: NDArray[np.int32], mean: Array, table_of: NDArray[np.int32], tables: Array, copula: Array,

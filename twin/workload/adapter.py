@@ -98,20 +98,52 @@ class Lengths:
         return self.mean * self.mean * (1 + self.cv * self.cv)
 
 
+#: What can be promised to an adapter, as fields of `Slo`, and what they are called in sentences.
+PROMISES = {
+    "ttft_p99_s": "TTFT p99",
+    "itl_mean_ms": "mean ITL",
+    "tpot_mean_ms": "mean TPOT",
+    "e2e_mean_s": "mean E2E",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Service-level objective: at most 1 % of requests wait longer than this for their first token.
+    """Service-level objective of an adapter; or, as `constraint.slo`, of all adapters without one of their own.
+
+    Each promise stands for itself: None = none of the adapter's own, so that the constraint's holds, if there is one.
+    docs/metrics.md defines the figures.
 
     Args:
-        default_binds: the default of the constraint holds as well, and the stricter of the two counts: some of the
-            adapter's tenants have no promise of their own (`twin.workload.workload.merge_tenants`).
+        ttft_p99_s: at most 1 % of requests wait longer than this for their first token.
+        default_binds: promises of which the default of the constraint holds as well, and the stricter of the two
+            counts: some of the adapter's tenants have none of their own (`twin.workload.workload.merge_tenants`).
+            True = all that are given here.
+        itl_mean_ms: most milliseconds between two tokens, mean over all tokens but the first of each request.
+        tpot_mean_ms: most milliseconds per output token, mean over requests (of (E2E - TTFT) / (output tokens - 1)).
+        e2e_mean_s: most seconds from a request to its last token, mean over requests.
     """
 
-    ttft_p99_s: Annotated[float, Range(above=0, unit="seconds", hint="e.g. 5.0")] = DEFAULT_TTFT_P99_S
-    default_binds: bool = False
+    ttft_p99_s: Annotated[float | None, Range(above=0, unit="seconds", hint="e.g. 5.0")] = DEFAULT_TTFT_P99_S
+    default_binds: bool | tuple[str, ...] = False
+    itl_mean_ms: Annotated[float | None, Range(above=0, unit="milliseconds", hint="e.g. 40.0")] = None
+    tpot_mean_ms: Annotated[float | None, Range(above=0, unit="milliseconds", hint="e.g. 40.0")] = None
+    e2e_mean_s: Annotated[float | None, Range(above=0, unit="seconds", hint="e.g. 10.0")] = None
 
     def __post_init__(self) -> None:
-        check_fields(self, {"ttft_p99_s": "TTFT SLO"}.__getitem__)
+        check_fields(self, lambda name: f"SLO on {PROMISES[name]}")
+        asked = self.default_binds
+        binding = tuple(PROMISES) if asked is True else asked or ()
+        for name in binding:
+            if name not in PROMISES:
+                raise InputError(f"{name!r} is not a promise", remedy=f"use some of {', '.join(PROMISES)}")
+        # One spelling for one meaning: of a promise that is not given here the default holds anyway.
+        given = tuple(name for name in PROMISES if name in binding and getattr(self, name) is not None)
+        object.__setattr__(self, "default_binds", given)
+
+    def binding(self, promise: str) -> bool:
+        """Whether the constraint's default of this promise holds beside the one given here."""
+        return isinstance(self.default_binds, tuple) and promise in self.default_binds
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +215,14 @@ class Adapter:
         process, factor = planned_at(self.rate_process, plan_rate)
         return replace(self, rate_process=process, rate_req_per_s=self.rate_req_per_s * factor)
 
-    def ttft_slo_s(self, default_s: float) -> float:
+    def promised(self, promise: str, default: float | None) -> float:
+        """The limit of one of `PROMISES` that holds: the adapter's own, the default, or the stricter; inf = none."""
+        own: float | None = None if self.slo is None else getattr(self.slo, promise)
+        fallback = math.inf if default is None else default
+        if self.slo is None or own is None:
+            return fallback
+        return min(own, fallback) if self.slo.binding(promise) else own
+
+    def ttft_slo_s(self, default_s: float | None) -> float:
         """TTFT promise in seconds: `default_s` where the adapter has none of its own, or where that binds too."""
-        if self.slo is None:
-            return default_s
-        return min(self.slo.ttft_p99_s, default_s) if self.slo.default_binds else self.slo.ttft_p99_s
+        return self.promised("ttft_p99_s", default_s)

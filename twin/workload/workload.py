@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from twin.errors import InputError
-from twin.workload.adapter import Adapter, Lengths, Slo
+from twin.workload.adapter import PROMISES, Adapter, Lengths, Slo
 from twin.workload.recording import Recording
 
 
@@ -58,12 +58,18 @@ def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:
 
 
 def _strictest(slos: list[Slo | None]) -> Slo | None:
-    """The promise that keeps all of these; None stands for the default, whatever the constraint will say it is."""
-    given = [slo for slo in slos if slo is not None]
-    if not given:
+    """The promises that keep all of these; None stands for the default, whatever the constraint will say it is."""
+    strictest: dict[str, float | None] = {}
+    binding = []
+    for promise in PROMISES:
+        own = [None if slo is None else getattr(slo, promise) for slo in slos]
+        given = [limit for limit in own if limit is not None]
+        strictest[promise] = min(given, default=None)
+        if len(given) < len(own) or any(slo is not None and slo.binding(promise) for slo in slos):
+            binding.append(promise)
+    if all(limit is None for limit in strictest.values()):
         return None
-    default_binds = len(given) < len(slos) or any(slo.default_binds for slo in given)
-    return Slo(min(slo.ttft_p99_s for slo in given), default_binds)
+    return Slo(**strictest, default_binds=tuple(binding))
 
 
 def merge_tenants(adapters: Iterable[Adapter]) -> tuple[Adapter, ...]:

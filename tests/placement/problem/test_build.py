@@ -57,6 +57,15 @@ def test_masks_stock_prices_and_totals(model: AnalyticSurrogate) -> None:
     assert p.option_type.tolist() == [0] * 4 + [1] * 4
 
 
+def test_a_promise_that_a_setting_cannot_keep_is_a_mask_of_every_replica(model: AnalyticSurrogate) -> None:
+    hot = workload(2, rate=60.0)
+    keeps = np.ones((2, len(SETTINGS)), bool)
+    keeps[0, ::2] = False
+    p = build_problem(hot, model, SETTINGS, (BIG, SMALL), TERMS, keepable=keeps)
+    assert len(p.items) > 2
+    assert (p.allowed == keeps[p.item_adapter]).all()
+
+
 def test_a_pin_to_a_gpu_type_is_a_mask(model: AnalyticSurrogate) -> None:
     p = build_problem(workload(3, pinned_gpu="small"), model, SETTINGS, (BIG, SMALL), TERMS)
     assert (p.allowed == (p.option_type == 1)).all()

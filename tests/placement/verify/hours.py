@@ -37,6 +37,8 @@ def hour(
         prediction_row=lambda: row,
         counts=np.array([count]),
         late_counts=np.array([late_count]),
+        adapters=COLUMN.adapters,
+        adapter_sums=np.zeros((3, 6, 1)),
         arrivals=requests,
         horizon_s=3600.0,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 import math
 import re
@@ -343,3 +344,17 @@ def test_documented_commands_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
             expected = 4 if "require_healthy=true" in words else 0
             assert main([*words[3:], "horizon_s=900"]) == expected, command
     assert "Limited by" in capsys.readouterr().out
+
+
+def test_promises_are_judged_and_shown(small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*small, "adapters_csv=true", "constraint.slo.tpot_mean_ms=5", "require_healthy=true"]) == 4
+    out = capsys.readouterr().out
+    assert "promises" in out and "mean TPOT to 13 adapters: at most" in out and "13 beyond" in out
+    assert "constraint=stable: NOT healthy: 13 adapters break promises" in out
+    (path,) = tmp_path.glob("**/metrics.json")
+    entry = json.loads(path.read_text())["promises"]["tpot_mean_ms"]
+    assert entry["worst"]["promised"] == 5.0 and entry["worst"]["use"] == entry["worst"]["simulated"] / 5.0 > 1
+    rows = list(csv.DictReader(io.StringIO((path.parent / "adapters.csv").read_text())))
+    assert {(row["slo_ttft_p99_s"], row["slo_tpot_mean_ms"], row["slo_e2e_mean_s"]) for row in rows} == {
+        ("5.0", "5.0", "")
+    }

@@ -139,11 +139,13 @@ def test_seconds_and_iso_times_agree(log: Path, registry: Path) -> None:
 
 
 def test_base_model_traffic_and_promises_come_from_the_registry(log: Path, registry: Path) -> None:
-    registry.write_text("adapter_id,rank,slo_ttft_p99_s,pinned_gpu,owner\nbase,0,,,x\na,8,2.5,gpu-3,y\n")
+    registry.write_text(
+        "adapter_id,rank,slo_ttft_p99_s,slo_e2e_mean_s,pinned_gpu,owner\nbase,0,,,,x\na,8,2.5,9,gpu-3,y\n"
+    )
     workload = read_access_log(write(log, [(0, "base", 10, 10), (1, "a", 10, 10)]), registry)
     base, a = workload.adapters
     assert (base.rank, base.slo, base.pinned_gpu) == (0, None, None)
-    assert (a.rank, a.slo, a.pinned_gpu) == (8, Slo(2.5), "gpu-3")
+    assert (a.rank, a.slo, a.pinned_gpu) == (8, Slo(2.5, e2e_mean_s=9), "gpu-3")
     assert any("not used: owner" in note for note in workload.notes)
 
 

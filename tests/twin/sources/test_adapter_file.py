@@ -49,11 +49,12 @@ def test_values_arrive_and_spreads_are_the_published_ones(file: Path) -> None:
 
 def test_optional_columns_arrive_in_any_order_and_empty_cells_are_defaults(file: Path) -> None:
     header = ",".join(reversed([*REQUIRED, *(c for c in OPTIONAL if c != "tenant")]))
-    full = "team-1,0.25,90,30,lognormal,-0.3,gpu-1,2.5,0.4,0.9,0.8,3,200,100,0.5,8,a"
-    first, second = read_text(file, f"{header}\n{full}\n,,,,,,,,,,,,50,30,1.5,16,b\n")
+    full = "team-1,0.25,90,30,lognormal,-0.3,gpu-1,20,45,40,2.5,0.4,0.9,0.8,3,200,100,0.5,8,a"
+    first, second = read_text(file, f"{header}\n{full}\n,,,,,,,,,,,,,,,50,30,1.5,16,b\n")
     prompt, output = Lengths(100, 0.8, "lognormal"), Lengths(200, 0.9, "lognormal")
     process = OnOff(30, 90, 0.25, group="team-1")
-    assert first == Adapter("a", 8, 0.5, prompt, output, 3.0, 0.4, -0.3, Slo(2.5), "gpu-1", process)
+    slo = Slo(2.5, itl_mean_ms=40, tpot_mean_ms=45, e2e_mean_s=20)
+    assert first == Adapter("a", 8, 0.5, prompt, output, 3.0, 0.4, -0.3, slo, "gpu-1", process)
     assert second == Adapter("b", 16, 1.5, Lengths(30, 1.1), Lengths(50, 1.06))
 
 
@@ -144,6 +145,9 @@ def test_a_wrong_value_is_named_with_line_and_column(file: Path, row: str, colum
         ("cached_prompt_fraction", "-0.1"),
         ("slo_ttft_p99_s", "0"),
         ("slo_ttft_p99_s", "fast"),
+        ("slo_itl_mean_ms", "0"),
+        ("slo_tpot_mean_ms", "-3"),
+        ("slo_e2e_mean_s", "inf"),
         ("length_correlation", "-1.1"),
     ],
 )
