@@ -14,9 +14,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from surrogates.steady_state.slots import refine
 from surrogates.steady_state.special import erlang_c
 from surrogates.steady_state.sums import ColumnSums
 from surrogates.steady_state.tables import (
+    ACTIVE,
+    AGAIN,
     ASKS,
     COUNT,
     KV_NUMBER,
@@ -26,8 +29,6 @@ from surrogates.steady_state.tables import (
     PREFILL,
     PROMPT,
     RATE,
-    SPREAD,
-    STARTS,
     STAY,
     STAY_2,
 )
@@ -45,7 +46,7 @@ WAITING = np.dtype(
         for name in (
             "kv_chance", "kv_rate", "slots_chance", "slots_rate", "seqs_chance", "seqs_rate", "budget_chance",
             "budget_rate", "kv_spread", "budget_use", "late", "adapter_late", "ttft_least_s", "ttft_plain_s",
-            "ttft_plain_p99_s",
+            "ttft_plain_p99_s", "gated_share", "gated_s",
         )
     ]
 )  # fmt: skip
@@ -58,7 +59,9 @@ Z_99 = 2.3263478740408408
 
 
 @compiled
-def stations(load: float, pace_s: float, law: Records, at_pace: Records, sums: ColumnSums, out: Records) -> None:
+def stations(
+    load: float, pace_s: float, law: Records, at_pace: Records, sums: ColumnSums, slots: Records, out: Records
+) -> None:
     """Fills `out[0]` (WAITING) but for the late shares."""
     lin, at, c, w, o = sums.linear, sums.at, law[0], at_pace[0], out[0]
     per_step = load * pace_s
@@ -74,12 +77,13 @@ def stations(load: float, pace_s: float, law: Records, at_pace: Records, sums: C
     clump = max(at[NUMBER] * feedback / staying, 0.05)
     o.seqs_chance = erlang_c(c.max_num_seqs / clump, staying / clump)
     o.seqs_rate = (c.max_num_seqs - staying) / clump / (stay_s * feedback)
-    o.slots_chance, o.slots_rate = 0.0, 1.0
-    if lin[COUNT] > c.max_loras:
-        varying = at[SPREAD]
-        free = c.max_loras - (w.active - varying)
-        o.slots_chance = erlang_c(free, varying)
-        o.slots_rate = (free - varying) * load * at[STARTS] / max(varying, 1e-12)
+    g = slots[0]
+    refine(c.max_loras, slots)
+    o.slots_chance, o.slots_rate = g.chance, g.rate
+    again = at[AGAIN] / max(at[ACTIVE], 1e-300)
+    # Requests that come while their adapter waits are late too, if it waits for long enough after they came.
+    o.gated_share = g.slower * (1.0 + again / g.rate) if g.chance > 0.0 else 0.0
+    o.gated_s = g.starts * g.wait_s * (1.0 + 0.5 * again * g.wait_s) / (lin[RATE] * load)
     # Prompts wait for the tokens that a step has left (M/G/1: Pollaczek and Khinchine).
     budget = max(c.token_budget - w.decoding, 1e-9)
     o.budget_use = w.prompt_tokens / budget
@@ -91,7 +95,9 @@ def stations(load: float, pace_s: float, law: Records, at_pace: Records, sums: C
     own, square = lin[PROMPT] / lin[RATE], min(lin[LUMP] / lin[RATE], lin[PROMPT] / lin[RATE] * c.token_budget)
     per_token_s = w.prompt_s / max(w.prompt_tokens, 1e-300)
     o.ttft_least_s = pace_s * (1.0 + c.extra_steps)
-    o.ttft_plain_s = pace_s * (1.0 + c.extra_steps + 0.5 * w.busy + own / budget) + per_token_s * own * burst
+    own *= burst
+    o.ttft_plain_s = pace_s * (1.0 + c.extra_steps + 0.5 * w.busy + own / budget) + per_token_s * own
+    own /= burst
     shape = own * own / max(square - own * own, 1e-3 * own * own)
     long = own * (1.0 - 1.0 / (9.0 * shape) + Z_99 / (3.0 * math.sqrt(shape))) ** 3
     o.ttft_plain_p99_s = pace_s * (1.0 + c.extra_steps + w.busy + long / budget) + per_token_s * long * burst
@@ -115,7 +121,7 @@ def later_than(time_s: float, waiting: Records) -> float:
 def gated_longer_than(time_s: float, waiting: Records) -> float:
     """P(a request whose adapter is not in service has no slot within this time)."""
     o = waiting[0]
-    return o.slots_chance * math.exp(-max(o.slots_rate, 0.0) * max(time_s - o.ttft_plain_s, 0.0))
+    return o.gated_share * o.slots_chance * math.exp(-max(o.slots_rate, 0.0) * max(time_s - o.ttft_plain_s, 0.0))
 
 
 @compiled

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.steady_state.limits import Z_99, late_shares, stations, ttft_quantile
-from surrogates.steady_state.pace import Members, Records, find_pace
+from surrogates.steady_state.pace import Members, Records, barrier, evaluate, find_pace
 from surrogates.steady_state.sums import ColumnSums, add_linear
-from surrogates.steady_state.tables import ASKS, COUNT, NUMBER, RATE, SPREAD, STAY
+from surrogates.steady_state.tables import COUNT, NUMBER, RATE, STAY, STAY_2
 from twin.compiled import compiled
 
 Floats = NDArray[np.float64]
@@ -25,17 +25,21 @@ STATE = np.dtype(
             "distinct_spread", "loads_per_s", "disk_loads_per_s", "blocked_share", "characteristic_s", "slots_full",
             "slot_wait_chance", "slot_wait_s", "kv_wait_chance", "seqs_wait_chance", "budget_use", "late_share",
             "adapter_late_share", "promise_use", "elasticity", "base_s", "decode_share", "prompt_share", "kv_time_share",
-            "lora_share", "past_share", "prompt_tokens_per_step", "rate_req_per_s", "adapters", "shortest_step_s",
+            "lora_share", "past_share", "prompt_tokens_per_step", "rate_req_per_s", "adapters", "shortest_step_s", "second_pace_s",
+            "escapes_per_h",
         )
     ]
 )  # fmt: skip
+
+#: A state that is left more often than this per hour is not the one that an hour shows.
+MOST_ESCAPES = 0.5
 
 
 @compiled
 def solve_columns(
     linear: Floats, paced: Floats, aside: Floats, ranks: Floats, slo_s: Floats, base_s: float, members: Members,
     starts: Members, loads: Floats, pace_limit_s: Floats, token_limit_s: Floats, law: Records, sums: ColumnSums,
-    at_pace: Records, waiting: Records, out: Records,
+    slots: Records, at_pace: Records, waiting: Records, out: Records,
 ) -> None:  # fmt: skip
     """Fills `out` (P,) for columns whose adapters are `members[starts[p]:starts[p + 1]]`.
 
@@ -52,7 +56,7 @@ def solve_columns(
             pace_limit = min(pace_limit, pace_limit_s[n])
             token_limit = min(token_limit, token_limit_s[n])
         solve_column(
-            paced, aside, ranks, slo_s, base_s, own, loads[p], pace_limit, token_limit, law[p : p + 1], sums, at_pace,
+            paced, aside, ranks, slo_s, base_s, own, loads[p], pace_limit, token_limit, law[p : p + 1], sums, slots, at_pace,
             waiting, out[p : p + 1],
         )  # fmt: skip
 
@@ -60,7 +64,7 @@ def solve_columns(
 @compiled
 def solve_column(
     paced: Floats, aside: Floats, ranks: Floats, slo_s: Floats, base_s: float, members: Members, load: float,
-    pace_limit: float, token_limit: float, law: Records, sums: ColumnSums, at_pace: Records, waiting: Records,
+    pace_limit: float, token_limit: float, law: Records, sums: ColumnSums, slots: Records, at_pace: Records, waiting: Records,
     out: Records,
 ) -> None:  # fmt: skip
     """One column, whose `sums` were started; `law` and `out` hold one record."""
@@ -70,22 +74,33 @@ def solve_column(
     o.base_s = c.base_s
     if lin[RATE] <= 0.0:
         return
-    pace_s = find_pace(paced, aside, members, base_s, load, law, ranks, sums, at_pace)
+    pace_s = find_pace(paced, aside, members, base_s, load, law, ranks, sums, slots, at_pace)
     o.pace_s = pace_s
     w, at = at_pace[0], sums.at
     o.elasticity = min(w.own_s / w.seen_s, 1.0)
     if pace_s == 0.0:
         return
-    stations(load, pace_s, law, at_pace, sums, waiting)
+    o.second_pace_s, o.escapes_per_h = 0.0, 0.0
+    if lin[COUNT] > c.max_loras:
+        settles_s = lin[STAY_2] / lin[STAY] * pace_s / max(1.0 - o.elasticity, 0.1)
+        drop, second_s = barrier(
+            paced, aside, members, base_s, load, pace_s, law, ranks, sums, slots, at_pace
+        )
+        o.escapes_per_h = 3600.0 / settles_s * math.exp(-drop)
+        o.second_pace_s = second_s
+        if o.escapes_per_h > MOST_ESCAPES:
+            pace_s = second_s
+            o.pace_s = pace_s
+            if pace_s == 0.0:
+                return
+        evaluate(paced, aside, members, base_s, load, pace_s, law, ranks, sums, slots, at_pace)
+    stations(load, pace_s, law, at_pace, sums, slots, waiting)
     late_shares(load, slo_s, sums, waiting)
     q = waiting[0]
     rate = lin[RATE] * load
-    asks = 0.0
-    for j in range(len(slo_s)):
-        asks += at[ASKS + j]
     o.slot_wait_chance = q.slots_chance
-    o.slot_wait_s = q.slots_chance / q.slots_rate if q.slots_rate > 0.0 else np.inf
-    waits_s = asks / rate * o.slot_wait_s if asks > 0.0 else 0.0
+    o.slot_wait_s = slots[0].wait_s
+    waits_s = q.gated_s
     waits_s += q.kv_chance / q.kv_rate if q.kv_rate > 0.0 else np.inf
     waits_s += q.seqs_chance / q.seqs_rate if q.seqs_rate > 0.0 else np.inf
     waits_s += q.budget_chance / q.budget_rate if q.budget_rate > 0.0 else np.inf
@@ -108,10 +123,10 @@ def solve_column(
     o.itl_p99_s = pace_s + math.sqrt(prompts_s * prompts_s + crowd_s * crowd_s)
     o.kv_share = w.kv_tokens / c.kv_tokens
     o.kv_share_spread = math.sqrt(max(q.kv_spread, 0.0)) / c.kv_tokens
-    o.distinct_adapters = min(w.active, c.max_loras)
-    o.distinct_spread = math.sqrt(max(at[SPREAD], 0.0))
+    o.distinct_adapters = w.active
+    o.distinct_spread = math.sqrt(max(slots[0].spread, 0.0))
     o.loads_per_s, o.disk_loads_per_s = w.loads_per_s * c.servers, w.disk_loads_per_s * c.servers
-    o.blocked_share, o.characteristic_s, o.slots_full = w.blocked_s, w.characteristic_s, w.full
+    o.blocked_share, o.characteristic_s, o.slots_full = w.blocked_s, w.characteristic_s, slots[0].chance
     o.kv_wait_chance, o.seqs_wait_chance, o.budget_use = q.kv_chance, q.seqs_chance, q.budget_use
     o.late_share, o.adapter_late_share = q.late, q.adapter_late
     per_prompt_token_s = per_token_s + pace_s / max(c.token_budget, 1.0)

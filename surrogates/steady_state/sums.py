@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.steady_state.tables import (
+    AGAIN,
     ASKS,
     BELOW,
     CELLS,
@@ -16,7 +17,6 @@ from surrogates.steady_state.tables import (
     FIRST_S,
     PREFILL,
     QUIET,
-    STARTS,
     STRIDE,
 )
 from twin.compiled import compiled
@@ -107,7 +107,7 @@ def look_up(
             if c < PREFILL and (where < 0.0 or COMPANIONS <= c <= QUIET):
                 at[c] *= beyond
     for c in range(PREFILL, len(at)):
-        if c <= STARTS or c < ASKS + (len(at) - ASKS) // 2:
+        if c <= AGAIN or c < ASKS + (len(at) - ASKS) // 2:
             at[c] *= load
 
 

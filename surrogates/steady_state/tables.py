@@ -35,9 +35,9 @@ RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, BY_RANK = range(
 #: Columns of `paced`, with x = rate x output x pace and f the variance factor of `arrivals`:
 #: A = P(a request in service), needs a slot; A (1 - A); dA / dlog(pace); x (f - 1); x f; variances of the KV tokens,
 #: of independent requests with their burst companions, and of the number alone; log P(no arrival for one pace);
-#: computed prompt tokens/s x burst companions within two paces; activations/s of slots; then by level of the TTFT
-#: promise requests/s and adapters that find no request of their adapter.
-ACTIVE, SPREAD, RISE, COMPANIONS, NUMBER, KV_SPREAD, KV_NUMBER, QUIET, PREFILL, STARTS, ASKS = range(11)
+#: computed prompt tokens/s x burst companions within two paces; activations/s of slots; A x activations/s; then by
+#: level of the TTFT promise requests/s and adapters that find no request of their adapter.
+ACTIVE, SPREAD, RISE, COMPANIONS, NUMBER, KV_SPREAD, KV_NUMBER, QUIET, PREFILL, STARTS, AGAIN, ASKS = range(12)
 #: Levels of the TTFT promise that are told apart; more distinct promises are rounded down to these.
 LEVELS = 6
 
@@ -143,6 +143,7 @@ def _fill(
             row[QUIET] = log_absence(rate[n] * pace, k[n])
             row[PREFILL] = prompt_rate[n] * (variance_factor(2.0 * rate[n] * pace, k[n]) - 1.0)
             row[STARTS] = rate[n] * slope * needs
+            row[AGAIN] = active * rate[n] * slope * needs
             row[ASKS + level[n]] = rate[n] * (1.0 - active) * needs
             row[ASKS + levels + level[n]] = (1.0 - active) * needs
         for g in range(aside.shape[1]):
