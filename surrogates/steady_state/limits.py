@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from surrogates.steady_state.slots import refine
 from surrogates.steady_state.special import erlang_c
-from surrogates.steady_state.sums import ColumnSums
+from surrogates.steady_state.sums import ColumnSums, companions
 from surrogates.steady_state.tables import (
     ACTIVE,
     AGAIN,
@@ -26,7 +26,6 @@ from surrogates.steady_state.tables import (
     KV_SPREAD,
     LUMP,
     NUMBER,
-    PREFILL,
     PROMPT,
     RATE,
     STAY,
@@ -36,6 +35,7 @@ from twin.compiled import compiled
 
 Floats = NDArray[np.float64]
 Records = NDArray[np.void]
+Members = NDArray[np.int64]
 
 #: Stations in the order of their fields below.
 KV_CACHE, SLOTS, SEQS, BUDGET = range(4)
@@ -46,7 +46,7 @@ WAITING = np.dtype(
         for name in (
             "kv_chance", "kv_rate", "slots_chance", "slots_rate", "seqs_chance", "seqs_rate", "budget_chance",
             "budget_rate", "kv_spread", "budget_use", "late", "adapter_late", "ttft_least_s", "ttft_plain_s",
-            "ttft_plain_p99_s", "gated_share", "gated_s",
+            "ttft_plain_p99_s", "gated_s", "budget_wait_s",
         )
     ]
 )  # fmt: skip
@@ -60,8 +60,9 @@ Z_99 = 2.3263478740408408
 
 @compiled
 def stations(
-    load: float, pace_s: float, law: Records, at_pace: Records, sums: ColumnSums, slots: Records, out: Records
-) -> None:
+    paced: Floats, members: Members, base_s: float, slo_s: Floats, load: float, pace_s: float, law: Records,
+    at_pace: Records, sums: ColumnSums, slots: Records, out: Records,
+) -> None:  # fmt: skip
     """Fills `out[0]` (WAITING) but for the late shares."""
     lin, at, c, w, o = sums.linear, sums.at, law[0], at_pace[0], out[0]
     per_step = load * pace_s
@@ -81,26 +82,30 @@ def stations(
     refine(c.max_loras, slots)
     o.slots_chance, o.slots_rate = g.chance, g.rate
     again = at[AGAIN] / max(at[ACTIVE], 1e-300)
-    # Requests that come while their adapter waits are late too, if it waits for long enough after they came.
-    o.gated_share = g.slower * (1.0 + again / g.rate) if g.chance > 0.0 else 0.0
     o.gated_s = g.starts * g.wait_s * (1.0 + 0.5 * again * g.wait_s) / (lin[RATE] * load)
-    # Prompts wait for the tokens that a step has left (M/G/1: Pollaczek and Khinchine).
-    budget = max(c.token_budget - w.decoding, 1e-9)
-    o.budget_use = w.prompt_tokens / budget
-    burst = 1.0 + max(at[PREFILL], 0.0) / (lin[PROMPT] * load)
-    lump = lin[LUMP] / lin[PROMPT] * burst
-    o.budget_chance = min(1.0, o.budget_use)
-    o.budget_rate = 2.0 * (1.0 - o.budget_use) * budget / (lump * pace_s)
     # Without waiting: the rest of the step under way, the steps of its own prompt, and what its tokens add to them.
+    budget = max(c.token_budget - w.decoding, 1.0)
     own, square = lin[PROMPT] / lin[RATE], min(lin[LUMP] / lin[RATE], lin[PROMPT] / lin[RATE] * c.token_budget)
     per_token_s = w.prompt_s / max(w.prompt_tokens, 1e-300)
     o.ttft_least_s = pace_s * (1.0 + c.extra_steps)
-    own *= burst
     o.ttft_plain_s = pace_s * (1.0 + c.extra_steps + 0.5 * w.busy + own / budget) + per_token_s * own
-    own /= burst
     shape = own * own / max(square - own * own, 1e-3 * own * own)
     long = own * (1.0 - 1.0 / (9.0 * shape) + Z_99 / (3.0 * math.sqrt(shape))) ** 3
-    o.ttft_plain_p99_s = pace_s * (1.0 + c.extra_steps + w.busy + long / budget) + per_token_s * long * burst
+    o.ttft_plain_p99_s = pace_s * (1.0 + c.extra_steps + w.busy + long / budget) + per_token_s * long
+    # Prompts wait for each other: steps that are full of prompt tokens do so many a second.
+    full_s = pace_s + per_token_s * max(budget - w.prompt_tokens, 0.0)
+    speed = budget / full_s
+    o.budget_use = w.prompt_tokens / pace_s / speed
+    found = companions(paced, members, base_s, load, slo_s[0], sums)
+    # M/G/1 (Pollaczek and Khinchine) with prompts that come in geometric batches.
+    left = max(1.0 - o.budget_use, 1e-9) * speed
+    o.budget_chance = min(1.0, max(o.budget_use, 0.0) + found / (1.0 + found))
+    o.budget_rate = 2.0 * left / (lin[LUMP] / lin[PROMPT] + 2.0 * found * own)
+    # The mean wait is one of shorter times, within which fewer come together.
+    near = companions(paced, members, base_s, load, 2.0 * pace_s, sums)
+    for _ in range(2):
+        near = companions(paced, members, base_s, load, 2.0 * pace_s + 2.0 * near * own / left, sums)
+    o.budget_wait_s = (o.budget_use * lin[LUMP] / lin[PROMPT] * 0.5 + near * own) / left
 
 
 @compiled
@@ -118,42 +123,55 @@ def later_than(time_s: float, waiting: Records) -> float:
 
 
 @compiled
-def gated_longer_than(time_s: float, waiting: Records) -> float:
-    """P(a request whose adapter is not in service has no slot within this time)."""
-    o = waiting[0]
-    return o.gated_share * o.slots_chance * math.exp(-max(o.slots_rate, 0.0) * max(time_s - o.ttft_plain_s, 0.0))
+def gated_later(time_s: float, rate: float, j: int, levels: int, sums: ColumnSums, waiting: Records, slots: Records) -> float:
+    """Requests/s that wait longer than this for a slot, of level j of the promise.
+
+    An activation waits longer than t with probability C exp(-rate t); what comes for the same adapter while it waits,
+    but early enough, is late as well: on average (rate of the adapter) / rate requests.
+    """
+    o, g, at = waiting[0], slots[0], sums.at
+    if o.slots_chance <= 0.0:
+        return 0.0
+    gone = o.slots_chance * math.exp(-o.slots_rate * max(time_s - o.ttft_plain_s, 0.0)) * g.slower
+    return gone * (at[ASKS + j] + at[ASKS + levels + j] / o.slots_rate)
 
 
 @compiled
-def late_shares(load: float, slo_s: Floats, sums: ColumnSums, waiting: Records) -> None:
+def late_shares(load: float, slo_s: Floats, sums: ColumnSums, slots: Records, waiting: Records) -> None:
     """Fills the shares of all requests, and of an adapter's on average, that miss their promise; `slo_s` (J,)."""
-    lin, at, o = sums.linear, sums.at, waiting[0]
+    lin, at, o, g = sums.linear, sums.at, waiting[0], slots[0]
     levels = len(slo_s)
     by_level = lin[len(lin) - levels :]
+    rate = lin[RATE] * load
     late, of_adapters = 0.0, 0.0
     for j in range(levels):
-        common, gated = later_than(slo_s[j], waiting), gated_longer_than(slo_s[j], waiting)
-        late += (by_level[j] * common + at[ASKS + j] / load * gated) / lin[RATE]
-        of_adapters += by_level[j] / lin[RATE] * common
-        if lin[COUNT] > 0.0:
-            of_adapters += at[ASKS + levels + j] / lin[COUNT] * gated
+        common = later_than(slo_s[j], waiting) * by_level[j] / lin[RATE]
+        late += common + gated_later(slo_s[j], rate, j, levels, sums, waiting, slots) / rate
+        of_adapters += common
+        if lin[COUNT] > 0.0 and o.slots_chance > 0.0:
+            gone = o.slots_chance * math.exp(-o.slots_rate * max(slo_s[j] - o.ttft_plain_s, 0.0)) * g.slower
+            of_adapters += gone * (at[ASKS + 2 * levels + j] + at[ASKS + j] / o.slots_rate) / lin[COUNT]
     o.late, o.adapter_late = min(late, 1.0), min(of_adapters, 1.0)
 
 
 @compiled
-def ttft_quantile(late: float, load: float, levels: int, sums: ColumnSums, waiting: Records) -> float:
-    """TTFT that a share `late` of all requests exceeds, s; bisection, 1e-6 of the longest time looked at."""
-    lin, at = sums.linear, sums.at
-    asks = 0.0
+def _late_after(time_s: float, rate: float, levels: int, sums: ColumnSums, waiting: Records, slots: Records) -> float:
+    late = later_than(time_s, waiting)
     for j in range(levels):
-        asks += at[ASKS + j]
-    asks /= lin[RATE] * load
+        late += gated_later(time_s, rate, j, levels, sums, waiting, slots) / rate
+    return late
+
+
+@compiled
+def ttft_quantile(late: float, load: float, levels: int, sums: ColumnSums, waiting: Records, slots: Records) -> float:
+    """TTFT that a share `late` of all requests exceeds, s; bisection, 1e-6 of the longest time looked at."""
+    rate = sums.linear[RATE] * load
     low, high = 0.0, waiting[0].ttft_plain_p99_s
-    while later_than(high, waiting) + asks * gated_longer_than(high, waiting) > late and high < FAR_S:
+    while _late_after(high, rate, levels, sums, waiting, slots) > late and high < FAR_S:
         low, high = high, 2.0 * high
     for _ in range(24):
         middle = 0.5 * (low + high)
-        if later_than(middle, waiting) + asks * gated_longer_than(middle, waiting) > late:
+        if _late_after(middle, rate, levels, sums, waiting, slots) > late:
             low = middle
         else:
             high = middle

@@ -94,8 +94,8 @@ def solve_column(
             if pace_s == 0.0:
                 return
         evaluate(paced, aside, members, base_s, load, pace_s, law, ranks, sums, slots, at_pace)
-    stations(load, pace_s, law, at_pace, sums, slots, waiting)
-    late_shares(load, slo_s, sums, waiting)
+    stations(paced, members, base_s, slo_s, load, pace_s, law, at_pace, sums, slots, waiting)
+    late_shares(load, slo_s, sums, slots, waiting)
     q = waiting[0]
     rate = lin[RATE] * load
     o.slot_wait_chance = q.slots_chance
@@ -103,9 +103,9 @@ def solve_column(
     waits_s = q.gated_s
     waits_s += q.kv_chance / q.kv_rate if q.kv_rate > 0.0 else np.inf
     waits_s += q.seqs_chance / q.seqs_rate if q.seqs_rate > 0.0 else np.inf
-    waits_s += q.budget_chance / q.budget_rate if q.budget_rate > 0.0 else np.inf
+    waits_s += q.budget_wait_s
     o.ttft_mean_s = q.ttft_plain_s + waits_s
-    o.ttft_p99_s = ttft_quantile(0.01, load, len(slo_s), sums, waiting)
+    o.ttft_p99_s = ttft_quantile(0.01, load, len(slo_s), sums, waiting, slots)
     o.decoding = w.decoding * c.servers
     o.decoding_variance = at[NUMBER] / max(1.0 - o.elasticity, 0.05) * c.servers
     o.requests_in_system = c.servers * (w.decoding + rate * o.ttft_mean_s)

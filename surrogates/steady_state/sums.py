@@ -16,6 +16,7 @@ from surrogates.steady_state.tables import (
     COMPANIONS,
     FIRST_S,
     PREFILL,
+    PROMPT,
     QUIET,
     STRIDE,
 )
@@ -106,9 +107,27 @@ def look_up(
         for c in range(len(at)):
             if c < PREFILL and (where < 0.0 or COMPANIONS <= c <= QUIET):
                 at[c] *= beyond
-    for c in range(PREFILL, len(at)):
-        if c <= AGAIN or c < ASKS + (len(at) - ASKS) // 2:
-            at[c] *= load
+    levels = (len(at) - ASKS) // 3
+    for c in range(PREFILL, ASKS + 2 * levels):
+        at[c] *= load if c < ASKS + levels else load * load
+
+
+@compiled
+def companions(
+    paced: Floats, members: NDArray[np.int64], base_s: float, load: float, window_s: float, out: ColumnSums
+) -> float:
+    """Requests of its own adapter that an arrival finds from the last `window_s` seconds, beyond a Poisson number.
+
+    Mean over arrivals, weighted by their prompts.
+    """
+    last = paced.shape[1] - 1
+    where = min(max(position(0.5 * load * window_s, base_s), 0.0), float(last))
+    g = min(int(where), last - 1)
+    for point in (g, g + 1):
+        if not out.known[point]:
+            _sum_paced(paced, members, point, out)
+    low, high = out.paced[g, PREFILL], out.paced[g + 1, PREFILL]
+    return max(low + (where - g) * (high - low), 0.0) / out.linear[PROMPT]
 
 
 @compiled

@@ -36,7 +36,7 @@ RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, BY_RANK = range(
 #: A = P(a request in service), needs a slot; A (1 - A); dA / dlog(pace); x (f - 1); x f; variances of the KV tokens,
 #: of independent requests with their burst companions, and of the number alone; log P(no arrival for one pace);
 #: computed prompt tokens/s x burst companions within two paces; activations/s of slots; A x activations/s; then by
-#: level of the TTFT promise requests/s and adapters that find no request of their adapter.
+#: level of the TTFT promise requests/s, their rate x requests/s, and adapters, that find no request of their adapter.
 ACTIVE, SPREAD, RISE, COMPANIONS, NUMBER, KV_SPREAD, KV_NUMBER, QUIET, PREFILL, STARTS, AGAIN, ASKS = range(12)
 #: Levels of the TTFT promise that are told apart; more distinct promises are rounded down to these.
 LEVELS = 6
@@ -49,7 +49,7 @@ class Tables:
     Args:
         base_s: shortest step: the grid reaches from 1/16 to 256 times it.
         linear: (N, BY_RANK + R + J), for R distinct ranks > 0 and J levels of the TTFT promise.
-        paced: (N, G, ASKS + 2 J).
+        paced: (N, G, ASKS + 3 J).
         aside: A and activations/s with a further time after the last request, (N, G / STRIDE, TIMES, 2); of no time
             and no pace (N, 0, 0, 2) where no column has more adapters than slots.
         ranks: the distinct ranks > 0, (R,).
@@ -94,7 +94,7 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
     linear[:, BY_RANK : BY_RANK + len(ranks)] = items.rank[:, None] == ranks
     linear[np.arange(len(items)), BY_RANK + len(ranks) + level] = rate
     cells = CELLS * (BELOW + ABOVE) + 1
-    paced = np.zeros((len(items), cells, ASKS + 2 * len(slo_s)))
+    paced = np.zeros((len(items), cells, ASKS + 3 * len(slo_s)))
     crowd = (cells + STRIDE - 1) // STRIDE if crowded else 0
     aside = np.zeros((len(items), crowd, TIMES if crowded else 0, 2))
     request_kv = kv / items.output
@@ -145,7 +145,8 @@ def _fill(
             row[STARTS] = rate[n] * slope * needs
             row[AGAIN] = active * rate[n] * slope * needs
             row[ASKS + level[n]] = rate[n] * (1.0 - active) * needs
-            row[ASKS + levels + level[n]] = (1.0 - active) * needs
+            row[ASKS + levels + level[n]] = rate[n] * rate[n] * (1.0 - active) * needs
+            row[ASKS + 2 * levels + level[n]] = (1.0 - active) * needs
         for g in range(aside.shape[1]):
             stay = rate[n] * output[n] * base_s * 2.0 ** (g * STRIDE / CELLS - BELOW)
             for t in range(aside.shape[2]):
