@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.steady_state.slots import refine
+from surrogates.steady_state.slots import mean_place, refine, wait_tail
 from surrogates.steady_state.special import erlang_c
 from surrogates.steady_state.sums import ColumnSums, companions
 from surrogates.steady_state.tables import (
@@ -44,7 +44,7 @@ WAITING = np.dtype(
     [
         (name, np.float64)
         for name in (
-            "kv_chance", "kv_rate", "slots_chance", "slots_rate", "seqs_chance", "seqs_rate", "budget_chance",
+            "kv_chance", "kv_rate", "seqs_chance", "seqs_rate", "budget_chance",
             "budget_rate", "kv_spread", "budget_use", "late", "adapter_late", "ttft_least_s", "ttft_plain_s",
             "ttft_plain_p99_s", "gated_s", "budget_wait_s",
         )
@@ -80,7 +80,6 @@ def stations(
     o.seqs_rate = (c.max_num_seqs - staying) / clump / (stay_s * feedback)
     g = slots[0]
     refine(c.max_loras, slots)
-    o.slots_chance, o.slots_rate = g.chance, g.rate
     again = at[AGAIN] / max(at[ACTIVE], 1e-300)
     o.gated_s = g.starts * g.wait_s * (1.0 + 0.5 * again * g.wait_s) / (lin[RATE] * load)
     # Without waiting: the rest of the step under way, the steps of its own prompt, and what its tokens add to them.
@@ -123,42 +122,42 @@ def later_than(time_s: float, waiting: Records) -> float:
 
 
 @compiled
-def gated_later(time_s: float, rate: float, j: int, levels: int, sums: ColumnSums, waiting: Records, slots: Records) -> float:
-    """Requests/s that wait longer than this for a slot, of level j of the promise.
+def gated_for(time_s: float, waiting: Records, slots: Records) -> tuple[float, float]:
+    """P(an activation waits longer than this for a slot) per demand without waiting, and how much longer it then waits.
 
-    An activation waits longer than t with probability C exp(-rate t); what comes for the same adapter while it waits,
-    but early enough, is late as well: on average (rate of the adapter) / rate requests.
+    What comes for the same adapter while it waits, but early enough, is late as well.
     """
-    o, g, at = waiting[0], slots[0], sums.at
-    if o.slots_chance <= 0.0:
-        return 0.0
-    gone = o.slots_chance * math.exp(-o.slots_rate * max(time_s - o.ttft_plain_s, 0.0)) * g.slower
-    return gone * (at[ASKS + j] + at[ASKS + levels + j] / o.slots_rate)
+    g = slots[0]
+    if g.chance <= 0.0:
+        return 0.0, 0.0
+    tail = wait_tail(max(time_s - waiting[0].ttft_plain_s, 0.0), g.drain, g.rho, g.most)
+    rest = mean_place(g.rho, g.most) / g.drain
+    return g.chance * tail * g.slower, rest
 
 
 @compiled
 def late_shares(load: float, slo_s: Floats, sums: ColumnSums, slots: Records, waiting: Records) -> None:
     """Fills the shares of all requests, and of an adapter's on average, that miss their promise; `slo_s` (J,)."""
-    lin, at, o, g = sums.linear, sums.at, waiting[0], slots[0]
+    lin, at, o = sums.linear, sums.at, waiting[0]
     levels = len(slo_s)
     by_level = lin[len(lin) - levels :]
-    rate = lin[RATE] * load
     late, of_adapters = 0.0, 0.0
     for j in range(levels):
         common = later_than(slo_s[j], waiting) * by_level[j] / lin[RATE]
-        late += common + gated_later(slo_s[j], rate, j, levels, sums, waiting, slots) / rate
+        gone, rest = gated_for(slo_s[j], waiting, slots)
+        late += common + gone * (at[ASKS + j] + at[ASKS + levels + j] * rest) / (lin[RATE] * load)
         of_adapters += common
-        if lin[COUNT] > 0.0 and o.slots_chance > 0.0:
-            gone = o.slots_chance * math.exp(-o.slots_rate * max(slo_s[j] - o.ttft_plain_s, 0.0)) * g.slower
-            of_adapters += gone * (at[ASKS + 2 * levels + j] + at[ASKS + j] / o.slots_rate) / lin[COUNT]
+        if gone > 0.0:
+            of_adapters += gone * (at[ASKS + 2 * levels + j] + at[ASKS + j] * rest) / lin[COUNT]
     o.late, o.adapter_late = min(late, 1.0), min(of_adapters, 1.0)
 
 
 @compiled
 def _late_after(time_s: float, rate: float, levels: int, sums: ColumnSums, waiting: Records, slots: Records) -> float:
     late = later_than(time_s, waiting)
+    gone, rest = gated_for(time_s, waiting, slots)
     for j in range(levels):
-        late += gated_later(time_s, rate, j, levels, sums, waiting, slots) / rate
+        late += gone * (sums.at[ASKS + j] + sums.at[ASKS + levels + j] * rest) / rate
     return late
 
 

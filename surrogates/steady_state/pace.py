@@ -142,7 +142,7 @@ def evaluate(
     tokens, staying = decoding + prompts, lin[STAY] * per_step
     kv_tokens = lin[KV] * per_step + 0.5 * c.block_tokens * staying
     limit = c.max_loras if lin[COUNT] > c.max_loras else np.inf
-    gate(limit, at[ACTIVE], at[SPREAD], at[STARTS], at[AGAIN], pace_s, slots)
+    gate(limit, lin[COUNT], at[ACTIVE], at[SPREAD], at[STARTS], at[AGAIN], pace_s, slots)
     active = slots[0].active
     w.decoding, w.prompt_tokens, w.kv_tokens, w.active = decoding, prompts, kv_tokens, active
     w.busy = 1.0 - math.exp(-staying)

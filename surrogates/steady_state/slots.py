@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.steady_state.special import erlang_c, normal_tail
+from surrogates.steady_state.special import erlang_c, gamma_tail, normal_tail
 from twin.compiled import compiled
 
 Records = NDArray[np.void]
@@ -15,7 +15,7 @@ Records = NDArray[np.void]
 #: Slots at one pace: chance that an activation waits, mean wait of all activations, s, and 1 / mean wait of those that
 #: do, 1/s; active adapters, their variance, activations/s and the factor on these that waiting leaves; cascade loads/s.
 GATE = np.dtype(
-    [(name, np.float64) for name in ("chance", "wait_s", "rate", "active", "spread", "starts", "slower", "cascades")]
+    [(name, np.float64) for name in ("chance", "wait_s", "drain", "rho", "most", "active", "spread", "starts", "slower", "cascades")]
 )
 #: Below this chance of finding all slots taken nobody waits.
 NEVER = 1e-7
@@ -37,20 +37,50 @@ def chance_to_wait(free: float, varying: float) -> float:
 
 
 @compiled
-def _wait_after(wait_s: float, slots: float, active: float, varying: float, starts: float, again: float) -> float:
-    """Mean wait of an activation, s, if activations wait `wait_s` on average; inf where they find no end."""
+def mean_place(rho: float, most: float) -> float:
+    """Mean place in a queue of at most `most` places, geometric with ratio rho."""
+    if abs(rho - 1.0) < 1e-6:
+        return 0.5 * (most + 1.0)
+    power = rho**most
+    if power > 1e12:
+        return most - 1.0 / (rho - 1.0)
+    return 1.0 / (1.0 - rho) - most * power / (1.0 - power)
+
+
+@compiled
+def wait_tail(time_s: float, drain: float, rho: float, most: float) -> float:
+    """P(wait > time) of those that wait: place j in a queue of at most `most` places is left by the j-th departure.
+
+    With P(place j) ~ rho^(j-1), j <= K, and departures at a rate `drain`, a = drain x time:
+    (exp(-a (1 - rho)) Q(K, a rho) - rho^K Q(K, a)) / (1 - rho^K), for no limit exp(-a (1 - rho)).
+    """
+    a = drain * time_s
+    if abs(rho - 1.0) < 1e-4:
+        rho = 1.0 - 1e-4 if rho < 1.0 else 1.0 + 1e-4
+    power = rho**most
+    if power < 1e-12:
+        return min(1.0, math.exp(-a * (1.0 - rho)) * gamma_tail(most, a * rho))
+    if power > 1e12:
+        return gamma_tail(most, a)
+    tail = (math.exp(-a * (1.0 - rho)) * gamma_tail(most, a * rho) - power * gamma_tail(most, a)) / (1.0 - power)
+    return min(max(tail, 0.0), 1.0)
+
+
+@compiled
+def _wait_after(
+    wait_s: float, slots: float, active: float, varying: float, starts: float, again: float, most: float
+) -> float:
+    """Mean wait of an activation, s, if activations wait `wait_s` on average."""
     slower = 1.0 / (1.0 + wait_s * again / active)
     always = (active - varying) * slower * slower
-    now = active * slower
-    if now >= slots:
-        return np.inf
-    change = now - always
-    return chance_to_wait(slots - always, change) * change / (starts * slower * (slots - now))
+    change = max(active * slower - always, 1e-12)
+    free = max(slots - always, 1e-9)
+    return chance_to_wait(free, change) * mean_place(change / free, most) * change / (starts * slower * free)
 
 
 @compiled
 def gate(
-    slots: float, active: float, varying: float, starts: float, again: float, pace_s: float, out: Records
+    slots: float, adapters: float, active: float, varying: float, starts: float, again: float, pace_s: float, out: Records
 ) -> None:
     """Fills `out[0]` (GATE): the wait for a slot, and what it does to the demand for slots.
 
@@ -69,33 +99,33 @@ def gate(
     """
     o = out[0]
     o.active, o.spread, o.starts, o.slower = active, varying, starts, 1.0
-    o.chance, o.wait_s, o.rate, o.cascades = 0.0, 0.0, 1e9, 0.0
+    o.chance, o.wait_s, o.cascades, o.drain, o.rho, o.most = 0.0, 0.0, 0.0, 1.0, 0.0, 1.0
     if varying <= 0.0 or starts <= 0.0:
         return
     if active < slots and chance_to_wait(slots - (active - varying), varying) < NEVER:
         return
-    low = 0.0
-    if active > slots and again > 0.0:
-        low = (active / slots - 1.0) * active / again
-    high = max(2.0 * low, varying / starts)
+    most = max(adapters - slots, 1.0)
+    low, high = 0.0, varying / starts
     for _ in range(_ROUNDS):
-        if _wait_after(high, slots, active, varying, starts, again) <= high:
+        if _wait_after(high, slots, active, varying, starts, again, most) <= high:
             break
-        high *= 2.0
+        low, high = high, 2.0 * high
     for _ in range(24):
         middle = 0.5 * (low + high)
-        if _wait_after(middle, slots, active, varying, starts, again) > middle:
+        if _wait_after(middle, slots, active, varying, starts, again, most) > middle:
             low = middle
         else:
             high = middle
     o.wait_s = high
     o.slower = 1.0 / (1.0 + high * again / active)
     always = (active - varying) * o.slower * o.slower
+    change, free = max(active * o.slower - always, 1e-12), max(slots - always, 1e-9)
+    o.chance = chance_to_wait(free, change)
+    o.starts = starts * o.slower
+    o.rho, o.most = change / free, most
+    o.drain = max(free * o.starts / change, 1e-12)
     o.active = min(active * o.slower, slots)
     o.spread = max(o.active - always, 1e-12)
-    o.starts = starts * o.slower
-    o.chance = chance_to_wait(slots - always, o.spread)
-    o.rate = max(slots - o.active, 1e-9) * o.starts / o.spread
     together = o.starts * pace_s
     o.cascades = o.chance * slots * together / (6.0 + 2.0 * together) / pace_s
 
@@ -105,4 +135,5 @@ def refine(slots: float, out: Records) -> None:
     """The chance to wait by Erlang C itself."""
     o = out[0]
     if o.chance > 0.0:
-        o.chance = erlang_c(slots - (o.active - o.spread), o.spread)
+        free = slots - (o.active - o.spread)
+        o.chance = erlang_c(free, o.rho * free)

@@ -98,7 +98,7 @@ def solve_column(
     late_shares(load, slo_s, sums, slots, waiting)
     q = waiting[0]
     rate = lin[RATE] * load
-    o.slot_wait_chance = q.slots_chance
+    o.slot_wait_chance = slots[0].chance
     o.slot_wait_s = slots[0].wait_s
     waits_s = q.gated_s
     waits_s += q.kv_chance / q.kv_rate if q.kv_rate > 0.0 else np.inf

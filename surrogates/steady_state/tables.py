@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
-from surrogates.steady_state.arrivals import activity_slope, log_absence, variance_factor
+from surrogates.steady_state.arrivals import EXPONENTIAL_CV, activity, log_absence, variance_factor
 from surrogates.steady_state.items import Items
 from twin.compiled import allocating
 
@@ -99,8 +100,10 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
     aside = np.zeros((len(items), crowd, TIMES if crowded else 0, 2))
     request_kv = kv / items.output
     own_kv = items.prompt_2 * items.output + items.prompt * items.output_2 + items.output_3 / 3.0
+    output_cv2 = np.maximum(items.output_2 / items.output**2 - 1.0, 0.0)
+    exponential = np.minimum(np.sqrt(output_cv2) / EXPONENTIAL_CV, 1.0)
     _fill(
-        base_s, rate, 1.0 / cv2, items.output, items.computed * rate, request_kv, own_kv * rate,
+        base_s, rate, 1.0 / cv2, exponential, _overlap(output_cv2), items.output, items.computed * rate, request_kv, own_kv * rate,
         in_slot.astype(np.float64), level, len(slo_s), paced, aside,
     )  # fmt: skip
     stay = np.maximum(items.output + 0.5, 1.5)
@@ -118,9 +121,18 @@ def _levels(slo_s: Floats) -> Floats:
     return distinct[np.arange(LEVELS) * len(distinct) // LEVELS]
 
 
+def _overlap(cv2: Floats) -> Floats:
+    """How much two requests that came together overlap, 2 E[min] / E[stay]: 1 for exponential stays, 2 for constant ones.
+
+    For Gamma stays of shape a = 1 / cv2, E[min] / E[stay] = 1 - Gamma(a + 1/2) / (sqrt(pi) Gamma(a + 1)).
+    """
+    a = 1.0 / np.maximum(cv2, 1e-6)
+    return np.asarray(2.0 - 2.0 * np.exp(gammaln(a + 0.5) - gammaln(a + 1.0)) / math.sqrt(math.pi))
+
+
 @allocating
 def _fill(
-    base_s: float, rate: Floats, k: Floats, output: Floats, prompt_rate: Floats, request_kv: Floats, own_kv: Floats,
+    base_s: float, rate: Floats, k: Floats, exponential: Floats, overlap: Floats, output: Floats, prompt_rate: Floats, request_kv: Floats, own_kv: Floats,
     in_slot: Floats, level: NDArray[np.int64], levels: int, paced: Floats, aside: Floats,
 ) -> None:  # fmt: skip
     for n in range(len(rate)):
@@ -128,9 +140,8 @@ def _fill(
             pace = base_s * 2.0 ** (g / CELLS - BELOW)
             x = rate[n] * output[n] * pace
             row = paced[n, g]
-            f = variance_factor(x, k[n])
-            active = -math.expm1(log_absence(x, k[n]))
-            slope = activity_slope(x, k[n])
+            f = 1.0 + (variance_factor(x, k[n]) - 1.0) * overlap[n]
+            active, slope = activity(x, k[n], exponential[n])
             needs = in_slot[n]
             row[ACTIVE] = active * needs
             row[SPREAD] = active * (1.0 - active) * needs
@@ -151,5 +162,6 @@ def _fill(
             stay = rate[n] * output[n] * base_s * 2.0 ** (g * STRIDE / CELLS - BELOW)
             for t in range(aside.shape[2]):
                 x = stay + rate[n] * FIRST_S * 2.0**t
-                aside[n, g, t, 0] = -math.expm1(log_absence(x, k[n])) * in_slot[n]
-                aside[n, g, t, 1] = rate[n] * activity_slope(x, k[n]) * in_slot[n]
+                active, slope = activity(x, k[n], exponential[n] * stay / x)
+                aside[n, g, t, 0] = active * in_slot[n]
+                aside[n, g, t, 1] = rate[n] * slope * in_slot[n]
