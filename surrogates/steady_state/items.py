@@ -74,7 +74,7 @@ def items_of(
         table[n, 3:] = row
     none = np.full(len(adapters), np.inf)
     slo = np.array([a.ttft_slo_s(default_ttft_slo_s) for a in adapters])
-    return Items(*np.ascontiguousarray(table.T), ttft_slo_s=slo, itl_slo_s=none, e2e_slo_s=none)
+    return Items(*np.ascontiguousarray(table.T), *(slo, none, none))
 
 
 def _lengths(a: Adapter, longest: int) -> tuple[float, ...]:

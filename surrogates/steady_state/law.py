@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twin.server.calibration import Calibration
-from twin.server.memory import kv_cache_tokens, sharing_law
+from twin.server.memory import kv_cache_tokens, memory_error, sharing_law
 from twin.server.rules import rules_of
 from twin.server.settings import EngineSetting
 
-Records = NDArray[np.void]
+Records = Any
 
 #: One setting under a calibration: coefficients of the step time in seconds (per request, token or adapter), loads,
-#: memory, limits. `slot_*` hold for all `max_loras` slots together, `adapter_s` for slots of this rank.
+#: memory, limits; `starts` is 0 where vLLM would refuse to. `slot_*` hold for all `max_loras` slots together,
+#: `adapter_s` for slots of this rank.
 LAW = np.dtype(
     [
         (name, np.float64)
@@ -25,7 +26,7 @@ LAW = np.dtype(
             "lora_token_s", "adapter_s", "adapter_token_s", "adapter_small_s", "adapter_large_s", "graph_tokens",
             "max_loras", "max_cpu_loras", "max_lora_rank", "equal_load_s", "lower_load_s", "disk_base_s", "disk_rank_s",
             "kv_tokens", "block_tokens", "max_num_seqs", "token_budget", "extra_steps", "servers", "gap_base_s",
-            "gap_seq_s", "mps_share",
+            "gap_seq_s", "mps_share", "starts",
         )
     ]
 )  # fmt: skip
@@ -76,4 +77,5 @@ def _row(setting: EngineSetting, calibration: Calibration) -> tuple[float, ...]:
         sharing.gap_base_ms / 1000 if sharing else 0.0,
         sharing.gap_seq_ms / 1000 if sharing else 0.0,
         sharing.mps_share if sharing else 0.0,
+        0.0 if memory_error(setting, calibration) else 1.0,
     )

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from surrogates.steady_state.special import erlang_c, gamma_tail, normal_tail
 from twin.compiled import compiled
 
-Records = NDArray[np.void]
+Records = Any
 
 #: Slots at one pace: chance that an activation waits, mean wait of all activations, s, and 1 / mean wait of those that
 #: do, 1/s; active adapters, their variance, activations/s and the factor on these that waiting leaves; cascade loads/s.
 GATE = np.dtype(
-    [(name, np.float64) for name in ("chance", "wait_s", "drain", "rho", "most", "active", "spread", "starts", "slower", "cascades")]
+    [
+        (name, np.float64)
+        for name in ("chance", "wait_s", "drain", "rho", "most", "active", "spread", "starts", "slower", "cascades")
+    ]
 )
 #: Below this chance of finding all slots taken nobody waits.
 NEVER = 1e-7
 _SQRT_2PI = 2.5066282746310002
-_ROUNDS = 40
+#: Steps of a root search at most, and the relative change at which it ends.
+_ROUNDS, _PRECISION = 60, 1e-11
 
 
 @compiled
@@ -41,7 +45,7 @@ def mean_place(rho: float, most: float) -> float:
     """Mean place in a queue of at most `most` places, geometric with ratio rho."""
     if abs(rho - 1.0) < 1e-6:
         return 0.5 * (most + 1.0)
-    power = rho**most
+    power = float(rho**most)
     if power > 1e12:
         return most - 1.0 / (rho - 1.0)
     return 1.0 / (1.0 - rho) - most * power / (1.0 - power)
@@ -57,9 +61,10 @@ def wait_tail(time_s: float, drain: float, rho: float, most: float) -> float:
     a = drain * time_s
     if abs(rho - 1.0) < 1e-4:
         rho = 1.0 - 1e-4 if rho < 1.0 else 1.0 + 1e-4
-    power = rho**most
+    power = float(rho**most)
     if power < 1e-12:
-        return min(1.0, math.exp(-a * (1.0 - rho)) * gamma_tail(most, a * rho))
+        # Hardly anybody is in the last places: the queue seems endless.
+        return math.exp(-a * (1.0 - rho))
     if power > 1e12:
         return gamma_tail(most, a)
     tail = (math.exp(-a * (1.0 - rho)) * gamma_tail(most, a * rho) - power * gamma_tail(most, a)) / (1.0 - power)
@@ -80,7 +85,14 @@ def _wait_after(
 
 @compiled
 def gate(
-    slots: float, adapters: float, active: float, varying: float, starts: float, again: float, pace_s: float, out: Records
+    slots: float,
+    adapters: float,
+    active: float,
+    varying: float,
+    starts: float,
+    again: float,
+    pace_s: float,
+    out: Records,
 ) -> None:
     """Fills `out[0]` (GATE): the wait for a slot, and what it does to the demand for slots.
 
@@ -105,17 +117,30 @@ def gate(
     if active < slots and chance_to_wait(slots - (active - varying), varying) < NEVER:
         return
     most = max(adapters - slots, 1.0)
+    # Regula falsi (Illinois): what waiting leads to falls in the wait.
     low, high = 0.0, varying / starts
+    above = _wait_after(low, slots, active, varying, starts, again, most) - low
+    below = _wait_after(high, slots, active, varying, starts, again, most) - high
     for _ in range(_ROUNDS):
-        if _wait_after(high, slots, active, varying, starts, again, most) <= high:
+        if below <= 0.0:
             break
-        low, high = high, 2.0 * high
-    for _ in range(24):
-        middle = 0.5 * (low + high)
-        if _wait_after(middle, slots, active, varying, starts, again, most) > middle:
-            low = middle
-        else:
+        low, above, high = high, below, 3.0 * high
+        below = _wait_after(high, slots, active, varying, starts, again, most) - high
+    side = 0
+    for _ in range(_ROUNDS):
+        middle = (low * below - high * above) / (below - above) if above > 0.0 else high
+        off = _wait_after(middle, slots, active, varying, starts, again, most) - middle
+        if abs(off) <= _PRECISION * middle or high - low <= _PRECISION * high:
             high = middle
+            break
+        if off > 0.0:
+            low, above = middle, off
+            below *= 0.5 if side == 1 else 1.0
+            side = 1
+        else:
+            high, below = middle, off
+            above *= 0.5 if side == -1 else 1.0
+            side = -1
     o.wait_s = high
     o.slower = 1.0 / (1.0 + high * again / active)
     always = (active - varying) * o.slower * o.slower

@@ -31,8 +31,9 @@ STRIDE, FIRST_S, TIMES = 2, 0.02, 20
 
 #: Columns of `linear`: requests/s; output tokens/s after the first of each request; rate x output; computed prompt
 #: tokens/s; rate x (E[p o] + E[o^2]/2), KV tokens per second of pace; adapters in slots; their rate x output;
-#: rate x E[c^2]; rate x output^2; then counts of adapters by rank, and requests/s by level of the TTFT promise.
-RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, BY_RANK = range(10)
+#: rate x E[c^2]; rate x output^2; rate x arrival CV^2; (rate x output)^2; then counts of adapters by rank, and
+#: requests/s by level of the TTFT promise.
+RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, BURST, SQUARE, BY_RANK = range(12)
 #: Columns of `paced`, with x = rate x output x pace and f the variance factor of `arrivals`:
 #: A = P(a request in service), needs a slot; A (1 - A); dA / dlog(pace); x (f - 1); x f; variances of the KV tokens,
 #: of independent requests with their burst companions, and of the number alone; log P(no arrival for one pace);
@@ -89,6 +90,7 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
         [
             rate, rate * np.maximum(items.output - 1.0, 0.0), rate * items.output, rate * items.computed, rate * kv,
             in_slot, rate * items.output * in_slot, rate * items.computed_2, rate * items.output_2,
+            rate * cv2, (rate * items.output) ** 2,
         ],
         axis=1,
     )  # fmt: skip
@@ -103,8 +105,8 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
     output_cv2 = np.maximum(items.output_2 / items.output**2 - 1.0, 0.0)
     exponential = np.minimum(np.sqrt(output_cv2) / EXPONENTIAL_CV, 1.0)
     _fill(
-        base_s, rate, 1.0 / cv2, exponential, _overlap(output_cv2), items.output, items.computed * rate, request_kv, own_kv * rate,
-        in_slot.astype(np.float64), level, len(slo_s), paced, aside,
+        base_s, rate, 1.0 / cv2, exponential, _overlap(output_cv2), items.output, items.computed * rate, request_kv,
+        own_kv * rate, in_slot.astype(np.float64), level, len(slo_s), paced, aside,
     )  # fmt: skip
     stay = np.maximum(items.output + 0.5, 1.5)
     return Tables(
@@ -122,7 +124,7 @@ def _levels(slo_s: Floats) -> Floats:
 
 
 def _overlap(cv2: Floats) -> Floats:
-    """How much two requests that came together overlap, 2 E[min] / E[stay]: 1 for exponential stays, 2 for constant ones.
+    """How much two requests that came together overlap, 2 E[min] / E[stay]: 1 for exponential, 2 for constant stays.
 
     For Gamma stays of shape a = 1 / cv2, E[min] / E[stay] = 1 - Gamma(a + 1/2) / (sqrt(pi) Gamma(a + 1)).
     """
@@ -132,8 +134,9 @@ def _overlap(cv2: Floats) -> Floats:
 
 @allocating
 def _fill(
-    base_s: float, rate: Floats, k: Floats, exponential: Floats, overlap: Floats, output: Floats, prompt_rate: Floats, request_kv: Floats, own_kv: Floats,
-    in_slot: Floats, level: NDArray[np.int64], levels: int, paced: Floats, aside: Floats,
+    base_s: float, rate: Floats, k: Floats, exponential: Floats, overlap: Floats, output: Floats, prompt_rate: Floats,
+    request_kv: Floats, own_kv: Floats, in_slot: Floats, level: NDArray[np.int64], levels: int, paced: Floats,
+    aside: Floats,
 ) -> None:  # fmt: skip
     for n in range(len(rate)):
         for g in range(paced.shape[1]):
