@@ -18,6 +18,10 @@ PUBLIC = {
         "AnalyticSurrogate", "HingeLoad", "NeuralSurrogate", "OptionModel", "PlanningModel", "Polyhedron",
         "affine_load", "load_planning_model", "load_surrogate",
     },
+    "surrogates.steady_state": {
+        "ColumnSums", "LIMITS", "STATE_NUMBERS", "SteadyState", "SteadyStateModel", "largest_load", "state_numbers",
+        "steady_state", "steady_state_model",
+    },
     "profiling": set(),
     "placement": {
         "Capabilities", "GpuAssignment", "GpuCount", "InfeasibleError", "InputError", "MeanE2E", "MeanItl", "MeanTtft",
@@ -43,7 +47,7 @@ def test_a_package_exports_its_public_names_and_no_others(package: str) -> None:
     module = importlib.import_module(package)
     assert set(getattr(module, "__all__", ())) == PUBLIC[package]
     for name in PUBLIC[package]:
-        assert getattr(module, name).__name__ == name
+        assert name.isupper() or getattr(module, name).__name__ == name
 
 
 @pytest.mark.parametrize("package", PUBLIC)
