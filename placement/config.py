@@ -63,6 +63,7 @@ COMPONENTS: Components = {
     "objective.terms.*": _TERMS,
     "surrogate": (
         "surrogates.model.analytic.AnalyticSurrogate", "surrogates.model.neural_planning.load_planning_model",
+        "surrogates.pieces.model.physics_planning",
     ),
     "solver": (
         "placement.solvers.cpsat.CpSat", "placement.solvers.greedy.Greedy",
@@ -170,6 +171,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         rule=constraint.rule,
         constraint=constraint.rule,
         ttft_slo_s=constraint.slo.ttft_p99_s,
+        workload=workload,
+        health=constraint,
     )
     return Run(
         workload=workload,

@@ -1,0 +1,151 @@
+"""`PiecesModel`: the physics of the workload at hand as linear pieces, for solvers that need them.
+
+The pieces are made anew for every workload and setting, from columns of this very workload, in a tenth of a second
+each. They know any GPU, model and setting that has a calibration, any number of adapters, and every promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surrogates.model.planning import OptionModel, Polyhedron
+from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
+from surrogates.pieces.fit import fit_facets, fit_load, over_promise
+from surrogates.pieces.rays import Correct, draw_rays
+from surrogates.steady_state.model import SteadyStateModel, steady_state_model
+from twin.config.ranges import Range
+from twin.errors import InputError
+from twin.figures.health import Constraint
+from twin.server.calibration import Calibration
+from twin.server.memory import memory_error
+from twin.server.settings import EngineSetting
+from twin.workload.adapter import Adapter
+from twin.workload.workload import Workload
+
+Array = NDArray[np.float64]
+
+#: Kinds of adapters that pieces are made from; of more, so many are drawn.
+MOST_KINDS = 2000
+#: Least margin: what pieces and physics err by where rays of the workload end.
+LEAST_MARGIN = 0.03
+#: Share of rays whose end the margin keeps outside.
+COVERAGE = 0.9
+
+
+@dataclass(frozen=True)
+class PiecesModel:
+    """Implements `surrogates.model.planning.PlanningModel` for one workload.
+
+    Args:
+        calibration: of the GPU type. adapters: of the workload. constraint: what is healthy.
+        rays: columns from light to the boundary that each setting is fitted to.
+        seed: of the rays.
+        correct: from the physics' states to better ones (a learned residual); None = the physics as it is.
+    """
+
+    calibration: Calibration
+    adapters: tuple[Adapter, ...]
+    constraint: Constraint
+    rays: int = 48
+    seed: int = 0
+    correct: Correct | None = None
+    _options: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
+    _models: dict[tuple[int, int | None], tuple[SteadyStateModel, Array]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        kinds: dict[Adapter, int] = {}
+        for adapter in self.adapters:
+            kind = kind_of(adapter)
+            kinds[kind] = kinds.get(kind, 0) + 1
+        chosen = list(kinds)
+        if len(chosen) > MOST_KINDS:
+            rng = np.random.default_rng([self.seed, 7])
+            chosen = [chosen[k] for k in np.sort(rng.choice(len(chosen), MOST_KINDS, replace=False))]
+        object.__setattr__(self, "_kinds", tuple(chosen))
+        object.__setattr__(self, "_count", np.array([kinds[k] for k in chosen], np.int64))
+
+    _kinds: tuple[Adapter, ...] = field(init=False, compare=False, repr=False)
+    _count: NDArray[np.int64] = field(init=False, compare=False, repr=False)
+
+    #: Every promise of every adapter is followed.
+    follows_promises = True
+
+    def features(self, adapters: Sequence[Adapter]) -> Array:
+        """Additive features, (N, F); see `surrogates.pieces.features`."""
+        return adapter_features(adapters, self.calibration)
+
+    def option(self, setting: EngineSetting) -> OptionModel:
+        """Facets and loads under one setting.
+
+        Raises:
+            InputError: the server would not start, or no adapter of the workload is healthy under the setting.
+        """
+        if setting not in self._options:
+            self._options[setting] = self._fitted(setting)
+        return self._options[setting]
+
+    def _fitted(self, setting: EngineSetting) -> OptionModel:
+        if setting.gpu_type != self.calibration.stamp.gpu_type:
+            raise InputError(
+                f"setting {setting.label} is for GPU type {setting.gpu_type!r}, the calibration for "
+                f"{self.calibration.stamp.gpu_type!r}",
+                remedy="choose that GPU's calibration",
+            )
+        reason = memory_error(setting, self.calibration)
+        if reason is not None:
+            raise InputError(f"setting {setting.label} does not start: {reason}", remedy="leave the setting out")
+        model, phi = self._model(setting)
+        rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self.correct or (lambda s: s))
+        if rays is None:
+            raise InputError(
+                f"setting {setting.label}: not even one adapter of the workload is healthy alone under it",
+                remedy="leave the setting out",
+            )
+        outer = fit_facets(rays)
+        margin = max(LEAST_MARGIN, over_promise(outer, rays, COVERAGE))
+        none = Polyhedron(np.zeros((0, len(FEATURE_NAMES))), np.zeros(0))
+        return OptionModel(
+            setting=setting,
+            feasible=outer.shifted(margin),
+            outer=outer,
+            hull=none,
+            requests_in_system=fit_load(rays.phi, rays.in_system, outer),
+            requests_decoding=fit_load(rays.phi, rays.decoding, outer),
+            max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
+        )
+
+    def _model(self, setting: EngineSetting) -> tuple[SteadyStateModel, Array]:
+        """Tables shared by settings with the same servers and longest request, and the features of their kinds."""
+        key = setting.servers_per_gpu, setting.max_model_len
+        if key not in self._models:
+            constraint = self.constraint
+            limits = {
+                name: getattr(constraint, name)
+                for name in ("late_share", "adapter_late_share")
+                if hasattr(constraint, name)
+            }
+            model = steady_state_model(
+                self._kinds, self.calibration, setting, rule=constraint.rule,
+                default_ttft_slo_s=constraint.slo.ttft_p99_s, **limits,
+            )  # fmt: skip
+            self._models[key] = model, features_of_tables(model.tables)
+        return self._models[key]
+
+
+def physics_planning(
+    calibration: Calibration,
+    workload: Workload,
+    health: Constraint,
+    *,
+    rays: Annotated[int, Range(8, 1000)] = 48,
+    seed: Annotated[int, Range(0)] = 0,
+) -> PiecesModel:
+    """The planning model of `surrogate=physics`: the steady state as it is, no training."""
+    return PiecesModel(calibration, workload.adapters, health, rays=rays, seed=seed)
