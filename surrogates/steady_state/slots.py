@@ -120,7 +120,7 @@ def _wait_after(demand: Demand, wait_s: float) -> float:
     change = max(held - always, 1e-12)
     free = max(demand.slots - always, 1e-9)
     place = mean_place(change / free, max(demand.adapters - demand.slots, 1.0))
-    return chance_to_wait(free, change) * place * demand.feedback * change / (demand.starts * slower * free)
+    return chance_to_wait(free, change) * place * change / (demand.starts * slower * free)
 
 
 @compiled
