@@ -5,8 +5,8 @@
 A ray is a random mix of adapters (`surrogates.training.sampling`; every fourth with arrivals of CV 1 to 10) under a
 random setting whose KV cache can hold the longest request. theta* is the factor on all its rates at which the twin
 stops to call it healthy, bisected to 1.5 % from the physics' guess. The states are compared at 0.2, 0.5, 0.8 and 0.95
-of the twin's theta*, where the twin finds them healthy, with other seeds. Errors are |log(physics / twin)|, median and 90th
-percentile. With `noise` rays, theta* of that many is searched again with other seeds: no model can be better than that.
+of the twin's theta*, where the twin finds them healthy, with other seeds. Errors are |log(physics / twin)|, median and
+90th percentile. With `noise` rays, theta* of that many is searched again with other seeds: no model can be better.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from scipy import special
 from scipy.stats import gamma
 
 from surrogates.steady_state.slots import GATE, Demand, chance_to_wait, gate, longer_together, mean_place, wait_tail
-from surrogates.steady_state.special import erlang_c, gamma_tail, normal_tail, rough_gamma_tail
+from surrogates.steady_state.special import erlang_c, gamma_tail, normal_quantile, normal_tail, rough_gamma_tail
 from surrogates.steady_state.waiting import gamma_quantile
 
 
@@ -31,6 +31,8 @@ def test_rough_gamma_tail(shape: float, ratio: float) -> None:
 @given(st.floats(-8, 8))
 def test_normal_tail(z: float) -> None:
     assert normal_tail(z) == pytest.approx(special.ndtr(-z), rel=1e-10)
+    if abs(z) < 6:
+        assert normal_quantile(normal_tail(z)) == pytest.approx(z, abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", [1.0, 8.0, 100.0])
