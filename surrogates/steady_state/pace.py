@@ -26,6 +26,7 @@ from surrogates.steady_state.tables import (
     DECODE,
     KV,
     LUMP,
+    MEAN_2,
     NUMBER,
     PREFILL,
     PROMPT,
@@ -36,6 +37,7 @@ from surrogates.steady_state.tables import (
     SPREAD,
     STARTS,
     STAY,
+    STAY_2,
 )
 from twin.compiled import compiled
 
@@ -132,8 +134,9 @@ def evaluate(column: Column, pace_s: float) -> float:
     for j in range(levels):
         asks, asking_rate = asks + at[ASKS + j], asking_rate + at[ASKS + levels + j]
     demand = Demand(
-        c.max_loras, lin[COUNT], at[ACTIVE], at[SPREAD], at[STARTS],
-        at[AGAIN] / max(at[ACTIVE], 1e-300), asking_rate / max(asks, 1e-300), lin[STAY] / lin[RATE] * pace_s,
+        c.max_loras, lin[COUNT], at[ACTIVE], at[SPREAD], at[STARTS], at[AGAIN] / max(at[ACTIVE], 1e-300),
+        asking_rate / max(asks, 1e-300),
+        lin[STAY] / lin[RATE] * pace_s * math.sqrt(max(lin[STAY_2] / lin[MEAN_2] - 1.0, 0.0)),
     )  # fmt: skip
     gate(demand, pace_s, column.slots)
     g = column.slots[0]

@@ -73,10 +73,11 @@ def wait_tail(time_s: float, drain: float, rho: float, most: float) -> float:
 
 @compiled
 def longer_together(requests: float) -> float:
-    """How much longer 1 + N requests take together than one, in mean stays, for a Poisson number N with this mean.
+    """How much longer 1 + N requests take together than one, in standard deviations of a stay.
 
-    The last of m exponential stays ends after the harmonic number H_m, and E[H_(1 + N)] = Ein(y) + (1 - exp(-y)) / y
-    with Ein(y) = integral from 0 to y of (1 - exp(-t)) / t, here log(1 + y + (e^gamma - 1) y^2 / (y + 3.12)) (0.02).
+    For exponential stays and a Poisson number N with this mean y: the last of m ends after the harmonic number H_m, and
+    E[H_(1 + N)] = Ein(y) + (1 - exp(-y)) / y with Ein(y) = integral from 0 to y of (1 - exp(-t)) / t, here
+    log(1 + y + (e^gamma - 1) y^2 / (y + 3.12)) (0.02).
     """
     y = requests
     if y < 1e-4:
@@ -90,7 +91,7 @@ class Demand(NamedTuple):
     Args:
         slots, adapters: how many there are. active: sum A, slots wanted on average. varying: sum A (1 - A).
         starts: activations/s. again: their mean over the active adapters, 1/s.
-        rate: requests/s of an adapter that waits. stay_s: mean stay of a request.
+        rate: requests/s of an adapter that waits. spread_s: standard deviation of the stay of a request.
     """
 
     slots: float
@@ -100,13 +101,13 @@ class Demand(NamedTuple):
     starts: float
     again: float
     rate: float
-    stay_s: float
+    spread_s: float
 
 
 @compiled
 def _after(demand: Demand, wait_s: float) -> tuple[float, float, float]:
     """With a mean wait of activations: slots held, those held by adapters that never leave, factor on activations/s."""
-    longer_s = demand.stay_s * longer_together(demand.rate * wait_s)
+    longer_s = demand.spread_s * longer_together(demand.rate * wait_s)
     slower = 1.0 / (1.0 + (wait_s + longer_s) * demand.again)
     less = slower * (1.0 + longer_s * demand.starts / demand.active)
     return demand.active * less, (demand.active - demand.varying) * less * less, slower

@@ -14,7 +14,7 @@ from twin.workload.adapter import Adapter, Lengths
 
 LLAMA: Calibration = load_calibration("llama-3.1-8b-h100-64gb")
 OPT: Calibration = load_calibration("opt-1.3b-h100-64gb")
-SETTING = EngineSetting("h100-64gb", max_loras=64, max_lora_rank=32)
+SETTING = EngineSetting("h100-64gb", max_loras=64, max_lora_rank=32, max_model_len=16_384)
 
 
 def adapter(name: str, rate: float = 0.1, **fields: Any) -> Adapter:

