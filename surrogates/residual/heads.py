@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 HOUR_S = 3600.0
 #: Inputs beside the state numbers: requests in an hour, the window that is judged, and steps within the promise.
-OWN_NUMBERS = ("log_requests_per_hour", "log_promise_in_steps", "log_waiting_seqs", "promise_use")
+OWN_NUMBERS = ("log_requests_per_hour", "log_promise_in_steps", "log_waiting_seqs")
 INPUTS: tuple[str, ...] = (*STATE_NUMBERS, *OWN_NUMBERS)
 #: Loads at which the correction of theta* looks at a column, as shares of theta* by the physics.
 BOUNDARY_LOADS = (0.999, 0.7)
@@ -84,7 +84,6 @@ def inputs_of(state: SteadyState) -> Floats:
                 np.log(state.rate_req_per_s * HOUR_S),
                 np.log(np.clip(state.ttft_slo_s / pace_s, 1e-3, 1e6)),
                 np.log(np.clip(state.requests_in_system / state.running - 1.0, 1e-6, 1e3)),
-                np.minimum(state.promise_use, 10.0),
             ],
             axis=1,
         )

@@ -117,13 +117,15 @@ def corrected(physics: SteadyState, residual: Residual, *, judged: bool = True) 
     correction[~solved], scale[~solved] = 0.0, 0.0
     correction[~solved, _PLACE[MARGIN]] = np.where(physics.healthy[~solved] > 0, MARGIN_RANGE[1], MARGIN_RANGE[0])
     values = {head.name: head.corrected(physics, correction[:, k]) for k, head in enumerate(HEADS)}
+    # A promise that no waiting breaks but the time of a step or of a long prompt itself.
+    in_reach = ~(physics.promise_use > 1.0)
     state = replace(
         physics,
         **values,
         # Little's law: as many more are decoding as a token takes longer.
         decoding=physics.decoding * np.exp(correction[:, _PLACE["itl_mean_s"]]),
         e2e_mean_s=values["requests_in_system"] / physics.rate_req_per_s,
-        healthy=(correction[:, _PLACE[MARGIN]] >= 0.0).astype(np.float64) if judged else physics.healthy,
+        healthy=(in_reach & (correction[:, _PLACE[MARGIN]] >= 0.0)).astype(np.float64) if judged else physics.healthy,
     )
     return CorrectedState(state, physics, correction, scale, residual)
 

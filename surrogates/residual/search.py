@@ -28,24 +28,22 @@ def boundary(guess: float, simulate: Simulate) -> float:
         return stable(simulate(math.exp(log_factor))).healthy
 
     start = math.log(guess)
-    step = FIRST_STEP
-    low = high = start
-    if healthy(start):
-        while True:
-            high = low + step
-            if high - start > FARTHEST:
-                return math.nan
+    step, low, high = FIRST_STEP, start, start
+    upwards = healthy(start)
+    while True:
+        if max(high - start, start - low) >= FARTHEST:
+            return math.nan
+        if upwards:
+            high = min(low + step, start + FARTHEST)
             if not healthy(high):
                 break
-            low, step = high, 2.0 * step
-    else:
-        while True:
-            low = high - step
-            if start - low > FARTHEST:
-                return math.nan
+            low = high
+        else:
+            low = max(high - step, start - FARTHEST)
             if healthy(low):
                 break
-            high, step = low, 2.0 * step
+            high = low
+        step *= 2.0
     while high - low > WIDTH:
         middle = 0.5 * (low + high)
         if healthy(middle):
