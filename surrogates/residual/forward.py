@@ -50,7 +50,7 @@ class Network:
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """All arrays by `<prefix>.<name>`, for storage."""
-        return {f"{prefix}.{f.name}": getattr(self, f.name) for f in fields(self)}
+        return {f"{prefix}.{f.name}": np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Network:

@@ -55,21 +55,19 @@ class CorrectedState:
         physics: uncorrected.
         correction: logarithms of the corrections, and the margin, (P, len(OUTPUTS)); 0 where there is no steady state.
         scale: of their errors, (P, len(OUTPUTS)).
+        log_margin: log(theta* / load), (P,): how far a column is from its boundary, from -0.5 to 1.3; negative =
+            unhealthy.
     """
 
     state: SteadyState
     physics: SteadyState
     correction: Floats
     scale: Floats
+    log_margin: Floats
     residual: Residual
 
     def __len__(self) -> int:
         return len(self.state)
-
-    @property
-    def log_margin(self) -> Floats:
-        """log(theta* / load), (P,): how far a column is from its boundary, from -0.5 to 1.3; negative = unhealthy."""
-        return self.correction[:, _PLACE[MARGIN]]
 
     def quantile(self, name: str, level: float) -> Floats:
         """Value of an output that the twin stays below with probability `level`, (P,).
@@ -127,7 +125,7 @@ def corrected(physics: SteadyState, residual: Residual, *, judged: bool = True) 
         e2e_mean_s=values["requests_in_system"] / physics.rate_req_per_s,
         healthy=(in_reach & (correction[:, _PLACE[MARGIN]] >= 0.0)).astype(np.float64) if judged else physics.healthy,
     )
-    return CorrectedState(state, physics, correction, scale, residual)
+    return CorrectedState(state, physics, correction, scale, correction[:, _PLACE[MARGIN]], residual)
 
 
 @dataclass(frozen=True, slots=True)

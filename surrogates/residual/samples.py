@@ -59,18 +59,6 @@ class Samples:
     def __len__(self) -> int:
         return len(self.log_theta)
 
-    def of_rays(self, which: NDArray[np.bool_]) -> Samples:
-        """Some of the rays, (R,), with their columns."""
-        columns = which[self.ray]
-        place = np.cumsum(which) - 1
-        of_columns = {"column", "targets", "ray", "healthy", "log_load"}
-        parts = {
-            f.name: getattr(self, f.name)[columns if f.name in of_columns else which]
-            for f in fields(self)
-            if f.name != "skipped"
-        }
-        return Samples(**(parts | {"ray": place[parts["ray"]]}), skipped=self.skipped)
-
 
 def ray_model(drawn: Draw, calibration: Calibration) -> tuple[SteadyStateModel, float]:
     """The physics of a ray: a model whose loads are shares of the returned factor on the rates."""

@@ -138,13 +138,13 @@ def fit(
     blank = {"levels": LEVELS, "quantiles": np.zeros((outputs, len(LEVELS)))}
     network = Network(**arrays, **blank)
     means, scales = network.members(network.scaled(inputs))
-    mean, scale = np.empty(targets.shape), np.empty(targets.shape)
+    # What the members say that left a sample out, and the scale that the whole ensemble gives it: the same that it will
+    # give to others, so that their quotients are comparable.
+    mean, scale = np.empty(targets.shape), combined(means, scales)[1] * ends["out_std"]
     for part in range(options.folds):
         left_out = fold == part
-        own = of_member == part
-        mean[left_out], scale[left_out] = combined(means[own][:, left_out], scales[own][:, left_out])
+        mean[left_out] = means[of_member == part][:, left_out].mean(axis=0)
     mean = np.clip(mean * ends["out_std"] + ends["out_mean"], out_low, out_high)
-    scale = scale * ends["out_std"]
     errors = (targets - mean) / scale
     quantiles = np.stack([np.nanquantile(errors[:, k], LEVELS) for k in range(outputs)])
     return Fitted(Network(**arrays, levels=LEVELS, quantiles=quantiles), mean, scale)

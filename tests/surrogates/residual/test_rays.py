@@ -58,7 +58,7 @@ def test_a_ray_that_is_always_or_never_healthy_has_no_boundary() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_interrupted_rays_resume_to_the_same_bytes(tmp_path: Path, threads: int) -> None:
     make_rays(tmp_path / "whole", SPEC, shipped(), fake_simulate, threads=2)
-    for limit in (3, 45):
+    for limit in (3, 75):
         calls = 0
 
         def killed(column: Column, calibration: Calibration, seed: int, slo_s: float, limit: int = limit) -> Any:
