@@ -1,4 +1,4 @@
-"""`python -m surrogates dataset|train key=value ...`: data and training of the shipped surrogates."""
+"""`python -m surrogates rays|residual|dataset|train key=value ...`: data and training of the shipped surrogates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from surrogates.residual.command import RaysCommand, ResidualCommand, run_rays, run_residual
 from twin.config.entry import INTERRUPTED
 from twin.config.program import command, run_subcommand
 from twin.config.ranges import Range
@@ -100,6 +101,10 @@ def run_train(options: TrainOptions) -> None:
 
 
 COMMANDS = {
+    "rays": command("surrogates rays", RaysCommand, run_rays, about=run_rays.__doc__, config_name="rays"),
+    "residual": command(
+        "surrogates residual", ResidualCommand, run_residual, about=run_residual.__doc__, config_name="residual"
+    ),
     "dataset": command(
         "surrogates dataset", DatasetOptions, run_dataset, about=run_dataset.__doc__, config_name="dataset"
     ),

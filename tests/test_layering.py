@@ -31,12 +31,14 @@ HEAVY = {
     "vllm": ("profiling/",),
     # vLLM's own classes are made of torch.
     "torch": (
+        "surrogates/residual/networks.py",
+        "surrogates/residual/training.py",
         "surrogates/training/networks.py",
         "surrogates/training/train.py",
         "profiling/vllm/adapters.py",
         "profiling/vllm/scheduler.py",
     ),
-    "pytorch_lightning": ("surrogates/training/networks.py", "surrogates/training/train.py"),
+    "pytorch_lightning": ("surrogates/residual/training.py", "surrogates/training/train.py"),
     "lightning": (),
     "ortools": ("placement/solvers/assignment.py",),
     "pyomo": ("placement/solvers/perspective.py",),

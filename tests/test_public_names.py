@@ -18,6 +18,10 @@ PUBLIC = {
         "AnalyticSurrogate", "HingeLoad", "NeuralSurrogate", "OptionModel", "PlanningModel", "Polyhedron",
         "affine_load", "load_planning_model", "load_surrogate",
     },
+    "surrogates.residual": {
+        "CorrectedLoads", "CorrectedModel", "CorrectedState", "Residual", "corrected", "corrected_largest_load",
+        "corrected_model", "random_calibration", "read_residual",
+    },
     "surrogates.steady_state": {
         "ColumnSums", "LIMITS", "STATE_NUMBERS", "SteadyState", "SteadyStateModel", "largest_load", "state_numbers",
         "steady_state", "steady_state_model",

@@ -1,0 +1,101 @@
+"""What the residual corrects, and from which numbers: shared by training and evaluation.
+
+Inputs are the state numbers of the physics and a few more, all dimensionless: none names a GPU or a model. Outputs are
+logarithms of ratios of what the twin says to what the physics says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surrogates.steady_state.numbers import STATE_NUMBERS, state_numbers
+from surrogates.steady_state.state import SteadyState
+
+Floats = NDArray[np.float64]
+
+HOUR_S = 3600.0
+#: Inputs beside the state numbers: requests in an hour, the window that is judged, and steps within the promise.
+OWN_NUMBERS = ("log_requests_per_hour", "log_promise_in_steps", "log_waiting_seqs")
+INPUTS: tuple[str, ...] = (*STATE_NUMBERS, *OWN_NUMBERS)
+#: Loads at which the correction of theta* looks at a column, as shares of theta* by the physics.
+BOUNDARY_LOADS = (0.999, 0.7)
+BOUNDARY_INPUTS: tuple[str, ...] = tuple(f"{name}@{load:g}" for load in BOUNDARY_LOADS for name in INPUTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A corrected figure of a column.
+
+    Args:
+        name: the field of `SteadyState`. metric: the field of `Prediction` in the twin.
+        unit: of the metric, in the unit of the field.
+        floor: added to both before the ratio is taken; for shares, which may be 0.
+        healthy_only: unhealthy columns say nothing about it.
+    """
+
+    name: str
+    metric: str
+    unit: float = 1.0
+    floor: float = 0.0
+    healthy_only: bool = True
+
+    def log_ratio(self, metrics: Mapping[str, Floats], state: SteadyState) -> Floats:
+        """Target of the training, (P,); NaN where either side is unknown."""
+        twin, physics = self.unit * metrics[self.metric] + self.floor, getattr(state, self.name) + self.floor
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.log(twin / physics)
+        return np.where(np.isfinite(ratio), ratio, np.nan)
+
+    def corrected(self, state: SteadyState, log_ratio: Floats) -> Floats:
+        """The figure with its correction, (P,)."""
+        value: Floats = (getattr(state, self.name) + self.floor) * np.exp(log_ratio) - self.floor
+        return np.clip(value, 0.0, 1.0) if self.floor else value
+
+
+#: Corrected figures of a column at its own load, in the order of the network's outputs. Shares count from a tenth of
+#: what is allowed.
+HEADS: tuple[Head, ...] = (
+    Head("requests_in_system", "requests_in_system"),
+    Head("running", "running"),
+    Head("itl_mean_s", "itl_mean_ms", unit=1e-3),
+    Head("itl_p99_s", "itl_p99_ms", unit=1e-3),
+    Head("ttft_mean_s", "ttft_mean_s"),
+    Head("ttft_p99_s", "ttft_p99_s"),
+    Head("late_share", "late_fraction", floor=1e-3, healthy_only=False),
+    Head("adapter_late_share", "adapter_late_fraction", floor=5e-3, healthy_only=False),
+)
+#: The last output: log(theta* / load), as far as it is of interest.
+MARGIN, MARGIN_RANGE = "log_margin", (-0.5, 1.3)
+OUTPUTS: tuple[str, ...] = (*(head.name for head in HEADS), MARGIN)
+#: Output of the boundary's network: log(theta* / theta* by the physics).
+BOUNDARY_OUTPUTS: tuple[str, ...] = ("log_theta",)
+
+
+def inputs_of(state: SteadyState) -> Floats:
+    """Inputs of P columns, (P, len(INPUTS)); 0 where there is no steady state."""
+    pace_s = state.pace_s
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.stack(
+            [
+                np.log(state.rate_req_per_s * HOUR_S),
+                np.log(np.clip(state.ttft_slo_s / pace_s, 1e-3, 1e6)),
+                np.log(np.clip(state.requests_in_system / state.running - 1.0, 1e-6, 1e3)),
+            ],
+            axis=1,
+        )
+    own[~np.isfinite(own) | ~np.isfinite(pace_s)[:, None]] = 0.0
+    return np.concatenate([state_numbers(state), own], axis=1)
+
+
+def boundary_inputs(states: SteadyState) -> Floats:
+    """Inputs of the correction of theta*, (P, len(BOUNDARY_INPUTS)).
+
+    Args:
+        states: of P columns at each of `BOUNDARY_LOADS`, one load after the other, (len(BOUNDARY_LOADS) * P,).
+    """
+    rows = inputs_of(states)
+    return np.concatenate(np.split(rows, len(BOUNDARY_LOADS)), axis=1)

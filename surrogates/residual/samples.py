@@ -1,0 +1,131 @@
+"""Rays -> inputs and targets of the networks: what the physics says of every simulated column.
+
+Computed from the stored columns each time: after a change of the physics the same rays serve again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surrogates.residual.heads import (
+    BOUNDARY_LOADS,
+    HEADS,
+    MARGIN_RANGE,
+    OUTPUTS,
+    boundary_inputs,
+    inputs_of,
+)
+from surrogates.residual.mixes import Draw
+from surrogates.residual.shards import Ray
+from surrogates.steady_state.model import PIVOT_TPS, SteadyStateModel, steady_state_model
+from surrogates.steady_state.state import SteadyState
+from twin.server.calibration import Calibration
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """R rays with a boundary in both the twin and the physics, and C simulated columns of them.
+
+    Args:
+        boundary: inputs at the physics' theta*, (R, len(BOUNDARY_INPUTS)).
+        log_theta: log(theta* of the twin / of the physics), (R,).
+        column: inputs at the columns' own loads, (C, len(INPUTS)).
+        targets: log ratios of the twin to the physics, and the margin, (C, len(OUTPUTS)); NaN = unknown.
+        ray: of each column, (C,). healthy: in the twin, (C,).
+        calibration: of each ray, (R,). arrival_cv: mean over requests, (R,). adapters, max_loras: (R,).
+        log_load: log(load / theta* of the twin) of each column, (C,).
+        skipped: rays without a boundary in the twin or the physics.
+    """
+
+    boundary: Floats
+    log_theta: Floats
+    column: Floats
+    targets: Floats
+    ray: NDArray[np.int64]
+    healthy: NDArray[np.bool_]
+    calibration: NDArray[np.str_]
+    arrival_cv: Floats
+    adapters: NDArray[np.int64]
+    max_loras: NDArray[np.int64]
+    log_load: Floats
+    skipped: int
+
+    def __len__(self) -> int:
+        return len(self.log_theta)
+
+
+def ray_model(drawn: Draw, calibration: Calibration) -> tuple[SteadyStateModel, float]:
+    """The physics of a ray: a model whose loads are shares of the returned factor on the rates."""
+    adapters, mix = drawn.mix.adapters(), drawn.mix
+    pivot = PIVOT_TPS / float((mix.rate_req_per_s * (mix.prompt_mean + mix.output_mean)).sum())
+    model = steady_state_model(
+        adapters, calibration, drawn.setting, crowded=int((mix.rank > 0).sum()) > drawn.setting.max_loras, pivot=pivot,
+        default_ttft_slo_s=drawn.slo_s,
+    )  # fmt: skip
+    return model, pivot
+
+
+def states_at(model: SteadyStateModel, drawn: Draw, loads: Floats) -> SteadyState:
+    """States of the whole mix at P loads, (P,)."""
+    everybody = np.arange(len(drawn.mix))
+    return model.states([everybody] * len(loads), [drawn.setting] * len(loads), loads)
+
+
+def samples_of(
+    rays: Sequence[Ray], calibrations: Mapping[str, Calibration], on_ray: Callable[[], None] = lambda: None
+) -> Samples:
+    """Solves the physics for every column of the rays."""
+    boundary, log_theta, column, targets, log_load = [], [], [], [], []
+    healthy, place = [], []
+    kept: list[Ray] = []
+    for ray in rays:
+        on_ray()
+        model, pivot = ray_model(ray.draw, calibrations[ray.calibration])
+        guess = float(model.largest_loads([np.arange(len(ray.draw.mix))], [ray.draw.setting])[0])
+        if not (np.isfinite(guess) and np.isfinite(ray.theta)):
+            continue
+        loads = ray.loads / pivot
+        states = states_at(model, ray.draw, np.concatenate([guess * np.array(BOUNDARY_LOADS), loads]))
+        first, rest = _split(states, len(BOUNDARY_LOADS))
+        of_column = np.full((len(loads), len(OUTPUTS)), np.nan)
+        for k, head in enumerate(HEADS):
+            of_column[:, k] = head.log_ratio(ray.metrics, rest)
+            if head.healthy_only:
+                of_column[~ray.healthy, k] = np.nan
+        of_column[:, -1] = np.clip(np.log(ray.theta / ray.loads), *MARGIN_RANGE)
+        of_column[~np.isfinite(rest.pace_s)] = np.nan
+        boundary.append(boundary_inputs(first))
+        log_theta.append(np.log(ray.theta / (guess * pivot)))
+        column.append(inputs_of(rest))
+        targets.append(of_column)
+        log_load.append(np.log(ray.loads / ray.theta))
+        healthy.append(ray.healthy)
+        place.append(np.full(len(loads), len(kept)))
+        kept.append(ray)
+    mixes = [ray.draw.mix for ray in kept]
+    return Samples(
+        boundary=np.concatenate(boundary),
+        log_theta=np.array(log_theta),
+        column=np.concatenate(column),
+        targets=np.concatenate(targets),
+        ray=np.concatenate(place),
+        healthy=np.concatenate(healthy),
+        calibration=np.array([ray.calibration for ray in kept]),
+        arrival_cv=np.array([float(np.average(m.arrival_cv, weights=m.rate_req_per_s)) for m in mixes]),
+        adapters=np.array([int((m.rank > 0).sum()) for m in mixes]),
+        max_loras=np.array([ray.draw.setting.max_loras for ray in kept]),
+        log_load=np.concatenate(log_load),
+        skipped=len(rays) - len(kept),
+    )
+
+
+def _split(states: SteadyState, first: int) -> tuple[SteadyState, SteadyState]:
+    names = [f.name for f in fields(SteadyState)]
+    head = SteadyState(**{name: getattr(states, name)[:first] for name in names})
+    return head, SteadyState(**{name: getattr(states, name)[first:] for name in names})
