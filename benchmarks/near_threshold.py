@@ -7,7 +7,9 @@ on *other workloads* where `forced=` names the teacher-forced runs that `python 
 with the shipped calibrations otherwise. Tables: errors by slots; then, by measured distance to the threshold, the noise
 of one hour and the labels that are right. A measured run is one sample, so a twin without any error would not repeat
 its label either: with s the spread of throughput / ideal between seeds and x the measured value, its label is the
-measured one with probability Phi(|x - threshold| / (sqrt(2) s)). Last, steps without adapters, from micro-benchmarks.
+measured one with probability Phi(|x - threshold| / (sqrt(2) s)). Then steps without adapters, from micro-benchmarks,
+and what the terms are worth that were found here (`forced=` only): step-time error of runs of workloads left out,
+fitted again without them, with a bootstrap over workloads.
 Not measured: errors of the measured value itself (where the arrivals are estimated, some 0.4 points).
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,10 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from profiling.fit.calibration import RECIPE
 from profiling.fit.crossval import Evidence
 from profiling.fit.evidence import fit_model
 from profiling.fit.micro import TERMS, read_micro
-from profiling.fit.regression import relative_errors
+from profiling.fit.regression import Recipe, regress, relative_errors
 from profiling.published.fidelity import NEAR_THRESHOLD, Comparison, compare_all, smape
 from profiling.published.models import MEASURED_MODELS
 from profiling.published.replay import Rig
@@ -44,6 +47,13 @@ Array = NDArray[np.float64]
 SLOT_GROUPS = ((1, 8), (9, 16), (17, 32), (33, 64), (65, 10_000))
 #: Distance to the threshold, in throughput / ideal, of a group.
 MARGINS = ((0.0, 0.01), (0.01, 0.02), (0.02, 0.03), (0.03, NEAR_THRESHOLD))
+#: Terms of the law that were found on these runs.
+FOUND: dict[str, tuple[str, ...]] = {
+    "skipped_seq": ("skipped_seq",),
+    "slot_square": ("slot_square",),
+    "lora_rank": ("lora_rank",),
+    "all three": ("skipped_seq", "slot_square", "lora_rank"),
+}
 #: Batched tokens of a group of steps without adapters.
 STEPS = ((0, 128), (128, 256), (256, 512), (512, 4096))
 
@@ -168,9 +178,8 @@ def run(options: Options) -> int:
     if not near:
         return skipped(f"none of the {len(runs)} runs is within {100 * NEAR_THRESHOLD:g} points of the threshold")
     shipped = {m.spec.name: load_calibration(m.calibration) for m in MEASURED_MODELS}
-    laws: list[tuple[set[str], Mapping[str, Calibration]]] = [(set(), shipped)]
-    if options.forced:
-        laws = folds_of(folder, runs, options)
+    evidence = evidence_of(folder, runs, options) if options.forced else {}
+    laws = folds_of(evidence, runs, options.folds) if evidence else [(set[str](), shipped)]
     rows = replays(near, laws, options.seeds, options.threads)
     source = f"laws of other workloads, {options.folds} folds" if options.forced else "shipped laws"
     result: dict[str, Any] = {"by_slots": by_slots(rows), "by_margin": by_margin(rows)}
@@ -178,6 +187,9 @@ def run(options: Options) -> int:
     show("seeds against each other, and the labels a perfect twin gets right, %", result["by_margin"])
     result["without_adapters"] = without_adapters(folder, shipped)
     show("step time without adapters, shipped laws, error in % by batched tokens", result["without_adapters"])
+    if evidence:
+        result["terms"] = worth_of_terms(evidence)
+        show("step-time error of workloads left out, points more without these terms", result["terms"])
     print(json.dumps(result, allow_nan=False))
     return 0
 
@@ -188,21 +200,57 @@ def skipped(reason: str) -> int:
     return 0
 
 
-def folds_of(
-    folder: Path, runs: Sequence[MeasuredRun], options: Options
-) -> list[tuple[set[str], Mapping[str, Calibration]]]:
-    """Of each fold: the workloads left out, and the calibrations fitted on the others."""
-    evidence: dict[str, Evidence] = {}
+def evidence_of(folder: Path, runs: Sequence[MeasuredRun], options: Options) -> dict[str, Evidence]:
+    """By model; forced runs are read, or made and kept."""
+    result: dict[str, Evidence] = {}
     for model in MEASURED_MODELS:
         made = fit_model(folder, model, runs, date="", threads=options.threads, cache=options.forced)
-        evidence[model.spec.name] = Evidence(made.calibration, made.forced, made.micro)
+        result[model.spec.name] = Evidence(made.calibration, made.forced, made.micro)
+    return result
+
+
+def folds_of(
+    evidence: Mapping[str, Evidence], runs: Sequence[MeasuredRun], folds: int
+) -> list[tuple[set[str], Mapping[str, Calibration]]]:
+    """Of each fold: the workloads left out, and the calibrations fitted on the others."""
     result: list[tuple[set[str], Mapping[str, Calibration]]] = []
-    for i in range(options.folds):
-        inside, _ = fold_of(runs, f"{i}/{options.folds}")
+    for i in range(folds):
+        inside, _ = fold_of(runs, f"{i}/{folds}")
         groups = {r.group for r in inside}
         fitted = {name: e.fitted([f for f in e.forced if f.run.group not in groups]) for name, e in evidence.items()}
         result.append((groups, fitted))
     return result
+
+
+def worth_of_terms(evidence: Mapping[str, Evidence]) -> dict[str, dict[str, float]]:
+    """By how much the step-time error grows without some terms: percentage points, with 95 % limits."""
+    full = _left_out_errors(evidence, RECIPE)
+    result = {}
+    for name, terms in FOUND.items():
+        without = _left_out_errors(evidence, replace(RECIPE, zero=(*RECIPE.zero, *terms)))
+        sums = np.array([(without[g] - full[g]).sum() for g in full])
+        sizes = np.array([len(full[g]) for g in full])
+        pick = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
+        low, high = np.quantile(sums[pick].sum(1) / sizes[pick].sum(1), [0.025, 0.975])
+        result[name] = {
+            "runs": float(sizes.sum()),
+            "full": float(sum(e.sum() for e in full.values()) / sizes.sum()),
+            "more": float(sums.sum() / sizes.sum()),
+            "low": float(low),
+            "high": float(high),
+        }
+    return result
+
+
+def _left_out_errors(evidence: Mapping[str, Evidence], recipe: Recipe) -> dict[str, Array]:
+    """Absolute step-time errors of each workload's runs, percent, with a law of the others."""
+    errors: dict[str, Array] = {}
+    for e in evidence.values():
+        rows = [f.row() for f in e.forced]
+        for group in sorted({r.group for r in rows}):
+            law = regress([*(r for r in rows if r.group != group), *e.micro], recipe)
+            errors[group] = 100 * np.abs(relative_errors([r for r in rows if r.group == group], law))
+    return errors
 
 
 APP = command("benchmarks.near_threshold", Options, run, about=__doc__)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from benchmarks.near_threshold import by_margin, by_slots, main, noise, signed
+from benchmarks.near_threshold import by_margin, by_slots, folds_of, main, noise, signed, worth_of_terms
+from profiling.fit.crossval import Evidence
+from profiling.fit.forcing import ForcedRun
+from profiling.fit.micro import features
 from profiling.published.fidelity import COMPARED, Comparison
 from profiling.published.runs import METRICS
-from tests.profiling.published.test_replay import make_run
+from tests.profiling.published.test_replay import LLAMA, make_run
+from twin.server.calibration import load_calibration
+from twin.server.laws import STEP_TERMS
 
 
 def seeds_of(measured: float, served: tuple[float, ...], *, slots: int = 8, factor: float = 1.1) -> list[Comparison]:
@@ -46,6 +53,24 @@ def test_groups_by_slots_and_margin_leave_out_what_is_empty() -> None:
     assert [(name, row["runs"]) for name, row in by_margin(runs).items()] == [
         ("0..1 points", 1), ("3..5 points", 1), ("0..5 points", 2)
     ]  # fmt: skip
+
+
+def test_a_term_that_the_runs_follow_is_worth_something() -> None:
+    """Runs follow a law with the square of the slots; without that term workloads left out are missed."""
+    rng = np.random.default_rng(0)
+    calibration = load_calibration(LLAMA.calibration)
+    law = replace(calibration.step, slot_square=0.2, lora_rank=0.0).as_array()[: len(STEP_TERMS)]
+    forced = []
+    for i in range(120):
+        slots, batch = int(rng.choice([8, 64, 256])), float(rng.integers(10, 600))
+        x = features(batch, 0.3 * batch, 300 * batch, float(rng.integers(1, slots + 1)), slots=slots, rank=16)
+        run = make_run(run_id=f"r{i}", group=f"w{i % 6}", max_loras=slots)
+        forced.append(ForcedRun(run, 1.0, x, float(x @ law), 0.0))
+    evidence = {LLAMA.spec.name: Evidence(calibration, tuple(forced), ())}
+    worth = worth_of_terms(evidence)
+    assert worth["slot_square"]["low"] > 0.1 and worth["slot_square"]["more"] > 5 * abs(worth["skipped_seq"]["more"])
+    folds = folds_of(evidence, [f.run for f in forced], 2)
+    assert sorted(group for groups, _ in folds for group in groups) == [f"w{i}" for i in range(6)]
 
 
 def test_without_data_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
