@@ -46,7 +46,7 @@ class Fit:
 
 
 def law_of(coefficients: NDArray[np.float64]) -> StepTimeLaw:
-    """A step-time law from coefficients (17,) in the order of `TERMS`."""
+    """A step-time law from coefficients (21,) in the order of `TERMS`."""
     values = {name: round(float(c), 6) for name, c in zip(TERMS, coefficients, strict=True)}
     return StepTimeLaw(**values, graph_tokens=GRAPH_TOKENS)
 

@@ -33,7 +33,7 @@ class ForcedRun:
 
     Args:
         scale: factor on the law's step time that reproduces the measured one.
-        features: mean over steps of each term of the law, (17,).
+        features: mean over steps of each term of the law, (21,).
         step_ms: mean step time without adapter loads, ms.
         residual: log of simulated / measured S that the search left.
         running: simulated / measured running requests. Far from 1 where the real server held fewer requests than

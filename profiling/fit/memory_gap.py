@@ -172,7 +172,8 @@ def _calibration(
     tokens, per_seq = fit_capacity(b["max_num_seqs"].to_numpy(float), b["kv_capacity_tokens"].to_numpy(float))
     zero: dict[str, float] = dict.fromkeys(
         ("cliff", "past_graph", "lora", "adapter", "adapter_rank", "slot", "slot_token", "lora_token", "adapter_token",
-         "adapter_small", "adapter_large", "skipped", "queue"), 0.0,
+         "adapter_small", "adapter_large", "skipped", "queue", "skipped_seq", "slot_square", "lora_rank",
+         "plain_large"), 0.0,
     )  # fmt: skip
     error = np.abs(fit.errors_pct[decoder.name])
     residuals = {"step_mape_pct": error.mean(), "step_worst_pct": error.max(), "gap_mape_pct": gap_error}

@@ -30,7 +30,7 @@ def features(
     decodes: float, prompt: float, kv_tokens: float, adapters: float, *, slots: float = 0.0, rank: float = 0.0,
     skipped: float = 0.0, waiting: float = 0.0,
 ) -> Array:  # fmt: skip
-    """Terms of the step-time law for one step, (17,), in the order of `STEP_TERMS`."""
+    """Terms of the step-time law for one step, (21,), in the order of `STEP_TERMS`."""
     terms = step_terms(
         decodes=decodes, prompt=prompt, kv_tokens=kv_tokens, adapters=adapters, slots=slots, rank=rank, skipped=skipped,
         waiting=waiting, graph_tokens=GRAPH_TOKENS,

@@ -40,7 +40,7 @@ def relative_errors(rows: Sequence[Row], coefficients: Array) -> Array:
 
 
 def regress(rows: Sequence[Row], recipe: Recipe) -> Array:
-    """Coefficients (17,) >= 0 that minimise Huber-weighted squared *relative* errors."""
+    """Coefficients (21,) >= 0 that minimise Huber-weighted squared *relative* errors."""
     target = np.array([r.target_ms for r in rows])
     x = np.array([r.features for r in rows]) / target[:, None]
     weight = np.array([r.weight * (1.0 if r.kind == "run" else recipe.micro_weight) for r in rows])

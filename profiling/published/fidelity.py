@@ -41,6 +41,7 @@ class Comparison:
     Args:
         predicted, measured: by key of `COMPARED`.
         starved, starved_measured: labels of the published rule.
+        served: predicted throughput / ideal, which gives the label.
     """
 
     run: MeasuredRun
@@ -49,6 +50,7 @@ class Comparison:
     measured: Mapping[str, float]
     starved: bool
     starved_measured: bool
+    served: float = float("nan")
 
 
 def smape(predicted: Sequence[float], measured: Sequence[float]) -> float:
@@ -79,7 +81,7 @@ def compare(
         "ttft_published": (twin.ttft_ms * completed + (sent - completed) * 1000 * HOUR_S) / sent,
     }
     measured = {key: run.metrics[column] for key, column in COMPARED.items()}
-    return Comparison(run, seed, predicted, measured, twin.starved, bool(run.starved))
+    return Comparison(run, seed, predicted, measured, twin.starved, bool(run.starved), twin.served_fraction)
 
 
 def compare_all(

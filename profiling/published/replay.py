@@ -31,7 +31,6 @@ from twin.server.column import Column
 from twin.server.rules import EngineRules
 from twin.server.settings import EngineSetting
 from twin.traffic.arrivals import draw_requests
-from twin.traffic.histogram import COPULA
 from twin.traffic.streams import set_order
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.requests import Requests
@@ -40,6 +39,8 @@ from twin.workload.requests import Requests
 #: running + most waiting + 60 s of completions of overloaded runs stay below 26,800 (median), so others held some.
 CLIENT_PORTS = {"twin_validation_real": 28232, "placement_real_test": 26800}
 CLIENT_TTFT_MS = 7.0
+#: Normal copula of prompt and output lengths with which running requests hold the KV tokens that they held in the runs.
+SERVED_COPULA = -0.37
 #: Served / dataset output tokens, where the model's own end token cuts answers short: means over healthy runs.
 SERVED_SHARE = {"llama-3.1-8b-instruct": 0.990, "qwen-2.5-7b-instruct": 0.956}
 
@@ -59,7 +60,7 @@ class Rig:
 
     prompt: LengthHistogram = field(default_factory=lambda: published_histogram("prompt"))
     output: LengthHistogram = field(default_factory=lambda: published_histogram("output"))
-    copula: float = COPULA
+    copula: float = SERVED_COPULA
     served_share: Mapping[str, float] = field(default_factory=lambda: dict(SERVED_SHARE))
     client_ports: Mapping[str, int] = field(default_factory=lambda: dict(CLIENT_PORTS))
     client_ttft_ms: float = CLIENT_TTFT_MS

@@ -124,7 +124,9 @@ def design_step(setting: EngineSetting, calibration: Calibration) -> tuple[float
     Slots cost time whether used or not, so larger settings are designed for longer steps.
     """
     law = calibration.step
-    fixed = law.base + law.lora + law.slot * setting.max_loras
+    slots = setting.max_loras
+    fixed = law.base + law.lora + law.lora_rank * setting.max_lora_rank / 16
+    fixed += law.slot * slots + law.slot_square * slots**2 / 1000
     half_active = _per_adapter(setting, calibration) * setting.max_loras / 2
     return float(np.clip((fixed + half_active) / 1000 / (1 - DESIGN_SHARE), TOKEN_S[0], TOKEN_S[-1])), fixed
 

@@ -43,7 +43,7 @@ _BATCH_TOKENS = 256.0
 def setting_context(setting: EngineSetting, calibration: Calibration) -> Array:
     """Context numbers of one setting, shape (C,), in the order of `CONTEXT_NAMES`."""
     law, slots, rank = calibration.step, setting.max_loras, setting.max_lora_rank
-    slots_ms = law.slot * slots + law.slot_token * slots * _BATCH_TOKENS / 1000.0
+    slots_ms = law.slot * slots + law.slot_square * slots**2 / 1000.0 + law.slot_token * slots * _BATCH_TOKENS / 1000.0
     return np.array(
         [
             math.log2(slots),

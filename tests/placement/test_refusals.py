@@ -32,7 +32,7 @@ def placed(rows: str, *arguments: str, column: str = "") -> int:
     [
         ("a,8,0.5,1000000,50", "", 2, "mean prompt length 1000000 is not below max_model_len 131072", "cut the"),
         ("big,256,0.5,400,150\nodd,12,0.8,900,60", "", 3, "'big' has rank 256", "[8,16,32,64,256]"),
-        ("a,8,3000,300,200", "", 3, "'a' at 3000 req/s is too much for 64 GPUs", "lower its rate to 18"),
+        ("a,8,3000,300,200", "", 3, "'a' at 3000 req/s is too much for 64 GPUs", "lower its rate to 1"),
         ("a,8,60,300,200,gpu-3", "pinned_gpu", 3, "pinned to 'gpu-3'", "pin it to a GPU type"),
         (
             "a,16,0.2,2000,200,0.02",

@@ -157,11 +157,11 @@ DIGESTS: dict[str, str] = {
     "many adapters": "a404888c77404317",
     "many requests": "d8e16d902640d9dd",
     "functions": "3b2f6abe53167e9a",
-    "simulation power law": "d1f8b7d0ecc9bdf7",
-    "simulation unpredictable": "53e5563ea4577ebd",
-    "simulation odd": "9d958ac27dc76c8a",
-    "adapter sums": "aceb807b12d02996",
-    "fleet": "6dbb07e4b8bb5912",
+    "simulation power law": "7711083d7b113b0e",
+    "simulation unpredictable": "7bace8f2a8e278eb",
+    "simulation odd": "95ec22f60d37e7e3",
+    "adapter sums": "e4a0118226a78401",
+    "fleet": "4b4de7c8e1469cb0",
 }
 
 

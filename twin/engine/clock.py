@@ -49,9 +49,11 @@ def step_time_ms(engine: EngineState) -> float:
     decodes, prompt, adapters = float(scheduler.decodes), float(batch.prompt_tokens), float(scheduler.active)
     tokens, kv = decodes + prompt, scheduler.kv_tokens / 1000.0
     skipped, queue = batch.skipped / 1000.0, decodes * scheduler.waiting / 1e6
+    skipped_seq = decodes * batch.skipped / 1e6
     past_graph = tokens > law.graph_tokens
     ms: float = (
         law.base + law.seq * decodes + law.prompt * prompt + law.kv * kv + law.skipped * skipped + law.queue * queue
+        + law.skipped_seq * skipped_seq
     )  # fmt: skip
     features.base += 1.0
     features.seq += decodes
@@ -59,6 +61,7 @@ def step_time_ms(engine: EngineState) -> float:
     features.kv += kv
     features.skipped += skipped
     features.queue += queue
+    features.skipped_seq += skipped_seq
     if past_graph:
         over = tokens - law.graph_tokens
         ms += law.cliff + law.past_graph * over
@@ -67,11 +70,14 @@ def step_time_ms(engine: EngineState) -> float:
     if adapters > 0:
         rank16, slots = limits.max_lora_rank / 16.0, limits.max_loras
         ms += law.lora + adapters * (law.adapter + law.adapter_rank * rank16 + law.adapter_token * tokens / 1000.0)
-        ms += slots * (law.slot + law.slot_token * tokens / 1000.0) + law.lora_token * tokens
+        ms += slots * (law.slot + law.slot_square * slots / 1000.0 + law.slot_token * tokens / 1000.0)
+        ms += law.lora_rank * rank16 + law.lora_token * tokens
         features.lora += 1.0
         features.adapter += adapters
         features.adapter_rank += adapters * rank16
         features.slot += slots
+        features.slot_square += slots * slots / 1000.0
+        features.lora_rank += rank16
         features.slot_token += slots * tokens / 1000.0
         features.lora_token += tokens
         features.adapter_token += adapters * tokens / 1000.0
@@ -81,6 +87,9 @@ def step_time_ms(engine: EngineState) -> float:
         if past_graph:
             ms += law.adapter_large * adapters
             features.adapter_large += adapters
+    elif tokens > 256.0:
+        ms += law.plain_large
+        features.plain_large += 1.0
     return ms
 
 

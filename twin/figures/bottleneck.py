@@ -91,10 +91,10 @@ def _step_parts_ms(features: NDArray[np.float64], law: NDArray[np.float64]) -> d
     return {
         "fixed_ms": ms["base"],
         "decode_ms": ms["seq"],
-        "prompt_ms": ms["prompt"] + ms["cliff"] + ms["past_graph"],
+        "prompt_ms": ms["prompt"] + ms["cliff"] + ms["past_graph"] + ms["plain_large"],
         "kv_ms": ms["kv"],
         "lora_ms": np.sum(lora),
-        "scheduler_ms": ms["skipped"] + ms["queue"],
+        "scheduler_ms": ms["skipped"] + ms["skipped_seq"] + ms["queue"],
     }
 
 

@@ -38,7 +38,7 @@ class SimulationResult:
         adapters: of the column, with their promises; arrays (A,) are in their order.
         completed: what a benchmark client would report.
         running_series, waiting_series: means over 60 equal parts of the window, (60,).
-        step_features: sums over steps of each of `twin.server.laws.STEP_TERMS`, (17,).
+        step_features: sums over steps of each of `twin.server.laws.STEP_TERMS`, (21,).
         blocked_s: time with requests waiting, by why the last scan of the queue ended (`KernelOutput.blocked_s`), (4,).
         steps, busy_s, loads, load_s, disk_loads, disk_s, preemptions, max_waiting: totals.
         arrivals, refused: requests sent, and those that the client had no port for (replay only).

@@ -22,9 +22,11 @@ class StepTimeLaw:
     step (0 = none), R = `max_lora_rank`, M = `max_loras`, W waiting requests and S requests scanned past::
 
         base + seq*B + prompt*P + kv*K/1000 + [T > graph_tokens]*cliff + past_graph*(T - graph_tokens)+
-        + [n > 0] * (lora + adapter*n + adapter_rank*n*R/16 + slot*M + slot_token*M*T/1000 + lora_token*T
-                     + adapter_token*n*T/1000 + adapter_small*n*[T < 128] + adapter_large*n*[T > graph_tokens])
-        + skipped*S/1000 + queue*B*W/1e6
+        + [n = 0] * plain_large*[T > 256]
+        + [n > 0] * (lora + lora_rank*R/16 + adapter*n + adapter_rank*n*R/16 + slot*M + slot_square*M*M/1000
+                     + slot_token*M*T/1000 + lora_token*T + adapter_token*n*T/1000 + adapter_small*n*[T < 128]
+                     + adapter_large*n*[T > graph_tokens])
+        + skipped*S/1000 + skipped_seq*B*S/1e6 + queue*B*W/1e6
 
     Coefficients are collinear in saturated runs: a predictor inside `Calibration.valid`, not physics.
     """
@@ -46,6 +48,10 @@ class StepTimeLaw:
     adapter_large: float
     skipped: float
     queue: float
+    skipped_seq: float = 0.0
+    slot_square: float = 0.0
+    lora_rank: float = 0.0
+    plain_large: float = 0.0
     graph_tokens: float = 512.0
 
     def __post_init__(self) -> None:
@@ -53,11 +59,11 @@ class StepTimeLaw:
             check(getattr(self, field.name), f"step-time coefficient {field.name}", NOT_NEGATIVE)
 
     def as_array(self) -> NDArray[np.float64]:
-        """Coefficients in the order of `STEP_TERMS`, then `graph_tokens`, shape (18,)."""
+        """Coefficients in the order of `STEP_TERMS`, then `graph_tokens`, shape (22,)."""
         return np.array([getattr(self, name) for name in (*STEP_TERMS, "graph_tokens")], dtype=np.float64)
 
 
-#: Names of the law's terms, which are its coefficients': the order of every vector of features or coefficients, (17,).
+#: Names of the law's terms, which are its coefficients': the order of every vector of features or coefficients, (21,).
 STEP_TERMS: tuple[str, ...] = tuple(f.name for f in fields(StepTimeLaw) if f.name != "graph_tokens")
 
 
@@ -92,6 +98,10 @@ def step_terms(
         "adapter_large": adapters * past,
         "skipped": skipped / 1000,
         "queue": decodes * waiting / 1e6,
+        "skipped_seq": decodes * skipped / 1e6,
+        "slot_square": slots * slots * lora / 1000,
+        "lora_rank": lora * rank / 16,
+        "plain_large": float(not lora and tokens > 256),
     }
     return {name: terms[name] for name in STEP_TERMS}
 

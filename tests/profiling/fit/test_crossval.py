@@ -20,7 +20,7 @@ from profiling.published.runs import MeasuredRun, read_all_runs
 from tests.profiling.published.test_replay import make_run
 from twin.errors import InputError
 from twin.server.calibration import Calibration, load_calibration
-from twin.server.laws import LoadLaw
+from twin.server.laws import STEP_TERMS, LoadLaw
 
 LLAMA = MEASURED_MODELS[0]
 
@@ -102,7 +102,8 @@ def test_forced_runs_survive_a_file(tmp_path: Path) -> None:
 
 def test_rows_whose_batch_is_not_the_measured_one_count_little() -> None:
     run = forced_runs(1)[0].run
-    weights = [ForcedRun(run, 1.0, np.ones(17), 10.0, 0.0, running).row().weight for running in (1.0, 1.05, 0.95, 2.0)]
+    ones = np.ones(len(STEP_TERMS))
+    weights = [ForcedRun(run, 1.0, ones, 10.0, 0.0, running).row().weight for running in (1.0, 1.05, 0.95, 2.0)]
     assert weights == pytest.approx([1.0, 0.5, 0.5, 1 / 401])
 
 

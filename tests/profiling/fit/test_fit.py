@@ -16,7 +16,10 @@ from profiling.fit.regression import Recipe, regress, relative_errors
 from profiling.published.models import MEASURED_MODELS
 from twin.server.laws import StepTimeLaw
 
-TRUE = np.array([12.0, 0.02, 0.017, 0.07, 3.0, 0.003, 1.4, 0.26, 0.09, 0.02, 0.12, 0.015, 0.02, 0.04, 0.08, 0.25, 0.6])
+TRUE = np.array(
+    [12.0, 0.02, 0.017, 0.07, 3.0, 0.003, 1.4, 0.26, 0.09, 0.02, 0.12, 0.015, 0.02, 0.04, 0.08, 0.25, 0.6, 1.0, 0.05,
+     0.7, 1.5]
+)  # fmt: skip
 #: No pull towards zero and no preference among kinds of rows.
 PLAIN = Recipe(micro_weight=1.0, ridge=0.0, zero=())
 
@@ -94,8 +97,8 @@ def test_features_are_the_terms_of_the_law() -> None:
     expected = (
         law.base + law.seq * 300 + law.prompt * 400 + law.kv * 90 + law.cliff + law.past_graph * (700 - 512)
         + law.lora + 20 * (law.adapter + law.adapter_rank * 2 + law.adapter_token * 0.7 + law.adapter_large)
-        + 64 * (law.slot + law.slot_token * 0.7) + law.lora_token * 700
-        + law.skipped * 5 + law.queue * 300 * 2000 / 1e6
+        + 64 * (law.slot + law.slot_square * 0.064 + law.slot_token * 0.7) + law.lora_rank * 2 + law.lora_token * 700
+        + law.skipped * 5 + law.skipped_seq * 300 * 5000 / 1e6 + law.queue * 300 * 2000 / 1e6
     )  # fmt: skip
     assert float(x @ TRUE) == pytest.approx(expected)
 

@@ -16,6 +16,7 @@ from profiling.published.replay import Rig, column_of, replay, script_of
 from profiling.published.runs import METRICS, MeasuredRun, fold_of
 from twin.errors import InputError
 from twin.server.calibration import load_calibration
+from twin.server.laws import STEP_TERMS
 
 LLAMA = MEASURED_MODELS[0]
 SHAPE = LengthHistogram(np.array([4.0, 23.0, 100.0, 400.0, 1000.0]), np.array([0.25, 0.25, 0.4, 0.1]))
@@ -33,13 +34,15 @@ def make_run(**changes: object) -> MeasuredRun:
     return replace(run, **changes)  # type: ignore[arg-type]
 
 
-def test_tilting_reaches_the_mean_and_keeps_the_support() -> None:
-    for mean in (60.0, SHAPE.mean, 500.0):
-        tilted = SHAPE.with_mean(mean)
-        assert tilted.mean == pytest.approx(mean)
-        assert (tilted.shares > 0).all() and tilted.shares.sum() == pytest.approx(1.0)
-    with pytest.raises(InputError, match="2000"):
-        SHAPE.with_mean(2000.0)
+def test_stretching_reaches_the_mean_and_keeps_the_shape() -> None:
+    for mean in (60.0, SHAPE.mean, 5000.0):
+        stretched = SHAPE.with_mean(mean)
+        assert stretched.mean == pytest.approx(mean)
+        assert (stretched.shares == SHAPE.shares).all()
+        assert stretched.edges[-1] / stretched.edges[0] == pytest.approx(250.0)
+    for mean in (0.0, -3.0, math.nan):
+        with pytest.raises(InputError, match="mean length"):
+            SHAPE.with_mean(mean)
 
 
 def test_other_shapes_have_the_moments_asked_for() -> None:
@@ -55,7 +58,7 @@ def test_drawn_lengths_have_the_means_and_a_negative_correlation() -> None:
     prompt, output = draw_pair(SHAPE, SHAPE.with_mean(150.0), 200_000, np.random.default_rng(0))
     assert prompt.mean() == pytest.approx(SHAPE.mean, rel=0.01)
     assert output.mean() == pytest.approx(150.0, rel=0.01)
-    assert prompt.min() >= 4 and prompt.max() <= 1000
+    assert prompt.min() >= 4 and prompt.max() <= 1000 and output.max() <= 1000
     assert -0.45 < np.corrcoef(prompt, output)[0, 1] < -0.2
 
 
@@ -83,7 +86,7 @@ def test_teacher_forcing_finds_the_factor_that_slowed_the_engine() -> None:
     metrics = {**run.metrics, "running_mean": slow.running, "out_throughput_tps": 1000 * slow.running / slow.step_ms}
     forced = force(replace(run, metrics=metrics), calibration, RIG, seed=3)
     assert forced.scale == pytest.approx(1.2, rel=0.02)
-    law_ms = float(forced.features @ calibration.step.as_array()[:17])
+    law_ms = float(forced.features @ calibration.step.as_array()[: len(STEP_TERMS)])
     assert forced.step_ms / law_ms == pytest.approx(forced.scale, rel=0.02)
 
 

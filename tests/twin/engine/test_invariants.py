@@ -128,6 +128,7 @@ def step_ms(case: Case, decodes: int, prompt: int, kv: int, adapters: int) -> fl
         ms += law.cliff + law.past_graph * (tokens - law.graph_tokens)
     if adapters:
         ms += law.lora + law.adapter * adapters + law.adapter_rank * adapters * rank / 16 + law.slot * slots
+        ms += law.slot_square * slots * slots / 1000 + law.lora_rank * rank / 16
         ms += law.slot_token * slots * tokens / 1000 + law.lora_token * tokens
         ms += law.adapter_token * adapters * tokens / 1000 + law.adapter_small * adapters * (tokens < 128)
         ms += law.adapter_large * adapters * past

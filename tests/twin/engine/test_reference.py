@@ -68,7 +68,7 @@ def engines(draw: st.DrawFn) -> tuple[Requests, list[bool], list[int], dict[str,
         "host": int(rng.integers(max_loras, adapters + 3)),
         "rules": EngineRules("drawn", *flags.tolist()),
         "law": StepTimeLaw(
-            3.0, *(rng.random(16) * (rng.random(16) < 0.5)).tolist(), graph_tokens=rng.choice([16, 1e9])
+            3.0, *(rng.random(20) * (rng.random(20) < 0.5)).tolist(), graph_tokens=rng.choice([16, 1e9])
         ),
         "hosted": bool(rng.random() < 0.5),
         "stops_s": tuple(np.cumsum(rng.exponential(0.2, int(rng.integers(0, 6)))).tolist()),

@@ -94,7 +94,7 @@ def test_advice_names_a_setting_that_starts_and_helps() -> None:
     assert memory_error(better.setting, LLAMA) is None
     assert f"{kv_cache_tokens(better.setting, LLAMA):,}" in text
     before, after = (simulate(c, LLAMA, horizon_s=HORIZON_S).row for c in (case, better))
-    assert after["served_fraction"] > before["served_fraction"] + 0.05
+    assert after["served_fraction"] > before["served_fraction"] + 0.04
 
 
 def test_advice_gives_unused_rank_and_slots_to_the_cache() -> None:

@@ -21,6 +21,7 @@ from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE, Prediction
 from twin.figures.result import SimulationResult
 from twin.figures.warmup import mser, resolve, steps_to_trace
 from twin.server.column import Column
+from twin.server.laws import STEP_TERMS
 from twin.simulation import simulate
 from twin.traffic.arrivals import draw_requests
 from twin.workload.requests import Requests
@@ -53,9 +54,9 @@ def window(requests: list[tuple[float, int, int, int, float, float]], *, horizon
     out = KernelOutput(
         first_token_s=rows[:, 4].copy(), finish_s=rows[:, 5].copy(), state=np.zeros(len(rows), np.int8),
         running_bins=np.full(60, 0.5), waiting_bins=np.zeros(60), kv_integral=horizon_s * 3.0,
-        itl_histogram=np.zeros(4096), features=np.zeros(17), blocked_s=np.zeros(4), steps=0, busy_s=0.0, loads=20,
-        load_s=0.1, disk_loads=0, disk_s=0.0, preemptions=10, skips=0, max_waiting=0, free_blocks_end=0, trace=trace,
-        events=np.zeros((0, 4), np.int64),
+        itl_histogram=np.zeros(4096), features=np.zeros(len(STEP_TERMS)), blocked_s=np.zeros(4), steps=0, busy_s=0.0,
+        loads=20, load_s=0.1, disk_loads=0, disk_s=0.0, preemptions=10, skips=0, max_waiting=0, free_blocks_end=0,
+        trace=trace, events=np.zeros((0, 4), np.int64),
     )  # fmt: skip
     return measure(sent, out, horizon_s=horizon_s, slo_s=np.array(slo_s), total_blocks=12)
 

@@ -27,7 +27,8 @@ def test_shipped_calibrations_are_complete_and_stamped(name: str) -> None:
     assert calibration.valid["max_loras"][0] == 8 and calibration.valid["max_loras"][1] >= 192
     # Physical signs: each of these costs time.
     step = calibration.step
-    assert min(step.base, step.seq, step.prompt, step.kv, step.adapter, step.slot, step.skipped) > 0
+    assert min(step.base, step.seq, step.prompt, step.kv, step.adapter, step.slot_token, step.skipped) > 0
+    assert min(step.slot + step.slot_square, step.skipped_seq, step.lora_rank, step.plain_large) > 0
     assert 0 < calibration.load.equal_rank_ms < calibration.load.lower_rank_ms
 
 

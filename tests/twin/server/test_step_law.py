@@ -19,6 +19,7 @@ def step_ms(law: StepTimeLaw, tokens: float, adapters: float, slots: float, rank
     ms += past * (law.cliff + law.past_graph * (tokens - law.graph_tokens))
     if adapters:
         ms += law.lora + law.adapter * adapters + law.adapter_rank * adapters * rank / 16 + law.slot * slots
+        ms += law.slot_square * slots * slots / 1000 + law.lora_rank * rank / 16
         ms += tokens / 1000 * (law.slot_token * slots + law.adapter_token * adapters) + law.lora_token * tokens
         ms += law.adapter_small * adapters * (tokens < 128) + law.adapter_large * adapters * past
     return ms
