@@ -1,6 +1,6 @@
 """Every solver and every objective on the same problems, against simple baselines.
 
-    python -m benchmarks.solvers [suite=quick|full] [time_limit_s=10] [surrogate=neural|analytic] [seeds=3]
+    python -m benchmarks.solvers [suite=quick|full] [time_limit_s=10] [surrogate=neural|physics|analytic] [seeds=3]
 
 Instances: named workloads (`benchmarks.workloads`). `value`, `bound` and `gap` belong to the planning model; `verified`
 and `starved_gpus` come from the twin, rule `stable`, requests of all seeds pooled. The solvers run once: no
@@ -31,13 +31,13 @@ from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
 from placement.solvers.milp import MilpSolver
 from surrogates.model.analytic import AnalyticSurrogate
-from surrogates.model.neural_planning import load_planning_model
 from surrogates.model.planning import PlanningModel
+from surrogates.pieces.model import load_planning_model, physics_planning
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.config.ranges import Range
 from twin.errors import InputError
-from twin.figures.health import stable
+from twin.figures.health import Stable, stable
 from twin.server.calibration import Calibration, load_calibration
 from twin.server.memory import memory_error
 from twin.server.settings import setting_grid
@@ -73,13 +73,15 @@ def workloads(suite: str) -> dict[str, Workload]:
     return {name: named_workload(name) for name in SUITES[suite]}
 
 
-def planning_model(name: str, calibration: Calibration) -> PlanningModel:
-    """The neural planning model, or by name the closed form."""
+def planning_model(name: str, calibration: Calibration, workload: Workload) -> PlanningModel:
+    """The planning model of a workload: the physics with its residual, without it, or the closed form."""
     if name == "neural":
-        return load_planning_model(calibration)
+        return load_planning_model(calibration, workload, Stable())
+    if name == "physics":
+        return physics_planning(calibration, workload, Stable())
     if name == "analytic":
         return AnalyticSurrogate({calibration.stamp.gpu_type: calibration})
-    raise InputError(f"surrogate {name!r} is unknown", remedy="use surrogate=neural or surrogate=analytic")
+    raise InputError(f"surrogate {name!r} is unknown", remedy="use surrogate=neural, physics or analytic")
 
 
 def problem_of(workload: Workload, planning: PlanningModel, calibration: Calibration) -> PlacementProblem:
@@ -177,7 +179,6 @@ class Options:
 
 def run(options: Options) -> int:
     calibration = load_calibration(CALIBRATION)
-    planning = planning_model(options.surrogate, calibration)
     seeds, limit = options.seeds, options.time_limit_s
     rows: dict[str, list[dict[str, Any]]] = {"instances": [], "baselines": []}
     print(
@@ -185,6 +186,7 @@ def run(options: Options) -> int:
         f"{'starved':>9}"
     )
     for name, workload in workloads(options.suite).items():
+        planning = planning_model(options.surrogate, calibration, workload)
         counted = problem_of(workload, planning, calibration)
         minimum = certified_minimum(counted, limit)
         if minimum is None:

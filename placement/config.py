@@ -62,7 +62,7 @@ COMPONENTS: Components = {
     "objective": ("placement.problem.objectives.objective", *_TERMS),
     "objective.terms.*": _TERMS,
     "surrogate": (
-        "surrogates.model.analytic.AnalyticSurrogate", "surrogates.model.neural_planning.load_planning_model",
+        "surrogates.model.analytic.AnalyticSurrogate", "surrogates.pieces.model.load_planning_model",
         "surrogates.pieces.model.physics_planning",
     ),
     "solver": (
@@ -168,9 +168,6 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         "surrogate",
         calibration=calibration,
         calibrations={hardware.name: calibration},
-        rule=constraint.rule,
-        constraint=constraint.rule,
-        ttft_slo_s=constraint.slo.ttft_p99_s,
         workload=workload,
         health=constraint,
     )

@@ -15,8 +15,9 @@ PUBLIC = {
         "read_adapters", "read_recording", "runner", "simulate", "simulate_fleet", "simulate_many",
     },
     "surrogates": {
-        "AnalyticSurrogate", "HingeLoad", "NeuralSurrogate", "OptionModel", "PlanningModel", "Polyhedron",
-        "affine_load", "load_planning_model", "load_surrogate",
+        "AnalyticSurrogate", "CorrectedModel", "HingeLoad", "OptionModel", "PiecesModel", "PlanningModel", "Polyhedron",
+        "SteadyState", "SteadyStateModel", "affine_load", "largest_load", "load_planning_model", "physics_planning",
+        "read_residual", "steady_state", "steady_state_model",
     },
     "surrogates.residual": {
         "CorrectedLoads", "CorrectedModel", "CorrectedState", "Residual", "corrected", "corrected_largest_load",

@@ -1,16 +1,14 @@
 """What no GPU could serve, said before anything is built: each refusal names its own cause.
 
-In this order: requests longer than the model, settings that do not fit or are unknown, ranks above every setting, and
-traffic that the planning model was never trained on.
+In this order: requests longer than the model, settings that do not fit or are unknown, ranks above every setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from surrogates.model.planning import PlanningModel
-from surrogates.model.trained_range import Outside
 from twin.engine.input_check import check_lengths
 from twin.errors import InfeasibleError, InputError
 from twin.server.calibration import Calibration
@@ -48,7 +46,6 @@ def admit(
     if not known:
         raise next(iter(unknown.values()))
     _refuse_rank(workload, settings, known, planning, calibration)
-    _refuse_untrained(workload, planning)
     if not unknown:
         return known, []
     labels = ", ".join(s.label for s in list(unknown)[:4]) + (", ..." if len(unknown) > 4 else "")
@@ -108,20 +105,5 @@ def _room_for(
     if starting[0].max_loras not in slots:
         changes.append(f"engine.max_loras=[{','.join(map(str, [starting[0].max_loras, *slots]))}]")
     if not usable:
-        changes.append("surrogate=analytic, because this one was not trained on such slots")
+        changes.append("surrogate=analytic, because this one does not know such slots")
     return f"use {' and '.join(changes)}; or leave the adapter out"
-
-
-def _refuse_untrained(workload: Workload, planning: PlanningModel) -> None:
-    """Refuses a workload whose average request the planning model has never seen; it would extrapolate."""
-    describe: Callable[[Sequence[Adapter]], list[Outside]] = getattr(planning, "outside", lambda adapters: [])
-    outside = describe(workload.adapters)
-    if outside:
-        changes = " and ".join(o.change for o in outside if o.change)
-        cut = "; workload.max_request_tokens cuts the requests of traces" if "_tokens" in changes else ""
-        raise InputError(
-            f"workload {workload.name!r} lies outside what the surrogate was trained on: "
-            + "; ".join(o.problem for o in outside),
-            where="workload, surrogate",
-            remedy="use surrogate=analytic" + (f", or bring {changes}{cut}" if changes else ""),
-        )

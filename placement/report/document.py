@@ -23,6 +23,7 @@ from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
 from placement.verify.verdict import ColumnVerdict, Peak, Verification
 from twin.files import write_text
+from twin.server.calibration import fingerprint
 from twin.workload.adapter import PROMISES
 from twin.workload.peaks import peak_to_mean
 
@@ -157,8 +158,6 @@ def _method(run: Run) -> dict[str, Any]:
 
 def provenance(run: Run, verification: Verification | None = None) -> dict[str, Any]:
     """Where the numbers come from: everything needed to compute them again."""
-    from surrogates.model.context import calibration_hash
-
     stamp = run.calibration.stamp
     return {
         "config_hash": config_hash(run.config),
@@ -173,7 +172,7 @@ def provenance(run: Run, verification: Verification | None = None) -> dict[str, 
             "engine": f"{stamp.engine} {stamp.engine_version}",
             "date": str(stamp.date),
             "source": stamp.source,
-            "hash": calibration_hash(run.calibration),
+            "hash": fingerprint(run.calibration),
         },
         "surrogate": _surrogate(run),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
@@ -182,7 +181,7 @@ def provenance(run: Run, verification: Verification | None = None) -> dict[str, 
 
 def _surrogate(run: Run) -> dict[str, Any]:
     target = str(run.config["surrogate"].get("_target_", ""))
-    meta: Mapping[str, Any] = getattr(getattr(run.planning, "artifact", None), "meta", {})
+    meta: Mapping[str, Any] = getattr(getattr(run.planning, "residual", None), "meta", {})
     return {"model": target, "hash": meta.get("weights_sha256"), "margin_override": run.constraint.margin}
 
 

@@ -27,6 +27,8 @@ def planning_notes(
         planning: its `ttft_p99_s` is the TTFT promise that it was made for; without one it knows none.
         verified: the twin judges the plan.
     """
+    if getattr(planning, "follows_promises", False) and constraint.rule == "stable" and verified:
+        return []
     slo = constraint.slo
     made_for: float | None = getattr(planning, "ttft_p99_s", None)
     known = DEFAULT_TTFT_P99_S if made_for is None else made_for

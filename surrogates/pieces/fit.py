@@ -82,9 +82,7 @@ def fit_load(phi: Array, values: Array, facets: Polyhedron) -> HingeLoad:
     weights = _ridge(np.hstack(columns) * relative[:, None], np.ones(len(values)))
     linear, slopes = weights[: len(scale)] / scale * size, weights[len(scale) :]
     kept = slopes > 1e-9
-    return HingeLoad(
-        np.array(rows).reshape(-1, len(scale))[kept], -np.array(bends)[kept], slopes[kept], linear, 0.0
-    )
+    return HingeLoad(np.array(rows).reshape(-1, len(scale))[kept], -np.array(bends)[kept], slopes[kept], linear, 0.0)
 
 
 def _index(scaled: Array, values: Array) -> Array:

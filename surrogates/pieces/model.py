@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +18,8 @@ from surrogates.model.planning import OptionModel, Polyhedron
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
 from surrogates.pieces.fit import fit_facets, fit_load, over_promise
 from surrogates.pieces.rays import Correct, draw_rays
+from surrogates.residual.model import corrected
+from surrogates.residual.weights import Residual, read_residual
 from surrogates.steady_state.model import SteadyStateModel, steady_state_model
 from twin.config.ranges import Range
 from twin.errors import InputError
@@ -45,7 +48,7 @@ class PiecesModel:
         calibration: of the GPU type. adapters: of the workload. constraint: what is healthy.
         rays: columns from light to the boundary that each setting is fitted to.
         seed: of the rays.
-        correct: from the physics' states to better ones (a learned residual); None = the physics as it is.
+        residual: the learned correction of the physics; None = the physics as it is.
     """
 
     calibration: Calibration
@@ -53,7 +56,7 @@ class PiecesModel:
     constraint: Constraint
     rays: int = 48
     seed: int = 0
-    correct: Correct | None = None
+    residual: Residual | None = None
     _options: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
     _models: dict[tuple[int, int | None], tuple[SteadyStateModel, Array]] = field(
         default_factory=dict, compare=False, repr=False
@@ -102,7 +105,7 @@ class PiecesModel:
         if reason is not None:
             raise InputError(f"setting {setting.label} does not start: {reason}", remedy="leave the setting out")
         model, phi = self._model(setting)
-        rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self.correct or (lambda s: s))
+        rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self._correct())
         if rays is None:
             raise InputError(
                 f"setting {setting.label}: not even one adapter of the workload is healthy alone under it",
@@ -121,6 +124,12 @@ class PiecesModel:
             max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
         )
 
+    def _correct(self) -> Correct:
+        residual, judged = self.residual, self.constraint.rule == "stable"
+        if residual is None:
+            return lambda states: states
+        return lambda states: corrected(states, residual, judged=judged).state
+
     def _model(self, setting: EngineSetting) -> tuple[SteadyStateModel, Array]:
         """Tables shared by settings with the same servers and longest request, and the features of their kinds."""
         key = setting.servers_per_gpu, setting.max_model_len
@@ -133,7 +142,7 @@ class PiecesModel:
             }
             model = steady_state_model(
                 self._kinds, self.calibration, setting, rule=constraint.rule,
-                default_ttft_slo_s=constraint.slo.ttft_p99_s, **limits,
+                slo=constraint.slo, **limits,
             )  # fmt: skip
             self._models[key] = model, features_of_tables(model.tables)
         return self._models[key]
@@ -149,3 +158,24 @@ def physics_planning(
 ) -> PiecesModel:
     """The planning model of `surrogate=physics`: the steady state as it is, no training."""
     return PiecesModel(calibration, workload.adapters, health, rays=rays, seed=seed)
+
+
+def load_planning_model(
+    calibration: Calibration,
+    workload: Workload,
+    health: Constraint,
+    *,
+    weights: str | None = None,
+    rays: Annotated[int, Range(8, 1000)] = 48,
+    seed: Annotated[int, Range(0)] = 0,
+) -> PiecesModel:
+    """The planning model of `surrogate=neural`: the steady state with its learned residual.
+
+    Args:
+        weights: folder of a trained residual; None = the one that ships, for any calibration.
+
+    Raises:
+        InputError: the weights are missing or damaged.
+    """
+    residual = read_residual(Path(weights) if weights else None)
+    return PiecesModel(calibration, workload.adapters, health, rays=rays, seed=seed, residual=residual)

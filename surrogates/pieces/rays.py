@@ -117,9 +117,7 @@ def _last_healthy(model: SteadyStateModel, law: object, order: Ints, correct: Co
     return low
 
 
-def _share_of_next(
-    model: SteadyStateModel, law: object, order: Ints, last: int, correct: Correct
-) -> tuple[float, int]:
+def _share_of_next(model: SteadyStateModel, law: object, order: Ints, last: int, correct: Correct) -> tuple[float, int]:
     """Largest share of the next adapter that is healthy beside the others, and what limits there."""
     whole, one = model.sums([order[:last]]), model.rows(order[last : last + 1])
 
@@ -130,7 +128,10 @@ def _share_of_next(
         members = order[: last + 1]
         tables = model.tables
         found = model.states_of_sums(
-            part, law, pace_limit_s=tables.pace_limit_s[members].min(), token_limit_s=tables.token_limit_s[members].min()
+            part,
+            law,
+            pace_limit_s=tables.pace_limit_s[members].min(),
+            token_limit_s=tables.token_limit_s[members].min(),
         )
         return correct(found)
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammainc
 
-from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter, Lengths
+from twin.figures.promises import limit_of
+from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter, Lengths, Slo
 
 Floats = NDArray[np.float64]
 
@@ -54,14 +55,12 @@ class Items:
         return len(self.rate_req_per_s)
 
 
-def items_of(
-    adapters: Sequence[Adapter], *, max_model_len: int, default_ttft_slo_s: float = DEFAULT_TTFT_P99_S
-) -> Items:
+def items_of(adapters: Sequence[Adapter], *, max_model_len: int, default: Slo | None = None) -> Items:
     """Reads N adapters; those that are equal but for name and rate are read once.
 
     Args:
         max_model_len: prompts are cut to one token less, answers to what the prompt leaves.
-        default_ttft_slo_s: promise of adapters without their own.
+        default: promises of adapters that have none of their own; None = a TTFT p99 of `DEFAULT_TTFT_P99_S`.
     """
     rows: dict[tuple[object, ...], tuple[float, ...]] = {}
     table = np.empty((len(adapters), 12))
@@ -72,9 +71,13 @@ def items_of(
             row = rows[key] = _lengths(a, max_model_len)
         table[n, :3] = a.rate_req_per_s, a.arrival_cv, a.rank
         table[n, 3:] = row
-    none = np.full(len(adapters), np.inf)
-    slo = np.array([a.ttft_slo_s(default_ttft_slo_s) for a in adapters])
-    columns = [*np.ascontiguousarray(table.T), slo, none, none]
+    default = default or Slo(DEFAULT_TTFT_P99_S)
+    ttft_s, itl_ms, tpot_ms, e2e_s = (
+        limit_of(name, adapters, default) for name in ("ttft_p99_s", "itl_mean_ms", "tpot_mean_ms", "e2e_mean_s")
+    )
+    # A mean over tokens or over requests: in a steady state every token takes the same time.
+    itl_s = np.minimum(itl_ms, tpot_ms) / 1000.0
+    columns = [*np.ascontiguousarray(table.T), ttft_s, itl_s, e2e_s]
     return Items(*columns)
 
 

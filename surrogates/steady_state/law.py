@@ -23,7 +23,8 @@ LAW = np.dtype(
         (name, np.float64)
         for name in (
             "base_s", "seq_s", "prompt_s", "kv_s", "cliff_s", "past_graph_s", "lora_s", "slot_s", "slot_token_s",
-            "lora_token_s", "adapter_s", "adapter_token_s", "adapter_small_s", "adapter_large_s", "graph_tokens",
+            "lora_token_s", "adapter_s", "adapter_token_s", "adapter_small_s", "adapter_large_s", "plain_large_s",
+            "graph_tokens",
             "max_loras", "max_cpu_loras", "max_lora_rank", "equal_load_s", "lower_load_s", "disk_base_s", "disk_rank_s",
             "kv_tokens", "block_tokens", "max_num_seqs", "token_budget", "extra_steps", "servers", "gap_base_s",
             "gap_seq_s", "mps_share", "starts",
@@ -32,6 +33,8 @@ LAW = np.dtype(
 )  # fmt: skip
 #: Below this many tokens in a step a term of its own holds for each adapter (`StepTimeLaw`).
 SMALL_BATCH = 128.0
+#: Beyond this many tokens in a step without adapters a term of its own holds.
+PLAIN_BATCH = 256.0
 
 
 def law_of(settings: Sequence[EngineSetting], calibration: Calibration) -> Records:
@@ -49,11 +52,13 @@ def law_of(settings: Sequence[EngineSetting], calibration: Calibration) -> Recor
 def _row(setting: EngineSetting, calibration: Calibration) -> tuple[float, ...]:
     step, load, slots = calibration.step, calibration.load, setting.max_loras
     sharing = sharing_law(calibration) if setting.servers_per_gpu > 1 else None
+    rank16 = setting.max_lora_rank / 16
     rules = rules_of(calibration.stamp.engine_version, setting.async_scheduling)
     milliseconds = (
-        step.base, step.seq, step.prompt, step.kv / 1000, step.cliff, step.past_graph, step.lora, step.slot * slots,
-        step.slot_token * slots / 1000, step.lora_token, step.adapter + step.adapter_rank * setting.max_lora_rank / 16,
-        step.adapter_token / 1000, step.adapter_small, step.adapter_large,
+        step.base, step.seq, step.prompt, step.kv / 1000, step.cliff, step.past_graph,
+        step.lora + step.lora_rank * rank16, slots * (step.slot + step.slot_square * slots / 1000),
+        step.slot_token * slots / 1000, step.lora_token, step.adapter + step.adapter_rank * rank16,
+        step.adapter_token / 1000, step.adapter_small, step.adapter_large, step.plain_large,
     )  # fmt: skip
     block = setting.block_size
     return (

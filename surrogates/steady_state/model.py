@@ -23,7 +23,7 @@ from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.memory import max_model_len
 from twin.server.settings import EngineSetting
-from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter
+from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter, Slo
 
 Floats = NDArray[np.float64]
 Groups = Sequence[Sequence[int] | NDArray[np.int64]]
@@ -178,18 +178,20 @@ class SteadyStateModel:
 
 def steady_state_model(
     adapters: Sequence[Adapter], calibration: Calibration, setting: EngineSetting, *, crowded: bool = True,
-    rule: Rule = "stable", default_ttft_slo_s: float = DEFAULT_TTFT_P99_S, pivot: float = 1.0, **limits: float,
+    rule: Rule = "stable", default_ttft_slo_s: float = DEFAULT_TTFT_P99_S, slo: Slo | None = None, pivot: float = 1.0,
+    **limits: float,
 ) -> SteadyStateModel:  # fmt: skip
     """A model of adapters and of all settings that agree with this one in `servers_per_gpu` and `max_model_len`.
 
     Args:
         crowded: some column has more adapters than slots, or than `max_cpu_loras`; False saves half of the memory.
-        default_ttft_slo_s: promise of adapters without their own.
+        default_ttft_slo_s: TTFT promise of adapters without their own.
+        slo: all promises of adapters without their own, instead.
         pivot: factor on all rates; the tables are exact for loads from 1/16 to 16 times it.
         limits: `late_share`, `adapter_late_share`.
     """
     longest = max_model_len(setting, calibration)
-    items = items_of(adapters, max_model_len=longest, default_ttft_slo_s=default_ttft_slo_s)
+    items = items_of(adapters, max_model_len=longest, default=slo or Slo(default_ttft_slo_s))
     items = replace(items, rate_req_per_s=items.rate_req_per_s * pivot)
     tables = tables_of(items, base_s=calibration.step.base / 1000.0, servers=setting.servers_per_gpu, crowded=crowded)
     return SteadyStateModel(calibration, items, tables, crowded, rule, **limits)

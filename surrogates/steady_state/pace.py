@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from surrogates.steady_state.column import Column, look_aside, look_up, pace_at, position
-from surrogates.steady_state.law import SMALL_BATCH
+from surrogates.steady_state.law import PLAIN_BATCH, SMALL_BATCH
 from surrogates.steady_state.slots import Demand, gate
 from surrogates.steady_state.special import normal_tail, rough_gamma_tail
 from surrogates.steady_state.tables import (
@@ -168,6 +168,9 @@ def evaluate(column: Column, pace_s: float) -> float:
     w.kv_s = c.kv_s * kv_tokens
     w.prompt_s = (c.prompt_s + token_s) * prompts
     w.past_s = c.cliff_s * past + c.past_graph_s * over
+    if c.plain_large_s > 0.0 and in_slots < 1.0:
+        large = _batch_exceeds(PLAIN_BATCH, decoding, spread, quiet, shape, scale)
+        w.past_s += (1.0 - in_slots) * c.plain_large_s * large
     w.lora_s = fixed_lora_s + token_s * tokens
     w.token_s = (c.seq_s + token_s) * decoding + w.kv_s + w.prompt_s
     w.mean_s = c.base_s + fixed_lora_s + w.past_s + w.token_s

@@ -5,6 +5,8 @@ A calibration is data, kept as YAML under `conf/calibration/` and written by `py
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -106,6 +108,17 @@ class Calibration:
         if self.batching is None:
             del data["batching"]
         return data
+
+
+def fingerprint(calibration: Calibration) -> str:
+    """SHA-256 of what the twin reads of a calibration: laws, memory and model; not prices, counts or residuals."""
+    data = calibration.to_dict()
+    parts: dict[str, Any] = {
+        "engine": [data["stamp"][k] for k in ("gpu_type", "model", "engine", "engine_version")],
+        "memory_bytes": data["gpu"]["memory_bytes"],
+        **{k: data[k] for k in ("model", "step", "load", "kv", "batching") if k in data},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=float).encode()).hexdigest()
 
 
 def calibration_from_dict(data: Mapping[str, Any], *, where: str = "") -> Calibration:

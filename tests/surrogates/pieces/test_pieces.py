@@ -108,7 +108,9 @@ def test_a_stricter_promise_leaves_less_room() -> None:
 
 
 def test_a_promise_on_mean_itl_is_planned_for() -> None:
-    plain, strict = (physics_planning(CALIBRATION, WORKLOAD, Stable(slo), rays=24) for slo in (Slo(), Slo(itl_mean_ms=22.0)))
+    plain, strict = (
+        physics_planning(CALIBRATION, WORKLOAD, Stable(slo), rays=24) for slo in (Slo(), Slo(itl_mean_ms=22.0))
+    )
     phi = plain.features(WORKLOAD.adapters).sum(axis=0)
     use = [float((m.option(SETTING).outer.G @ phi).max()) for m in (plain, strict)]
     assert use[1] > 1.2 * use[0]
@@ -170,7 +172,7 @@ def test_a_facet_for_each_kind_of_limit() -> None:
     ends, limits = direction / use.max(axis=1, keepdims=True), use.argmax(axis=1)
     rays = Rays(ends, limits, np.zeros(60, np.bool_), ends, np.ones(60), np.ones(60), np.arange(60))
     facets = fit_facets(rays)
-    assert facets.G == pytest.approx(truth, abs=0.02)
+    assert pytest.approx(truth, abs=0.02) == facets.G
     assert over_promise(facets, rays, 1.0) < 0.01
     none = fit_facets(replace(rays, open=np.ones(60, np.bool_)))
     assert none.violation(ends).max() == -np.inf

@@ -1,4 +1,4 @@
-"""Fresh rays for `benchmarks.residual`: drawn and labelled by the twin at call time, several seeds pooled."""
+"""Fresh rays for `benchmarks.surrogates`: drawn and labelled by the twin at call time, several seeds pooled."""
 
 from __future__ import annotations
 
