@@ -74,7 +74,8 @@ def items_of(
         table[n, 3:] = row
     none = np.full(len(adapters), np.inf)
     slo = np.array([a.ttft_slo_s(default_ttft_slo_s) for a in adapters])
-    return Items(*np.ascontiguousarray(table.T), *(slo, none, none))
+    columns = [*np.ascontiguousarray(table.T), slo, none, none]
+    return Items(*columns)
 
 
 def _lengths(a: Adapter, longest: int) -> tuple[float, ...]:

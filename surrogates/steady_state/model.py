@@ -141,15 +141,21 @@ class SteadyStateModel:
         which = np.asarray(adapters, np.int64)
         return ColumnSums(self.tables.linear[which], self.tables.paced[which], self.tables.aside[which])
 
+    def promise_limits(self, groups: Groups) -> tuple[Floats, Floats]:
+        """Longest pace, and time per computed prompt token, that promises of each column allow, s, (P,); inf = any."""
+        limits = self.tables.pace_limit_s, self.tables.token_limit_s
+        found = [[float(np.min(limit[np.asarray(g, np.int64)], initial=np.inf)) for g in groups] for limit in limits]
+        return np.array(found[0]), np.array(found[1])
+
     def states_of_sums(
-        self, sums: ColumnSums, settings: Sequence[EngineSetting] | Any, *, pace_limit_s: ArrayLike = np.inf,
+        self, sums: ColumnSums, settings: Sequence[EngineSetting] | Any, pace_limit_s: ArrayLike = np.inf,
         token_limit_s: ArrayLike = np.inf,
     ) -> SteadyState:  # fmt: skip
         """States of P columns given as sums.
 
         Args:
-            pace_limit_s, token_limit_s: least of these fields of `Tables` in each column, () or (P,): minima are
-                no sums. inf where no adapter promises an ITL or E2E latency, or its prompts are short.
+            pace_limit_s, token_limit_s: what `promise_limits` says of each column, () or (P,): minima are no sums.
+                inf where nobody promises an ITL or E2E latency, and no prompt is long.
         """
         out, one = unsolved(len(sums)), np.ones(len(sums))
         pace_limits_s, token_limits_s = (np.asarray(limit, np.float64) * one for limit in (pace_limit_s, token_limit_s))

@@ -14,17 +14,19 @@ import numpy as np
 
 from surrogates.steady_state.column import Column, look_aside, look_up, pace_at, position
 from surrogates.steady_state.law import SMALL_BATCH
-from surrogates.steady_state.slots import gate
+from surrogates.steady_state.slots import Demand, gate
 from surrogates.steady_state.special import normal_tail, rough_gamma_tail
 from surrogates.steady_state.tables import (
     ACTIVE,
     AGAIN,
+    ASKS,
     BY_RANK,
     COMPANIONS,
     COUNT,
     DECODE,
     KV,
     LUMP,
+    MEAN_2,
     NUMBER,
     PREFILL,
     PROMPT,
@@ -35,6 +37,7 @@ from surrogates.steady_state.tables import (
     SPREAD,
     STARTS,
     STAY,
+    STAY_2,
 )
 from twin.compiled import compiled
 
@@ -126,8 +129,16 @@ def evaluate(column: Column, pace_s: float) -> float:
     tokens = decoding + prompts
     # Whole blocks: a request holds half a block more than its tokens.
     kv_tokens = lin[KV] * per_step + 0.5 * c.block_tokens * staying
-    slots = c.max_loras if lin[COUNT] > c.max_loras else np.inf
-    gate(slots, lin[COUNT], at[ACTIVE], at[SPREAD], at[STARTS], at[AGAIN], pace_s, column.slots)
+    asks, asking_rate = 0.0, 0.0
+    levels = len(column.slo_s)
+    for j in range(levels):
+        asks, asking_rate = asks + at[ASKS + j], asking_rate + at[ASKS + levels + j]
+    demand = Demand(
+        c.max_loras, lin[COUNT], at[ACTIVE], at[SPREAD], at[STARTS], at[AGAIN] / max(at[ACTIVE], 1e-300),
+        asking_rate / max(asks, 1e-300),
+        lin[STAY] / lin[RATE] * pace_s * math.sqrt(max(lin[STAY_2] / lin[MEAN_2] - 1.0, 0.0)),
+    )  # fmt: skip
+    gate(demand, pace_s, column.slots)
     g = column.slots[0]
     w.decoding, w.prompt_tokens, w.kv_tokens, w.busy = decoding, prompts, kv_tokens, 1.0 - math.exp(-staying)
     # Prompt tokens of a step with prompts: Gamma with the moments of a compound Poisson number of batches.

@@ -18,6 +18,15 @@ def normal_tail(z: float) -> float:
 
 
 @compiled
+def normal_quantile(tail: float) -> float:
+    """z with P(Z > z) = `tail` (Abramowitz and Stegun 26.2.23, within 5e-4)."""
+    p = min(tail, 1.0 - tail)
+    t = math.sqrt(-2.0 * math.log(max(p, 1e-300)))
+    z = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
+    return z if tail <= 0.5 else -z
+
+
+@compiled
 def gamma_tail(shape: float, x: float) -> float:
     """Q(shape, x) = P(X > x) for X Gamma with this shape and scale 1.
 

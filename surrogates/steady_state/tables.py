@@ -31,9 +31,9 @@ STRIDE, FIRST_S, TIMES = 2, 0.02, 20
 
 #: Columns of `linear`: requests/s; output tokens/s after the first of each request; rate x output; computed prompt
 #: tokens/s; rate x (E[p o] + E[o^2]/2), KV tokens per second of pace; adapters in slots; their rate x output;
-#: rate x E[c^2]; rate x output^2; rate x arrival CV^2; (rate x output)^2; then counts of adapters by rank, and
-#: requests/s by level of the TTFT promise.
-RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, BURST, SQUARE, BY_RANK = range(12)
+#: rate x E[c^2]; rate x E[o^2], and rate x output^2; rate x arrival CV^2; (rate x output)^2; then counts of adapters by
+#: rank, and requests/s by level of the TTFT promise.
+RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, MEAN_2, BURST, SQUARE, BY_RANK = range(13)
 #: Columns of `paced`, with x = rate x output x pace and f the variance factor of `arrivals`:
 #: A = P(a request in service), needs a slot; A (1 - A); dA / dlog(pace); x (f - 1); x f; variances of the KV tokens,
 #: of independent requests with their burst companions, and of the number alone; log P(no arrival for one pace);
@@ -90,7 +90,7 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
         [
             rate, rate * np.maximum(items.output - 1.0, 0.0), rate * items.output, rate * items.computed, rate * kv,
             in_slot, rate * items.output * in_slot, rate * items.computed_2, rate * items.output_2,
-            rate * cv2, (rate * items.output) ** 2,
+            rate * items.output**2, rate * cv2, (rate * items.output) ** 2,
         ],
         axis=1,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from surrogates.steady_state.column import Column, companions
-from surrogates.steady_state.slots import mean_place, refine, wait_tail
+from surrogates.steady_state.slots import mean_place, wait_tail
 from surrogates.steady_state.special import erlang_c
 from surrogates.steady_state.tables import (
     ACTIVE,
@@ -75,7 +75,6 @@ def stations(column: Column, pace_s: float) -> None:
     batch = max(at[NUMBER] * o.feedback / staying, 0.05)
     o.seqs_chance = erlang_c(c.max_num_seqs / batch, staying / batch)
     o.seqs_rate = (c.max_num_seqs - staying) / batch / (stay_s * o.feedback)
-    refine(c.max_loras, column.slots)
     again = at[AGAIN] / max(at[ACTIVE], 1e-300)
     o.slot_wait_s = g.starts * g.wait_s * (1.0 + 0.5 * again * g.wait_s) / (lin[RATE] * column.load)
     _prefill(column, pace_s)

@@ -1,0 +1,164 @@
+"""Tails, quantiles and waits: against SciPy, against textbook queues, and against a queue played by brute force."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from scipy import special
+from scipy.stats import gamma
+
+from surrogates.steady_state.slots import GATE, Demand, chance_to_wait, gate, longer_together, mean_place, wait_tail
+from surrogates.steady_state.special import erlang_c, gamma_tail, normal_quantile, normal_tail, rough_gamma_tail
+from surrogates.steady_state.waiting import gamma_quantile
+
+
+@given(st.floats(0.01, 2000.0), st.floats(0.01, 3.0))
+def test_gamma_tail_is_that_of_scipy(shape: float, ratio: float) -> None:
+    x = shape * ratio
+    assert gamma_tail(shape, x) == pytest.approx(special.gammaincc(shape, x), rel=1e-8, abs=1e-11)
+
+
+@given(st.floats(0.5, 2000.0), st.floats(0.1, 3.0))
+def test_rough_gamma_tail(shape: float, ratio: float) -> None:
+    x = shape * ratio
+    assert rough_gamma_tail(shape, x) == pytest.approx(special.gammaincc(shape, x), abs=0.03)
+
+
+@given(st.floats(-8, 8))
+def test_normal_tail(z: float) -> None:
+    assert normal_tail(z) == pytest.approx(special.ndtr(-z), rel=1e-10)
+    if abs(z) < 6:
+        assert normal_quantile(normal_tail(z)) == pytest.approx(z, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [1.0, 8.0, 100.0])
+def test_gamma_quantile_by_wilson_and_hilferty(shape: float) -> None:
+    assert gamma_quantile(shape, 2.3263) == pytest.approx(gamma.ppf(0.99, shape, scale=1 / shape), rel=0.02)
+
+
+def erlang_by_recursion(servers: int, offered: float) -> float:
+    blocked = 1.0
+    for n in range(1, servers + 1):
+        blocked = offered * blocked / (n + offered * blocked)
+    return blocked / (1 - offered / servers * (1 - blocked))
+
+
+@pytest.mark.parametrize(("servers", "offered"), [(1, 0.3), (8, 5.0), (32, 30.0), (384, 300.0), (2048, 2000.0)])
+def test_erlang_c_is_the_recursion_at_whole_numbers(servers: int, offered: float) -> None:
+    exact = erlang_by_recursion(servers, offered)
+    assert erlang_c(float(servers), offered) == pytest.approx(exact, rel=1e-8)
+    if servers >= 32:
+        assert chance_to_wait(float(servers), offered) == pytest.approx(exact, rel=0.1, abs=1e-4)
+    # In between.
+    assert erlang_c(servers + 0.5, offered) < exact
+
+
+def test_a_queue_without_end_and_one_with_a_last_place() -> None:
+    assert mean_place(0.8, 1e4) == pytest.approx(5.0)
+    assert mean_place(0.8, 3) == pytest.approx((1 + 2 * 0.8 + 3 * 0.64) / (1 + 0.8 + 0.64))
+    assert mean_place(1.0, 7) == pytest.approx(mean_place(1.0 + 1e-5, 7), rel=1e-4)
+    # Three places: Poisson departures, P(fewer than j within the time).
+    a, weights = 2.0, np.array([1, 0.8, 0.64])
+    tails = [sum(math.exp(-a) * a**n / math.factorial(n) for n in range(j)) for j in (1, 2, 3)]
+    assert wait_tail(1.0, a, 0.8, 3) == pytest.approx((weights * tails).sum() / weights.sum())
+    assert wait_tail(1.0, a, 0.5, 1e3) == pytest.approx(math.exp(-1.0))
+
+
+def played_gate(slots: int, adapters: int, rate: float, stay_s: float, seed: int) -> tuple[float, float]:
+    """Adapters with Poisson requests and exponential stays at `slots` slots, first come first served.
+
+    An adapter keeps its slot while it has requests; those that come while it waits are served with the first one.
+    Returns the mean number of slots held, and the mean wait of an activation.
+    """
+    rng = np.random.default_rng(seed)
+    events = [(rng.exponential(1 / rate), 0, a) for a in range(adapters)]
+    heapq.heapify(events)
+    in_service, waiting_requests = np.zeros(adapters, int), np.zeros(adapters, int)
+    queue: list[tuple[int, float]] = []
+    held, area, before, waits = 0, 0.0, 0.0, []
+    end_s = 40_000.0
+
+    def serve(a: int, requests: int, now: float) -> None:
+        in_service[a] += requests
+        for _ in range(requests):
+            heapq.heappush(events, (now + rng.exponential(stay_s), 1, a))
+
+    while True:
+        now, kind, a = heapq.heappop(events)
+        if now > end_s:
+            return area / end_s, float(np.mean(waits))
+        area, before = area + held * (now - before), now
+        if kind == 0:
+            heapq.heappush(events, (now + rng.exponential(1 / rate), 0, a))
+            if in_service[a]:
+                serve(a, 1, now)
+            elif waiting_requests[a]:
+                waiting_requests[a] += 1
+            elif held < slots:
+                held += 1
+                waits.append(0.0)
+                serve(a, 1, now)
+            else:
+                waiting_requests[a] = 1
+                queue.append((a, now))
+        else:
+            in_service[a] -= 1
+            if in_service[a] == 0:
+                held -= 1
+                if queue:
+                    b, since = queue.pop(0)
+                    waits.append(now - since)
+                    held += 1
+                    requests, waiting_requests[b] = waiting_requests[b], 0
+                    serve(b, int(requests), now)
+
+
+@pytest.mark.parametrize(("adapters", "load"), [(40, 0.7), (40, 1.3), (18, 1.2), (120, 1.0)])
+def test_waiting_for_slots_lowers_the_demand_for_them(adapters: int, load: float) -> None:
+    """Also where more slots are wanted than there are: the wait finds its own end."""
+    slots, stay_s = 16, 3.0
+    x = -math.log1p(-min(load * slots / adapters, 0.98))
+    rate = x / stay_s
+    active = -math.expm1(-x)
+    starts, out = rate * math.exp(-x), np.zeros(1, GATE)
+    demand = Demand(
+        float(slots), float(adapters), adapters * active, adapters * active * (1 - active), adapters * starts, starts,
+        rate, stay_s,
+    )  # fmt: skip
+    gate(demand, 0.02, out)
+    held, wait_s = played_gate(slots, adapters, rate, stay_s, 5)
+    assert out["active"][0] == pytest.approx(held, rel=0.04)
+    assert out["wait_s"][0] == pytest.approx(wait_s, rel=0.5, abs=0.03)
+
+
+def test_the_last_of_several_stays() -> None:
+    rng = np.random.default_rng(2)
+    for y in (0.3, 2.0, 9.0):
+        last = [rng.exponential(1.0, 1 + n).max() for n in rng.poisson(y, 40_000)]
+        assert longer_together(y) == pytest.approx(np.mean(last) - 1, abs=0.06)
+
+
+def cascade_loads(new: int, slots: int, rounds: int, seed: int) -> float:
+    """Adapters of a full batch that are evicted and loaded again: a walk in set order through all its slots."""
+    rng = np.random.default_rng(seed)
+    reloaded = 0
+    for _ in range(rounds):
+        # +1: an adapter that needs a slot, -1: one that departed and left its slot, 0: one that stays.
+        places = np.zeros(slots, int)
+        chosen = rng.permutation(slots)[: 2 * new]
+        places[chosen[:new]], places[chosen[new:]] = 1, -1
+        ahead = np.cumsum(places)
+        reloaded += int(((places == 0) & (ahead > 0)).sum())
+    return reloaded / rounds
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.5, 2.0, 6.0])
+def test_reload_cascade_of_a_poisson_number_of_new_adapters(mean: float) -> None:
+    rng, slots = np.random.default_rng(1), 200
+    drawn = np.bincount(rng.poisson(mean, 4000))
+    played = sum(n * cascade_loads(k, slots, 60, k) for k, n in enumerate(drawn) if k) / drawn.sum() / slots
+    assert mean / (6 + 2.3 * mean) == pytest.approx(played, abs=0.02)
