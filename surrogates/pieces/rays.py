@@ -6,8 +6,9 @@ no longer healthy. The last adapter is added in part (a share of its rows), so t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ Ints = NDArray[np.int64]
 
 #: Fractions of a ray's adapters at which loads are read.
 FRACTIONS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.0)
-#: Most adapters on a ray: what a server might hold.
-MOST_ADAPTERS = 8192
+#: Most adapters on a ray: what a server might hold, and this many times the workload.
+MOST_ADAPTERS, SURPLUS = 8192, 4
 #: Spread of the bias towards kinds with more traffic, longer prompts and longer answers.
 BIAS = 0.7
 #: Halvings in search of the share of the last adapter.
@@ -62,7 +63,7 @@ def draw_rays(
         correct: from the physics' states to better ones.
     """
     law = model.laws([setting])
-    alone = correct(model.states([[k] for k in range(len(phi))], np.repeat(law, len(phi))))
+    alone = model.states([[k] for k in range(len(phi))], np.repeat(law, len(phi)))
     usable = np.flatnonzero(alone.healthy > 0)
     if not len(usable):
         return None
@@ -70,78 +71,80 @@ def draw_rays(
     linear = phi[usable, :3]
     standard = np.log(linear + 1e-12)
     standard = (standard - standard.mean(axis=0)) / np.maximum(standard.std(axis=0), 1e-9)
-    ends, limits, opened, columns, where = [], [], [], [], []
-    for ray in range(rays):
+    longest = min(MOST_ADAPTERS, max(64, SURPLUS * int(count.sum())))
+    orders = []
+    for _ in range(rays):
         weights = np.log(count[usable]) + standard @ (BIAS * rng.normal(size=3))
         weights = np.exp(weights - weights.max())
-        order = usable[rng.choice(len(usable), size=MOST_ADAPTERS, p=weights / weights.sum())]
-        last = _last_healthy(model, law, order, correct)
-        end = phi[order[:last]].sum(axis=0)
-        open_ended = last >= len(order)
-        limit = 0
-        if not open_ended:
-            share, limit = _share_of_next(model, law, order, last, correct)
-            end = end + share * phi[order[last]]
-        ends.append(end)
-        limits.append(limit)
-        opened.append(open_ended)
-        for fraction in FRACTIONS:
-            columns.append(order[: max(1, round(fraction * last))])
-            where.append(ray)
+        orders.append(usable[rng.choice(len(usable), size=longest, p=weights / weights.sum())])
+    last = _last_healthy(model, law, orders, correct)
+    open_ended = last >= longest
+    shares, limits = _share_of_next(model, law, orders, last, open_ended, correct)
+    ends = np.array(
+        [phi[o[:n]].sum(axis=0) + s * phi[o[min(n, longest - 1)]] for o, n, s in zip(orders, last, shares, strict=True)]
+    )
+    columns = [o[: max(1, round(f * n))] for o, n in zip(orders, last.tolist(), strict=True) for f in FRACTIONS]
     states = correct(model.states(columns, np.repeat(law, len(columns))))
     return Rays(
-        np.array(ends), np.array(limits), np.array(opened), np.array([phi[c].sum(axis=0) for c in columns]),
-        states.requests_in_system, states.decoding, np.array(where),
+        ends, limits, open_ended, np.array([phi[c].sum(axis=0) for c in columns]), states.requests_in_system,
+        states.decoding, np.repeat(np.arange(rays), len(FRACTIONS)),
     )  # fmt: skip
 
 
-def _last_healthy(model: SteadyStateModel, law: object, order: Ints, correct: Correct) -> int:
-    """Most adapters of an order that are healthy together (the first is, alone)."""
+def _last_healthy(model: SteadyStateModel, law: Any, orders: Sequence[Ints], correct: Correct) -> Ints:
+    """Most adapters of each order that are healthy together (the first is, alone), (R,); all rays at once."""
 
-    def healthy(n: int) -> bool:
-        return bool(correct(model.states([order[:n]], law)).healthy[0] > 0)
+    def healthy(which: Ints, sizes: Ints) -> NDArray[np.bool_]:
+        columns = [orders[r][:n] for r, n in zip(which.tolist(), sizes.tolist(), strict=True)]
+        found = correct(model.states(columns, np.repeat(law, len(columns)))).healthy > 0
+        return np.asarray(found)
 
-    low, high = 1, 2
-    while high < len(order) and healthy(high):
-        low, high = high, 2 * high
-    if high >= len(order):
-        if healthy(len(order)):
-            return len(order)
-        high = len(order)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if healthy(middle):
-            low = middle
-        else:
-            high = middle
+    longest = len(orders[0])
+    low, high = np.ones(len(orders), np.int64), np.full(len(orders), 2, np.int64)
+    growing = np.arange(len(orders))
+    while len(growing):
+        good = healthy(growing, high[growing])
+        low[growing[good]] = high[growing[good]]
+        growing = growing[good & (high[growing] < longest)]
+        high[growing] = np.minimum(2 * high[growing], longest)
+    # Rays that reached the end are done: low = high.
+    while (wide := np.flatnonzero(high - low > 1)).size:
+        middle = (low[wide] + high[wide]) // 2
+        good = healthy(wide, middle)
+        low[wide[good]], high[wide[~good]] = middle[good], middle[~good]
     return low
 
 
-def _share_of_next(model: SteadyStateModel, law: object, order: Ints, last: int, correct: Correct) -> tuple[float, int]:
-    """Largest share of the next adapter that is healthy beside the others, and what limits there."""
-    whole, one = model.sums([order[:last]]), model.rows(order[last : last + 1])
+def _share_of_next(
+    model: SteadyStateModel, law: Any, orders: Sequence[Ints], last: Ints, open_ended: NDArray[np.bool_],
+    correct: Correct,
+) -> tuple[Array, Ints]:  # fmt: skip
+    """Largest share of each order's next adapter that is healthy beside the others, and what limits there, (R,)."""
+    shares, limits = np.zeros(len(orders)), np.zeros(len(orders), np.int64)
+    ended = np.flatnonzero(~open_ended)
+    if not len(ended):
+        return shares, limits
+    members = [orders[r][: last[r] + 1] for r in ended.tolist()]
+    whole, one = model.sums([m[:-1] for m in members]), model.rows(np.array([m[-1] for m in members]))
+    laws, tables = np.repeat(law, len(ended)), model.tables
+    pace_s = np.array([tables.pace_limit_s[m].min() for m in members])
+    token_s = np.array([tables.token_limit_s[m].min() for m in members])
 
-    def state(share: float) -> SteadyState:
+    def state(share: Array) -> SteadyState:
         part = ColumnSums(
-            whole.linear + share * one.linear, whole.paced + share * one.paced, whole.aside + share * one.aside
+            whole.linear + share[:, None] * one.linear,
+            whole.paced + share[:, None, None] * one.paced,
+            whole.aside + share[:, None, None, None] * one.aside,
         )
-        members = order[: last + 1]
-        tables = model.tables
-        found = model.states_of_sums(
-            part,
-            law,
-            pace_limit_s=tables.pace_limit_s[members].min(),
-            token_limit_s=tables.token_limit_s[members].min(),
-        )
-        return correct(found)
+        return correct(model.states_of_sums(part, laws, pace_limit_s=pace_s, token_limit_s=token_s))
 
-    low, high = 0.0, 1.0
-    beyond = state(1.0)
+    low, high = np.zeros(len(ended)), np.ones(len(ended))
+    limit = state(high).limit
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         found = state(middle)
-        if found.healthy[0] > 0:
-            low = middle
-        else:
-            high, beyond = middle, found
-    return (low + high) / 2, int(beyond.limit[0])
+        good = found.healthy > 0
+        low, high = np.where(good, middle, low), np.where(good, high, middle)
+        limit = np.where(good, limit, found.limit)
+    shares[ended], limits[ended] = (low + high) / 2, limit.astype(np.int64)
+    return shares, limits
