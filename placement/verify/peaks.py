@@ -105,7 +105,8 @@ def _recorded(
 
         return run
 
-    return [job(start) for start, _, _ in recording.busiest(adapters, window_s=recorded_s, count=windows)]
+    busiest = recording.busiest(adapters, window_s=recorded_s, count=windows, shares=dealt)
+    return [job(start) for start, _, _ in busiest]
 
 
 def _drawn(

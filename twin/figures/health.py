@@ -235,9 +235,12 @@ class Stable:
     def broken(self, results: Sequence[SimulationResult]) -> str:
         counts = np.sum([r.counts for r in results], axis=0)
         late = np.sum([r.late_counts for r in results], axis=0)
+        return self._starving(counts, late) or promises.broken(results, self.slo)
+
+    def _starving(self, counts: NDArray[np.int64], late: NDArray[np.int64]) -> str:
         starving = starving_adapters(counts, late, self.adapter_late_share)
         if not len(starving):
-            return promises.broken(results, self.slo)
+            return ""
         worst = int(starving[np.argmax(late[starving] / counts[starving])])
         return f"{len(starving)} adapters starve, the worst with {late[worst]} of {counts[worst]} requests late"
 
@@ -245,6 +248,7 @@ class Stable:
         return (
             too_many_late(result, self.late_share)
             or adapters_too_late(result, self.adapter_late_share)
+            or self._starving(result.counts, result.late_counts)
             or starved(result, STARVATION_THRESHOLD)
             or queue_grows(result)
         )

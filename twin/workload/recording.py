@@ -141,13 +141,14 @@ class Recording:
         return Requests(since_s[rows] / speed, index[rows].astype(np.int32), prompt, cached, output)
 
     def busiest(
-        self, adapters: Sequence[Adapter], *, window_s: float, count: int
+        self, adapters: Sequence[Adapter], *, window_s: float, count: int, shares: Sequence[float] | None = None
     ) -> list[tuple[float, float, NDArray[np.int64]]]:
         """The windows in which these adapters sent the most tokens, busiest first; windows do not overlap.
 
         Args:
             window_s: length of a window, recorded seconds.
             count: most windows.
+            shares: of each adapter's requests that count; None = all. Windows in which they make no request are none.
 
         Returns:
             Start (s after the first request of the recording), tokens, and requests of each adapter, (A,), of each.
@@ -157,7 +158,8 @@ class Recording:
         since_s = self.log.time_s[rows] - self.log.time_s.min()
         order = np.argsort(since_s, kind="stable")
         since_s, rows = since_s[order], rows[order]
-        tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows]
+        part = np.ones(len(adapters)) if shares is None else np.asarray(shares, dtype=np.float64)
+        tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows] * part[index[rows]]
         upto = np.concatenate([[0.0], np.cumsum(tokens)])
         found: list[tuple[float, float, NDArray[np.int64]]] = []
         # The last window that fits begins `window_s` before the end; starts are the requests before it.
@@ -170,7 +172,8 @@ class Recording:
             if weight[best] <= 0:
                 break
             sent = np.bincount(index[rows[first[best] : last[best]]], minlength=len(adapters))
-            found.append((float(starts[best]), float(weight[best]), sent))
+            if np.floor(sent * part).any():
+                found.append((float(starts[best]), float(weight[best]), sent))
             free &= np.abs(starts - starts[best]) >= window_s
         return found
 
