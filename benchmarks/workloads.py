@@ -8,7 +8,6 @@ folder that holds `azure_llm_2023/` and `servegen/` (`data`).
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,7 +123,7 @@ class Options:
 
 def run(options: Options) -> int:
     if options.name:
-        print(shlex.join(workload_overrides(options.name, options.data)))
+        print(" ".join(workload_overrides(options.name, options.data)))
         return 0
     for name, named in WORKLOADS.items():
         print(f"{name:20s} {' '.join(named.options)}" + (f" (trace {named.trace})" if named.trace else ""))

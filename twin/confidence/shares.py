@@ -11,13 +11,6 @@ from functools import lru_cache
 import numpy as np
 
 
-def share_limit(failures: int, trials: int, error: float) -> float:
-    """Upper limit of the share of bad trials, one-sided, after Clopper and Pearson (Biometrika 26, 1934)."""
-    from scipy.special import betaincinv
-
-    return 1.0 if failures >= trials else float(betaincinv(failures + 1, trials - failures, 1 - error))
-
-
 @lru_cache(maxsize=1024)
 def allowed_failures(share: float, error: float, looks: tuple[int, ...]) -> tuple[int, ...]:
     """Most bad trials at each look with which a share of `share` or more is ruled out; -1 where nothing rules it out.

@@ -60,7 +60,7 @@ def test_what_chance_explains_is_said() -> None:
     fine = Kept("hot", "e2e_mean_s", 5.0, 700, 4.0, 0.8)
 
     def checked(accepted: bool, *promises: Kept) -> Verification:
-        return Verification((ColumnVerdict(accepted, "", (1,), {}, promises),))
+        return Verification((ColumnVerdict("accepted" if accepted else "refuted", "", (1,), {}, promises=promises),))
 
     (note,) = unsettled_notes(checked(True, fine, over))
     assert "1 promise could not be settled" in note and "'cold' used 130.0 %" in note and "7 requests" in note
@@ -78,7 +78,7 @@ def test_entries_of_a_gpu() -> None:
         Kept("a", "ttft_p99_s", 5.0, 100, 0.01, 0.2), Kept("b", "ttft_p99_s", 5.0, 0, nothing, nothing),
         Kept("a", "itl_mean_ms", 40.0, 100, 30.0, 0.75), Kept("b", "itl_mean_ms", 40.0, 90, 44.0, 1.1),
     )  # fmt: skip
-    found = promise_entries(items, constraint, ColumnVerdict(False, "", (1,), {}, judged))
+    found = promise_entries(items, constraint, ColumnVerdict("refuted", "", (1,), {}, promises=judged))
     assert found["itl_mean_ms"]["worst_adapter"] == "b" and found["ttft_p99_s"]["use"] == 0.2
     assert promise_cell(found) == "ITL 110.0 %"
     assert promise_text("itl_mean_ms", found["itl_mean_ms"]) == (

@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
 
 from benchmarks import trust
 from benchmarks.judge_power import FAMILIES, LEVELS, accepted_share, steady, two_state, verifier
 from placement.verify.claim import Claim
-from twin.confidence.shares import allowed_failures, share_limit
+from twin.confidence.shares import allowed_failures
 from twin.errors import InputError
 from twin.figures.window import trials_without_failure
 
@@ -21,14 +20,6 @@ def test_fewest_hours_are_those_that_the_levels_name() -> None:
     assert found == [29, 59, 135]
     for (share, error), n in zip(((0.1, 0.05), (0.05, 0.05), (0.05, 0.001)), found, strict=True):
         assert (1 - share) ** n <= error < (1 - share) ** (n - 1)
-
-
-def test_limit_of_a_share_is_clopper_and_pearsons() -> None:
-    for failures, trials in ((0, 29), (3, 60), (12, 60)):
-        limit = share_limit(failures, trials, 0.05)
-        assert limit == pytest.approx(beta.ppf(0.95, failures + 1, trials - failures))
-        assert binom.cdf(failures, trials, limit) == pytest.approx(0.05)
-    assert share_limit(5, 5, 0.05) == 1.0
 
 
 @pytest.mark.parametrize("level", LEVELS)
