@@ -293,7 +293,10 @@ def unverified_because(run: Run, result: Result, checked: Verification) -> list[
         from placement.verify.peaks import peak_warning
 
         worst = max(broken, key=lambda p: p.peak_to_mean)
-        warnings.append(peak_warning(worst, len(broken), len(checked.peaks), run.workload.recording, result.columns))
+        options = run.config.get("workload") or {}
+        warnings.append(
+            peak_warning(worst, len(broken), len(checked.peaks), run.workload.recording, result.columns, options)
+        )
     return warnings
 
 

@@ -24,7 +24,7 @@ from twin.errors import InputError
 from twin.figures import promises
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
 from twin.figures.result import SimulationResult
-from twin.figures.window import adapters_too_late, queue_grows, starved, too_many_late, trials_without_failure
+from twin.figures.window import adapters_too_late, queue_grows, served_or_in_service, starved, too_many_late, trials_without_failure
 from twin.workload.adapter import Slo
 
 Array = NDArray[np.float64]
@@ -183,6 +183,10 @@ def _column(results: Sequence[SimulationResult], name: str) -> Array:
     return np.array([r.row[name] for r in results])
 
 
+def _served(results: Sequence[SimulationResult]) -> Array:
+    return np.array([served_or_in_service(r) for r in results])
+
+
 MARGIN = Range(0, below=1, hint="e.g. 0.05, or null for the model's own")
 
 
@@ -228,7 +232,7 @@ class Stable:
                 max(DRIFT_REQUESTS, DRIFT_SHARE * arrivals_per_h),
                 True,
             ),
-            Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False),
+            Requirement("throughput / ideal", _served(results), STARVATION_THRESHOLD, False),
             *(Requirement(text, values, 1.0, True) for text, values in promises.uses(results, self.slo)),
         ]
 
@@ -277,7 +281,7 @@ class Published:
         return "published"
 
     def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
-        return [Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False)]
+        return [Requirement("throughput / ideal", _served(results), STARVATION_THRESHOLD, False)]
 
     def broken(self, results: Sequence[SimulationResult]) -> str:
         return ""

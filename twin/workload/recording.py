@@ -191,12 +191,19 @@ class Recording:
         tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows]
         inside = (since_s >= start_s) & (since_s < start_s + window_s)
         needed = float(tokens[inside].sum()) / window_s
-        parts = max(1, int(self.span_s // part_s))
-        part = np.minimum((since_s / part_s).astype(np.int64), parts - 1)
+        # Whole parts only, as an estimate has them; a recording shorter than one is one.
+        part_s = min(part_s, self.span_s)
+        parts = int(self.span_s // part_s)
+        part = np.floor(since_s / part_s).astype(np.int64)
+        if parts == 1 and part_s == self.span_s:
+            part = np.zeros_like(part)  # with the last request, which ends it
+        whole = part < parts
         sent = np.zeros((len(adapters), parts))
-        np.add.at(sent, (index[rows], part), tokens)
+        np.add.at(sent, (index[rows][whole], part[whole]), tokens[whole])
+        mean = np.bincount(index[rows], tokens, len(adapters)) / self.span_s
         for quantile in (0.5, 0.75, 0.9, 0.95, 0.99, 1.0):
-            if float(np.quantile(sent, quantile, axis=1).sum()) / part_s >= needed:
+            rates = np.maximum(np.quantile(sent, quantile, axis=1) / part_s, mean)  # never planned for less
+            if float(rates.sum()) >= needed:
                 return quantile
         return None
 
