@@ -179,9 +179,7 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _advice(
-    peak: Peak, recording: Recording | None, adapters: Sequence[Adapter], options: Mapping[str, Any]
-) -> str:
+def _advice(peak: Peak, recording: Recording | None, adapters: Sequence[Adapter], options: Mapping[str, Any]) -> str:
     if not peak.recorded or recording is None:
         if "plan_rate" in options and options["plan_rate"] != "peak":
             return "plan for more than the mean: workload.plan_rate=peak"

@@ -24,7 +24,14 @@ from twin.errors import InputError
 from twin.figures import promises
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
 from twin.figures.result import SimulationResult
-from twin.figures.window import adapters_too_late, queue_grows, served_or_in_service, starved, too_many_late, trials_without_failure
+from twin.figures.window import (
+    adapters_too_late,
+    queue_grows,
+    served_or_in_service,
+    starved,
+    too_many_late,
+    trials_without_failure,
+)
 from twin.workload.adapter import Slo
 
 Array = NDArray[np.float64]

@@ -61,7 +61,7 @@ def starved(result: SimulationResult, threshold: float) -> str:
 
 
 def queue_grows(result: SimulationResult) -> str:
-    """Whether the waiting queue grows significantly (`twin.figures.health.queue_label`), unless `starved`; why, or empty."""
+    """Whether the waiting queue grows significantly, unless `starved`; why, or empty."""
     return "the waiting queue grows" if result.row["queue"] == BACKLOGGED else ""
 
 
