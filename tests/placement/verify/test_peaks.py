@@ -21,7 +21,7 @@ from twin.workload.workload import Workload
 CALIBRATION = load_calibration("llama-3.1-8b-h100-64gb")
 SETTING = EngineSetting(CALIBRATION.stamp.gpu_type, 16, 16)
 NAMES = tuple(f"a{i}" for i in range(8))
-VERIFIER = TwinVerifier(hours=29, max_hours=29)
+VERIFIER = TwinVerifier(hours=50, max_hours=50)
 
 
 def recording(rates: list[float], hour_s: float = 3600.0, speed: float = 1.0) -> Recording:
