@@ -52,6 +52,7 @@ def hour(late: float) -> Any:
         adapter_sums=np.zeros((3, 6, 1)),
         arrivals=REQUESTS,
         horizon_s=3600.0,
+        waiting_series=np.ones(60),
     )
 
 

@@ -99,7 +99,8 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     if broken:
         raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")
     result.warnings += calibration_warnings(run, result.placement.columns(result.original))
-    result.warnings += unsettled_notes(result.verification)
+    if run.constraint.rule == "stable":  # the other one judges no promise
+        result.warnings += unsettled_notes(result.verification)
     result.runtime_s = time.perf_counter() - began
     return result
 
@@ -131,6 +132,8 @@ def solve(run: Run, result: Result, problem: PlacementProblem, warm_start: Place
     if report.placement is None:
         raise_without_placement(run, result, problem, report)
     result.placement = report.placement
+    # Verdicts belong to the placement before.
+    result.verification, result.simulated_objective, result.simulated_terms = None, None, {}
     result.bound_tightened = report.bound
     return report
 
@@ -290,7 +293,10 @@ def unverified_because(run: Run, result: Result, checked: Verification) -> list[
         from placement.verify.peaks import peak_warning
 
         worst = max(broken, key=lambda p: p.peak_to_mean)
-        warnings.append(peak_warning(worst, len(broken), len(checked.peaks), run.workload.recording, result.columns))
+        options = run.config.get("workload") or {}
+        warnings.append(
+            peak_warning(worst, len(broken), len(checked.peaks), run.workload.recording, result.columns, options)
+        )
     return warnings
 
 

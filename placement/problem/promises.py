@@ -84,8 +84,10 @@ def keepable(
             f"constraint lets {percent(share)} of an adapter's requests be late"
         )
     usable = np.flatnonzero(allowed.any(axis=0)).tolist()
-    if len(usable) < len(settings):
-        labels = [settings[s].label for s in range(len(settings)) if s not in usable]
+    # Those whose rank is too low for every adapter are left out as well; that is no matter of promises.
+    too_slow = np.flatnonzero(fits.any(axis=0) & ~allowed.any(axis=0)).tolist()
+    if too_slow:
+        labels = [settings[s].label for s in too_slow]
         notes.append(f"{counted(len(labels), 'setting')} left out, no promise could be kept there: {_listed(labels)}")
     return Keepable(tuple(settings[s] for s in usable), allowed[:, usable], notes)
 

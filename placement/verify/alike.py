@@ -33,9 +33,14 @@ def groups_alike(columns: Sequence[Column], default: Slo) -> list[list[int]]:
     contents = [Counter(kinds.setdefault(_kind(a), len(kinds)) for a in column.adapters) for column in columns]
     tokens = [_tokens_per_s(kind) for kind in kinds]
     traffic = [sum(n * tokens[k] for k, n in content.items()) for content in contents]
+    # Adapters of a kind that no other column has differ from every column: a log with ten thousand adapters has as many
+    # kinds, and comparing all pairs of GPUs would take minutes.
+    owners = Counter(kind for content in contents for kind in content)
+    single = [sum(n for k, n in content.items() if owners[k] == 1) for content in contents]
+    most = TOLERANCE * max((content.total() for content in contents), default=0)
     groups: dict[object, list[list[int]]] = {}
     for index in sorted(range(len(columns)), key=lambda i: -traffic[i]):
-        alone = np.isfinite(limits(columns[index].adapters, default)).any()
+        alone = single[index] > most or np.isfinite(limits(columns[index].adapters, default)).any()
         same_setting = groups.setdefault(index if alone else columns[index].setting, [])
         for group in same_setting:
             leader = group[0]
@@ -56,6 +61,9 @@ def _tokens_per_s(adapter: Adapter) -> float:
 
 
 def _alike(a: Counter[int], b: Counter[int], traffic: float, tokens: Sequence[float]) -> bool:
+    # Each kind that only one has differs by at least one adapter.
+    if len(a.keys() ^ b.keys()) > TOLERANCE * a.total():
+        return False
     differing = {k: abs(a[k] - b[k]) for k in a.keys() | b.keys() if a[k] != b[k]}
     return (
         sum(differing.values()) <= TOLERANCE * a.total()

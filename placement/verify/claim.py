@@ -17,7 +17,7 @@ from twin.confidence.sequential import success_boundary
 from twin.confidence.shares import allowed_failures
 from twin.config.ranges import Range, check, check_fields
 from twin.figures.window import trials_without_failure
-from twin.wording import percent
+from twin.wording import counted, percent
 
 #: Hours after which a GPU may be refuted before it could be accepted; hopeless ones cost no more.
 EARLY_LOOKS = (3, 12)
@@ -32,9 +32,11 @@ class Claim:
     Args:
         name: of the level, for people.
         bad_hours: share of hours that break the rule.
-        error: probability that a GPU with that share, or more, is accepted.
+        error: probability that a GPU with that share, or more, is accepted, in whichever round of verifying and solving
+            again: a GPU that comes back nearly unchanged gets no second chance.
         hours: of the first look that may accept.
         max_hours: of the last look; hours double from look to look, and a few more may be bad.
+        rounds: most rounds, which share the error equally.
     """
 
     name: str
@@ -42,13 +44,18 @@ class Claim:
     error: Annotated[float, Range(above=0, below=0.5, hint="a probability, e.g. 0.05")]
     hours: int
     max_hours: int
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         check_fields(self, lambda name: f"verify.{name}")
-        least = trials_without_failure(self.bad_hours, self.error)
-        why = f"{least} good hours are the fewest that prove anything at this error and share"
-        check(self.hours, "verify.hours", Range(least, 10_000, whole=True, hint=why))
-        check(self.max_hours, "verify.max_hours", Range(self.hours, 10_000, whole=True, hint="at least verify.hours"))
+        least = trials_without_failure(self.bad_hours, self.error / self.rounds)
+        shared = f", shared by {counted(self.rounds, 'round')}," if self.rounds > 1 else ""
+        why = (
+            f"{least} good hours are the fewest that prove anything with verify.bad_hours={self.bad_hours:g} and "
+            f"verify.error={self.error:g}{shared} which may be raised"
+        )
+        check(self.hours, "verify.hours", Range(least, max(10_000, least), whole=True, hint=why))
+        check(self.max_hours, "verify.max_hours", Range(self.hours, 100_000, whole=True, hint="at least verify.hours"))
 
     @property
     def confidence(self) -> float:
@@ -63,7 +70,7 @@ class Claim:
 
     def allowed(self, looks: tuple[int, ...]) -> tuple[int, ...]:
         """Most bad hours at each look with which a GPU may be accepted; -1 = none may."""
-        return allowed_failures(self.bad_hours, self.error, looks)
+        return allowed_failures(self.bad_hours, self.error / self.rounds, looks)
 
     @cached_property
     def _refuting(self) -> tuple[int, ...]:

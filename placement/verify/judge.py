@@ -14,7 +14,7 @@ from twin.confidence.sequential import mean_limit
 from twin.figures.health import MAX_ADAPTER_LATE_SHARE, Constraint, Requirement
 from twin.figures.promises import Kept, kept
 from twin.figures.window import trials_without_failure
-from twin.wording import counted
+from twin.wording import counted, percent
 
 if TYPE_CHECKING:
     from twin.figures.result import SimulationResult
@@ -68,6 +68,11 @@ def judge(
     if bad > allowed:
         missing = shown
     decided = sum(int(r.counts.sum()) for r in results)
+    late = sum(int(r.late_counts.sum()) for r in results)
+    allowed_late = getattr(constraint, "late_share", 1.0)
+    if late > allowed_late * decided:
+        # Hours weigh alike in the means; requests do here, so that a rare hour with most of them is not averaged away.
+        missing = missing or f"{percent(late / decided)} of all {decided} requests late"
     needed = constraint.least_requests(claim.error)
     if decided < needed:
         missing = (
@@ -111,10 +116,13 @@ def promises_kept(results: Sequence[SimulationResult], constraint: Constraint) -
     return kept(results, constraint.slo, late_share=allowed)
 
 
-def few_requests(results: Sequence[SimulationResult], error: float) -> int:
+def few_requests(results: Sequence[SimulationResult], constraint: Constraint, error: float) -> int:
     """Adapters whose requests are too few to tell whether more than the allowed share of them is late."""
+    allowed = getattr(constraint, "adapter_late_share", None)
+    if allowed is None:
+        return 0  # a rule that does not look at single adapters
     counts = np.sum([r.counts for r in results], axis=0)
-    return int((counts < trials_without_failure(MAX_ADAPTER_LATE_SHARE, error)).sum())
+    return int((counts < trials_without_failure(float(allowed), error)).sum())
 
 
 def mean_metrics(results: Sequence[SimulationResult]) -> dict[str, float]:

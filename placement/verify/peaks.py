@@ -7,11 +7,11 @@ follow a profile longer than a window, requests are drawn at the busiest time of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from placement.verify.verdict import Peak
 from placement.verify.windows import busiest_start_s, profile_s, starting_at
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: A peak drawn from a profile is broken if most of so many windows at that time are.
 DRAWN_WINDOWS = 3
+#: Up to so many times the rate planned for, a rate is about that.
+MORE = 1.1
 
 
 def busiest_windows(
@@ -80,7 +82,7 @@ def _recorded(
     recorded_s = min(window_s * recording.speed, recording.span_s)
     if recorded_s <= 0:
         return []
-    mean = sum(a.mean_rate_req_per_s for a in adapters)
+    planned = sum(a.rate_req_per_s for a in adapters)
     served = replace(column, adapters=adapters)
 
     def job(start_s: float) -> Callable[[], Peak]:
@@ -101,11 +103,12 @@ def _recorded(
                 requests=requests,
                 default_ttft_slo_s=constraint.slo.ttft_p99_s,
             )
-            return _peak(k, True, start_s, recorded_s, len(requests) / length_s / mean, [result], constraint)
+            return _peak(k, True, start_s, recorded_s, len(requests) / length_s / planned, [result], constraint)
 
         return run
 
-    return [job(start) for start, _, _ in recording.busiest(adapters, window_s=recorded_s, count=windows)]
+    busiest = recording.busiest(adapters, window_s=recorded_s, count=windows, shares=dealt)
+    return [job(start) for start, _, _ in busiest]
 
 
 def _drawn(
@@ -147,13 +150,24 @@ def _peak(
     )
 
 
-def peak_warning(peak: Peak, broken: int, peaks: int, recording: Recording | None, columns: Sequence[Column]) -> str:
-    """What a broken peak means and what would have to be planned for instead."""
+def peak_warning(
+    peak: Peak,
+    broken: int,
+    peaks: int,
+    recording: Recording | None,
+    columns: Sequence[Column],
+    options: Mapping[str, Any],
+) -> str:
+    """What a broken peak means and what would have to be planned for instead.
+
+    Args:
+        options: of the workload, as configured: only what it has is advised.
+    """
     what = "recorded requests" if peak.recorded else "rates"
     return (
         f"gpu{peak.gpu:03d} does not stand a busy time of the {what}: {clock(peak.window_s)} from "
         f"{clock(peak.start_s)} on have {peak.peak_to_mean:.3g} times the rate planned for, and {peak.broken} "
-        f"({broken} of {peaks} busiest windows fail); {_advice(peak, recording, columns[peak.gpu].adapters)}"
+        f"({broken} of {peaks} busiest windows fail); {_advice(peak, recording, columns[peak.gpu].adapters, options)}"
     )
 
 
@@ -165,12 +179,16 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _advice(peak: Peak, recording: Recording | None, adapters: Sequence[Adapter]) -> str:
+def _advice(peak: Peak, recording: Recording | None, adapters: Sequence[Adapter], options: Mapping[str, Any]) -> str:
     if not peak.recorded or recording is None:
-        return "plan for more than the mean: workload.plan_rate=peak"
-    known = set(recording.adapter_ids)
-    named = [a for a in adapters if a.adapter_id in known]
-    quantile = recording.quantile_covering(named, start_s=peak.start_s, window_s=peak.window_s)
-    if quantile is None:
-        return f"no quantile of the rates covers it: plan for {peak.peak_to_mean:.2g} times as much"
-    return f"the {quantile:g} quantile of every adapter's rate would cover it: workload.quantile={quantile:g}"
+        if "plan_rate" in options and options["plan_rate"] != "peak":
+            return "plan for more than the mean: workload.plan_rate=peak"
+    elif "quantile" in options:
+        known = set(recording.adapter_ids)
+        named = [a for a in adapters if a.adapter_id in known]
+        quantile = recording.quantile_covering(named, start_s=peak.start_s, window_s=peak.window_s)
+        if quantile is not None and quantile > (options["quantile"] or 0.5):
+            return f"the {quantile:g} quantile of every adapter's rate would cover it: workload.quantile={quantile:g}"
+    if peak.peak_to_mean >= MORE:
+        return f"plan for {peak.peak_to_mean:.2g} times as much"
+    return "its rate was planned for, but not how its requests come: leave more room (constraint.margin)"

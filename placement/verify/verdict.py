@@ -54,7 +54,7 @@ class Peak:
         start_s: start of the window, seconds after the beginning of the recording or profile.
         window_s: its length; recorded seconds for a recording.
         requests: of this GPU's adapters in the window.
-        peak_to_mean: their rate / the mean rate of the GPU.
+        peak_to_mean: their rate / the rate planned for on the GPU.
         broken: what the window breaks, in words; empty if it keeps the rule.
         figures: of the window (fields of `twin.figures.prediction.Prediction`).
     """

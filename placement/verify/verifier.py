@@ -108,7 +108,7 @@ class TwinVerifier:
     @property
     def claim(self) -> Claim:
         """What an accepted GPU is claimed to be."""
-        return Claim(self.name, self.bad_hours, self.error, self.hours, self.max_hours)
+        return Claim(self.name, self.bad_hours, self.error, self.hours, self.max_hours, self.max_rounds + 1)
 
     def columns(
         self,
@@ -131,7 +131,9 @@ class TwinVerifier:
                 column, calibration, horizon_s=window_s, seed=seed, default_ttft_slo_s=constraint.slo.ttft_p99_s
             )
 
-        first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * self.max_hours
+        # As many seeds as a round may use: GPUs alike get windows of their own each.
+        room = max(self.max_hours, OWN_WINDOWS * len(columns))
+        first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * room
         return self.judged(
             columns, constraint, run, first_seed=first, progress=progress, stop_at_refuted=stop_at_refuted
         )
@@ -232,7 +234,7 @@ class TwinVerifier:
             bad_hours=group.opinion.bad,
             window_s=group.window_s,
             alike=len(group.members),
-            few_requests=few_requests(own, self.error) if own else len(column.adapters),
+            few_requests=few_requests(own, constraint, self.error) if own else len(column.adapters),
             promises=promises_kept(own, constraint) if own else (),
         )
 

@@ -85,7 +85,7 @@ def _profile_at(profile: RateProfile, start_s: float) -> RateProfile:
 
 
 def busiest_start_s(column: Column, window_s: float) -> tuple[float, float]:
-    """Start of the window with the most tokens by the rate profiles, and its rate / the mean rate, in requests.
+    """Start of the window with the most tokens by the rate profiles, and its rate / the rate planned for, in requests.
 
     Windows start where some profile changes; adapters without a profile count as they are.
     """
@@ -105,8 +105,8 @@ def busiest_start_s(column: Column, window_s: float) -> tuple[float, float]:
         else:
             steady += adapter.mean_rate_req_per_s
     best = int(np.argmax(tokens))
-    mean = sum(a.mean_rate_req_per_s for a in column.adapters)
-    return float(starts[best]), (float(requests[best]) + steady) / mean
+    planned = sum(a.rate_req_per_s for a in column.adapters)
+    return float(starts[best]), (float(requests[best]) + steady) / planned
 
 
 def _mean_factor(profile: RateProfile, starts: Array, window_s: float) -> Array:

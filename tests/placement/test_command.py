@@ -114,7 +114,7 @@ BAD = {
     "share above one": (["constraint.late_share=2"], "constraint.late_share = 2.0 is out of range"),
     "negative promise": (["constraint.slo.ttft_p99_s=-1"], "above 0 seconds"),
     "margin of one": (["constraint.margin=1"], "margin"),
-    "too few hours": (["verify=twin", "verify.hours=28"], "29 good hours are the fewest"),
+    "too few hours": (["verify=twin", "verify.hours=28"], "50 good hours are the fewest"),
     "slots beyond memory": (["engine.max_loras=[4000]"], "memory"),
     "no slots": (["engine.max_loras=[]"], "empty"),
     "missing path": (["workload=file", "workload.path=nowhere.csv"], "nowhere.csv"),

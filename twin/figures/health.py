@@ -24,7 +24,14 @@ from twin.errors import InputError
 from twin.figures import promises
 from twin.figures.prediction import BACKLOGGED, OVERLOADED, STABLE
 from twin.figures.result import SimulationResult
-from twin.figures.window import adapters_too_late, queue_grows, starved, too_many_late, trials_without_failure
+from twin.figures.window import (
+    adapters_too_late,
+    queue_grows,
+    served_or_in_service,
+    starved,
+    too_many_late,
+    trials_without_failure,
+)
 from twin.workload.adapter import Slo
 
 Array = NDArray[np.float64]
@@ -183,6 +190,10 @@ def _column(results: Sequence[SimulationResult], name: str) -> Array:
     return np.array([r.row[name] for r in results])
 
 
+def _served(results: Sequence[SimulationResult]) -> Array:
+    return np.array([served_or_in_service(r) for r in results])
+
+
 MARGIN = Range(0, below=1, hint="e.g. 0.05, or null for the model's own")
 
 
@@ -228,16 +239,19 @@ class Stable:
                 max(DRIFT_REQUESTS, DRIFT_SHARE * arrivals_per_h),
                 True,
             ),
-            Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False),
+            Requirement("throughput / ideal", _served(results), STARVATION_THRESHOLD, False),
             *(Requirement(text, values, 1.0, True) for text, values in promises.uses(results, self.slo)),
         ]
 
     def broken(self, results: Sequence[SimulationResult]) -> str:
         counts = np.sum([r.counts for r in results], axis=0)
         late = np.sum([r.late_counts for r in results], axis=0)
+        return self._starving(counts, late) or promises.broken(results, self.slo)
+
+    def _starving(self, counts: NDArray[np.int64], late: NDArray[np.int64]) -> str:
         starving = starving_adapters(counts, late, self.adapter_late_share)
         if not len(starving):
-            return promises.broken(results, self.slo)
+            return ""
         worst = int(starving[np.argmax(late[starving] / counts[starving])])
         return f"{len(starving)} adapters starve, the worst with {late[worst]} of {counts[worst]} requests late"
 
@@ -245,6 +259,7 @@ class Stable:
         return (
             too_many_late(result, self.late_share)
             or adapters_too_late(result, self.adapter_late_share)
+            or self._starving(result.counts, result.late_counts)
             or starved(result, STARVATION_THRESHOLD)
             or queue_grows(result)
         )
@@ -273,7 +288,7 @@ class Published:
         return "published"
 
     def requirements(self, results: Sequence[SimulationResult]) -> list[Requirement]:
-        return [Requirement("throughput / ideal", _column(results, "served_fraction"), STARVATION_THRESHOLD, False)]
+        return [Requirement("throughput / ideal", _served(results), STARVATION_THRESHOLD, False)]
 
     def broken(self, results: Sequence[SimulationResult]) -> str:
         return ""

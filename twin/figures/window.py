@@ -12,12 +12,14 @@ import math
 import numpy as np
 from scipy.special import bdtrc
 
-from twin.figures.prediction import STABLE
+from twin.figures.prediction import BACKLOGGED
 from twin.figures.result import SimulationResult
 from twin.wording import percent
 
 #: A window is bad if chance explains it with less than this probability, and its normal quantile.
 CHANCE, CHANCE_Z = 0.01, 2.3263478740408408
+#: Requests that wait, on average over the last minute of an hour, below which nobody waits for service.
+WAITING = 0.5
 
 
 def too_many_late(result: SimulationResult, share: float) -> str:
@@ -41,15 +43,26 @@ def adapters_too_late(result: SimulationResult, share: float) -> str:
     return f"adapters late for {percent(late)} of their requests on average"
 
 
+def served_or_in_service(result: SimulationResult) -> float:
+    """Throughput / ideal, or 1 where no request waits at the end of the window.
+
+    Requests in flight at the end count as not served, but for lack of time, not of throughput: where few requests
+    arrive, or long ones, or in a short window, that would be a tenth on an idle GPU as well.
+    """
+    waiting = float(result.waiting_series[-1]) if len(result.waiting_series) else math.inf
+    served = float(result.row["served_fraction"])
+    return 1.0 if waiting < WAITING and np.isfinite(served) else served
+
+
 def starved(result: SimulationResult, threshold: float) -> str:
     """Whether the throughput is below `threshold` of the ideal; why, or empty."""
-    served = result.row["served_fraction"]
+    served = served_or_in_service(result)
     return "" if np.isfinite(served) and served >= threshold else f"throughput {percent(served)} of the ideal"
 
 
 def queue_grows(result: SimulationResult) -> str:
-    """Whether the waiting queue grows significantly (`twin.figures.health.queue_label`); why, or empty."""
-    return "" if result.row["queue"] == STABLE else "the waiting queue grows"
+    """Whether the waiting queue grows significantly, unless `starved`; why, or empty."""
+    return "the waiting queue grows" if result.row["queue"] == BACKLOGGED else ""
 
 
 def trials_without_failure(share: float, error: float) -> int:

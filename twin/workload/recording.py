@@ -141,13 +141,14 @@ class Recording:
         return Requests(since_s[rows] / speed, index[rows].astype(np.int32), prompt, cached, output)
 
     def busiest(
-        self, adapters: Sequence[Adapter], *, window_s: float, count: int
+        self, adapters: Sequence[Adapter], *, window_s: float, count: int, shares: Sequence[float] | None = None
     ) -> list[tuple[float, float, NDArray[np.int64]]]:
         """The windows in which these adapters sent the most tokens, busiest first; windows do not overlap.
 
         Args:
             window_s: length of a window, recorded seconds.
             count: most windows.
+            shares: of each adapter's requests that count; None = all. Windows in which they make no request are none.
 
         Returns:
             Start (s after the first request of the recording), tokens, and requests of each adapter, (A,), of each.
@@ -157,7 +158,8 @@ class Recording:
         since_s = self.log.time_s[rows] - self.log.time_s.min()
         order = np.argsort(since_s, kind="stable")
         since_s, rows = since_s[order], rows[order]
-        tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows]
+        part = np.ones(len(adapters)) if shares is None else np.asarray(shares, dtype=np.float64)
+        tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows] * part[index[rows]]
         upto = np.concatenate([[0.0], np.cumsum(tokens)])
         found: list[tuple[float, float, NDArray[np.int64]]] = []
         # The last window that fits begins `window_s` before the end; starts are the requests before it.
@@ -170,7 +172,8 @@ class Recording:
             if weight[best] <= 0:
                 break
             sent = np.bincount(index[rows[first[best] : last[best]]], minlength=len(adapters))
-            found.append((float(starts[best]), float(weight[best]), sent))
+            if np.floor(sent * part).any():
+                found.append((float(starts[best]), float(weight[best]), sent))
             free &= np.abs(starts - starts[best]) >= window_s
         return found
 
@@ -188,12 +191,19 @@ class Recording:
         tokens = (self.log.prompt_tokens + self.log.output_tokens)[rows]
         inside = (since_s >= start_s) & (since_s < start_s + window_s)
         needed = float(tokens[inside].sum()) / window_s
-        parts = max(1, int(self.span_s // part_s))
-        part = np.minimum((since_s / part_s).astype(np.int64), parts - 1)
+        # Whole parts only, as an estimate has them; a recording shorter than one is one.
+        part_s = min(part_s, self.span_s)
+        parts = int(self.span_s // part_s)
+        part = np.floor(since_s / part_s).astype(np.int64)
+        if parts == 1 and part_s == self.span_s:
+            part = np.zeros_like(part)  # with the last request, which ends it
+        whole = part < parts
         sent = np.zeros((len(adapters), parts))
-        np.add.at(sent, (index[rows], part), tokens)
+        np.add.at(sent, (index[rows][whole], part[whole]), tokens[whole])
+        mean = np.bincount(index[rows], tokens, len(adapters)) / self.span_s
         for quantile in (0.5, 0.75, 0.9, 0.95, 0.99, 1.0):
-            if float(np.quantile(sent, quantile, axis=1).sum()) / part_s >= needed:
+            rates = np.maximum(np.quantile(sent, quantile, axis=1) / part_s, mean)  # never planned for less
+            if float(rates.sum()) >= needed:
                 return quantile
         return None
 

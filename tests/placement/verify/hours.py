@@ -41,4 +41,5 @@ def hour(
         adapter_sums=np.zeros((3, 6, 1)),
         arrivals=requests,
         horizon_s=3600.0,
+        waiting_series=np.ones(60),
     )

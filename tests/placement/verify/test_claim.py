@@ -31,10 +31,23 @@ def test_repeated_looks_accept_no_more_often_than_claimed(level: str) -> None:
     coins = np.random.default_rng(1).random((20_000, looks[-1])) < claim.bad_hours
     bad = coins.cumsum(axis=1)[:, np.array(looks) - 1]
     accepted = (bad <= np.array(allowed)).any(axis=1).mean()
-    assert accepted <= claim.error + 3 * np.sqrt(claim.error / 20_000)
+    each = claim.error / claim.rounds
+    assert accepted <= each + 3 * np.sqrt(each / 20_000)
     # And the allowance is used, or the test would accept nobody.
     assert allowed[0] >= 0
     assert allowed[-1] > allowed[0]
+
+
+def test_rounds_share_the_error() -> None:
+    """Nine tries of an equally bad GPU are accepted no more often, together, than one is claimed to be."""
+    for level in LEVELS:
+        claim = verifier(level).claim
+        looks = claim.looks()
+        bad = np.random.default_rng(2).random((4_000, looks[-1])) < claim.bad_hours
+        counts = bad.cumsum(axis=1)[:, np.array(looks) - 1]
+        accepted = (counts <= np.array(claim.allowed(looks))).any(axis=1).mean()
+        assert claim.rounds == 9
+        assert 1 - (1 - accepted) ** claim.rounds <= claim.error + 9 * 3 * np.sqrt(claim.error / 9 / 4_000)
 
 
 def test_a_look_that_is_too_early_accepts_nothing() -> None:

@@ -57,7 +57,7 @@ def test_what_stays_open_is_undecided_and_not_refuted() -> None:
     def on_the_limit(column: Column, seed: int, window_s: float) -> Any:
         return hour(0.0118 if seed % 2 else 0.0082)
 
-    checked = verifier(hours=29, max_hours=60).judged([COLUMN], Stable(), on_the_limit, first_seed=0)
+    checked = verifier(hours=50, max_hours=100).judged([COLUMN], Stable(), on_the_limit, first_seed=0)
     assert checked.gpus[0].decision == "undecided"
     assert not checked.passed
     assert checked.having("refuted") == []
@@ -158,7 +158,7 @@ def test_windows_are_as_long_as_it_takes_for_requests_to_arrive() -> None:
 
 def test_an_adapter_that_hardly_sends_is_tested_in_the_twin() -> None:
     column = Column((adapter("a", 1e-5), adapter("b", 5e-6)), EngineSetting(CALIBRATION.stamp.gpu_type, 8, 16))
-    checked = TwinVerifier(hours=29, max_hours=29).columns([column], CALIBRATION, Stable(), round_=0)
+    checked = TwinVerifier(hours=50, max_hours=50).columns([column], CALIBRATION, Stable(), round_=0)
     assert checked.gpus[0].accepted
     assert checked.gpus[0].simulated["e2e_mean_s"] > 0
 
@@ -183,7 +183,7 @@ def test_every_round_and_seed_has_windows_of_its_own() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"hours": 28},
+        {"hours": 49},
         {"max_hours": 59},
         {"error": 0.0},
         {"error": 0.5},
