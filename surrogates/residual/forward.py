@@ -1,4 +1,4 @@
-"""The ensemble in NumPy; `surrogates.residual.networks` holds the same formulas in torch."""
+"""The ensemble without torch, compiled; `surrogates.residual.networks` holds the same formulas in torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.compiled import compiled
+
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-#: Columns a chunk: the activations stay in cache.
-_CHUNK = 256
 #: Least and most of the logarithm of a predicted scale, in units of the target's.
 LOG_SCALE_RANGE = (-6.0, 2.0)
 
@@ -74,11 +74,12 @@ class Network:
     def members(self, x: Singles) -> tuple[Singles, Singles]:
         """Scaled predictions and scales of each member, (E, P, O) each."""
         nets, outputs = len(self.weight_1), self.weight_3.shape[2] // 2
+        hidden = self.weight_2.shape[1]
         made = np.empty((nets, len(x), 2 * outputs), np.float32)
-        for first in range(0, len(x), _CHUNK):
-            h = silu(np.matmul(x[None, first : first + _CHUNK], self.weight_1) + self.bias_1)
-            h = silu(np.matmul(h, self.weight_2) + self.bias_2)
-            made[:, first : first + _CHUNK] = np.matmul(h, self.weight_3) + self.bias_3
+        _evaluate(
+            x, self.weight_1, self.bias_1, self.weight_2, self.bias_2, self.weight_3, self.bias_3,
+            np.empty(hidden, np.float32), np.empty(hidden, np.float32), made,
+        )  # fmt: skip
         return made[..., :outputs], np.exp(np.clip(made[..., outputs:], *LOG_SCALE_RANGE))
 
     def quantile(self, mean: Floats, scale: Floats, output: int, level: float) -> Floats:
@@ -93,7 +94,34 @@ def combined(mean: Singles, scale: Singles) -> tuple[Floats, Floats]:
     return middle, spread
 
 
-def silu(x: Singles) -> Singles:
-    """x / (1 + exp(-x))."""
-    # Below -80 the exponential would leave single precision's range; the result is 0 there anyway.
-    return np.asarray(x / (np.float32(1.0) + np.exp(-np.maximum(x, np.float32(-80.0)))), np.float32)
+@compiled
+def _layer(x: Singles, weight: Singles, bias: Singles, out: Singles) -> None:
+    for j in range(len(out)):
+        out[j] = bias[j]
+    for i in range(len(x)):
+        value = x[i]
+        # Half of what a rectifier lets through is 0.
+        if value != 0.0:
+            for j in range(len(out)):
+                out[j] += value * weight[i, j]
+
+
+@compiled
+def _evaluate(
+    x: Singles, weight_1: Singles, bias_1: Singles, weight_2: Singles, bias_2: Singles, weight_3: Singles,
+    bias_3: Singles, first: Singles, second: Singles, out: Singles,
+) -> None:  # fmt: skip
+    """Fills `out` (E, P, 2 O), with room for both hidden layers, (H,) each.
+
+    Sums are in a fixed order, so that every processor finds the same.
+    """
+    zero = np.float32(0.0)
+    for p in range(len(x)):
+        for e in range(len(weight_1)):
+            _layer(x[p], weight_1[e], bias_1[e, 0], first)
+            for j in range(len(first)):
+                first[j] = max(first[j], zero)
+            _layer(first, weight_2[e], bias_2[e, 0], second)
+            for j in range(len(second)):
+                second[j] = max(second[j], zero)
+            _layer(second, weight_3[e], bias_3[e, 0], out[e, p])

@@ -1,7 +1,7 @@
 """What the residual corrects, and from which numbers: shared by training and evaluation.
 
-Inputs are the state numbers of the physics and a few more, all dimensionless: none names a GPU or a model. Outputs are
-logarithms of ratios of what the twin says to what the physics says.
+Inputs (`surrogates.residual.inputs`) are dimensionless: none names a GPU or a model. Outputs are logarithms of ratios
+of what the twin says to what the physics says.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.steady_state.numbers import STATE_NUMBERS, state_numbers
+from surrogates.residual.inputs import INPUTS, inputs_of, stacked
 from surrogates.steady_state.state import SteadyState
 
 Floats = NDArray[np.float64]
 
-HOUR_S = 3600.0
-#: Inputs beside the state numbers: requests in an hour, the window that is judged, and steps within the promise.
-OWN_NUMBERS = ("log_requests_per_hour", "log_promise_in_steps", "log_waiting_seqs")
-INPUTS: tuple[str, ...] = (*STATE_NUMBERS, *OWN_NUMBERS)
 #: Loads at which the correction of theta* looks at a column, as shares of theta* by the physics.
 BOUNDARY_LOADS = (0.999, 0.7)
 BOUNDARY_INPUTS: tuple[str, ...] = tuple(f"{name}@{load:g}" for load in BOUNDARY_LOADS for name in INPUTS)
@@ -50,11 +46,6 @@ class Head:
             ratio = np.log(twin / physics)
         return np.where(np.isfinite(ratio), ratio, np.nan)
 
-    def corrected(self, state: SteadyState, log_ratio: Floats) -> Floats:
-        """The figure with its correction, (P,)."""
-        value: Floats = (getattr(state, self.name) + self.floor) * np.exp(log_ratio) - self.floor
-        return np.clip(value, 0.0, 1.0) if self.floor else value
-
 
 #: Corrected figures of a column at its own load, in the order of the network's outputs. Shares count from a tenth of
 #: what is allowed.
@@ -68,6 +59,9 @@ HEADS: tuple[Head, ...] = (
     Head("late_share", "late_fraction", floor=1e-3, healthy_only=False),
     Head("adapter_late_share", "adapter_late_fraction", floor=5e-3, healthy_only=False),
 )
+_NAMES = tuple(head.name for head in HEADS)
+_FLOORS: Floats = np.array([head.floor for head in HEADS])
+_MOST: Floats = np.array([1.0 if head.floor else np.inf for head in HEADS])
 #: The last output: log(theta* / load), as far as it is of interest.
 MARGIN, MARGIN_RANGE = "log_margin", (-0.5, 1.3)
 OUTPUTS: tuple[str, ...] = (*(head.name for head in HEADS), MARGIN)
@@ -75,20 +69,11 @@ OUTPUTS: tuple[str, ...] = (*(head.name for head in HEADS), MARGIN)
 BOUNDARY_OUTPUTS: tuple[str, ...] = ("log_theta",)
 
 
-def inputs_of(state: SteadyState) -> Floats:
-    """Inputs of P columns, (P, len(INPUTS)); 0 where there is no steady state."""
-    pace_s = state.pace_s
-    with np.errstate(invalid="ignore", divide="ignore"):
-        own = np.stack(
-            [
-                np.log(state.rate_req_per_s * HOUR_S),
-                np.log(np.clip(state.ttft_slo_s / pace_s, 1e-3, 1e6)),
-                np.log(np.clip(state.requests_in_system / state.running - 1.0, 1e-6, 1e3)),
-            ],
-            axis=1,
-        )
-    own[~np.isfinite(own) | ~np.isfinite(pace_s)[:, None]] = 0.0
-    return np.concatenate([state_numbers(state), own], axis=1)
+def corrected_figures(state: SteadyState, log_ratios: Floats) -> Floats:
+    """Figures of P columns with their corrections, (P, len(HEADS)) from (P, len(OUTPUTS))."""
+    physics = stacked(state, _NAMES).T
+    values: Floats = (physics + _FLOORS) * np.exp(log_ratios[:, : len(HEADS)]) - _FLOORS
+    return np.clip(values, 0.0, _MOST)
 
 
 def boundary_inputs(states: SteadyState) -> Floats:

@@ -28,8 +28,9 @@ from surrogates.residual.heads import (
     MARGIN_RANGE,
     OUTPUTS,
     boundary_inputs,
-    inputs_of,
+    corrected_figures,
 )
+from surrogates.residual.inputs import inputs_of
 from surrogates.residual.weights import Residual
 from surrogates.steady_state.model import PIVOT_TPS, ColumnSums, Groups, SteadyStateModel, steady_state_model
 from surrogates.steady_state.state import SteadyState
@@ -79,7 +80,11 @@ class CorrectedState:
             raise InputError(f"{name!r} is not corrected", remedy=f"use one of {', '.join(OUTPUTS)}")
         k = _PLACE[name]
         value = self.residual.column.quantile(self.correction[:, k], self.scale[:, k], k, level)
-        return value if name == MARGIN else HEADS[k].corrected(self.physics, value)
+        if name == MARGIN:
+            return value
+        changed = self.correction.copy()
+        changed[:, k] = value
+        return corrected_figures(self.physics, changed)[:, k]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,8 @@ def corrected(physics: SteadyState, residual: Residual, *, judged: bool = True) 
     solved = np.isfinite(physics.pace_s)
     correction[~solved], scale[~solved] = 0.0, 0.0
     correction[~solved, _PLACE[MARGIN]] = np.where(physics.healthy[~solved] > 0, MARGIN_RANGE[1], MARGIN_RANGE[0])
-    values = {head.name: head.corrected(physics, correction[:, k]) for k, head in enumerate(HEADS)}
+    figures = corrected_figures(physics, correction)
+    values = {head.name: figures[:, k] for k, head in enumerate(HEADS)}
     # A promise that no waiting breaks but the time of a step or of a long prompt itself.
     in_reach = ~(physics.promise_use > 1.0)
     state = replace(

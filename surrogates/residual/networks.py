@@ -28,8 +28,8 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Medians and logarithms of the scales, (E, B, O) each, for inputs (B, F) or (E, B, F)."""
-        h = functional.silu(torch.matmul(x, self.weight_1) + self.bias_1)
-        h = functional.silu(
+        h = functional.relu(torch.matmul(x, self.weight_1) + self.bias_1)
+        h = functional.relu(
             torch.matmul(functional.dropout(h, self.dropout, self.training), self.weight_2) + self.bias_2
         )
         out = torch.matmul(functional.dropout(h, self.dropout, self.training), self.weight_3) + self.bias_3

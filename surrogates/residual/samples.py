@@ -17,8 +17,8 @@ from surrogates.residual.heads import (
     MARGIN_RANGE,
     OUTPUTS,
     boundary_inputs,
-    inputs_of,
 )
+from surrogates.residual.inputs import inputs_of
 from surrogates.residual.mixes import Draw
 from surrogates.residual.shards import Ray
 from surrogates.steady_state.model import PIVOT_TPS, SteadyStateModel, steady_state_model

@@ -57,10 +57,10 @@ class ResidualOptions:
     members: Annotated[int, Range(2, 64)] = 5
     folds: Annotated[int, Range(2, 64)] = 5
     hidden: Annotated[int, Range(1, 1024)] = 48
-    boundary_steps: Annotated[int, Range(1)] = 2000
-    column_steps: Annotated[int, Range(1)] = 4000
+    boundary_steps: Annotated[int, Range(1)] = 600
+    column_steps: Annotated[int, Range(1)] = 3000
     batch_size: Annotated[int, Range(1)] = 512
-    rate: Annotated[float, Range(above=0)] = 0.003
+    rate: Annotated[float, Range(above=0)] = 0.01
     decay: Annotated[float, Range(0)] = 0.02
     dropout: Annotated[float, Range(0, below=1)] = 0.1
     logger: str = "csv"

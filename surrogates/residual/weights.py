@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from surrogates.residual.forward import Network
-from surrogates.residual.heads import BOUNDARY_INPUTS, BOUNDARY_OUTPUTS, INPUTS, OUTPUTS
+from surrogates.residual.heads import BOUNDARY_INPUTS, BOUNDARY_OUTPUTS, OUTPUTS
+from surrogates.residual.inputs import INPUTS
 from twin.errors import InputError
 from twin.files import write_bytes
 

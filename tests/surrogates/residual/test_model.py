@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from surrogates.residual.heads import HEADS, OUTPUTS
+from surrogates.residual.inputs import INPUTS, inputs_of
 from surrogates.residual.model import CorrectedModel, corrected_largest_load, corrected_model
 from surrogates.residual.weights import META_FILE, WEIGHTS_FILE, Residual, read_residual
 from surrogates.steady_state.model import largest_load, steady_state_model
+from surrogates.steady_state.numbers import STATE_NUMBERS, state_numbers
 from twin.errors import InputError
 from twin.server.calibration import Calibration, load_calibration
 from twin.server.column import Column
@@ -47,6 +49,15 @@ def test_figures_are_the_physics_times_the_correction(residual: Residual, calibr
     assert ((found.log_margin >= 0) == (found.state.healthy > 0)).all()
     with pytest.raises(InputError, match="'pace_s' is not corrected"):
         found.quantile("pace_s", 0.5)
+
+
+def test_inputs_hold_the_state_numbers_of_the_physics(residual: Residual, calibration: Calibration) -> None:
+    columns = [Column(adapters(n, rate), SETTING) for n, rate in ((1, 0.1), (20, 0.3), (60, 0.05), (300, 0.001))]
+    model, groups = corrected_model(columns, calibration, residual)
+    state = model.physics.states(groups, [SETTING] * len(columns))
+    assert np.isfinite(state.pace_s).all()
+    assert INPUTS[: len(STATE_NUMBERS)] == STATE_NUMBERS
+    np.testing.assert_allclose(inputs_of(state)[:, : len(STATE_NUMBERS)], state_numbers(state), rtol=1e-12, atol=1e-12)
 
 
 def test_a_batch_gives_what_single_columns_give(residual: Residual, calibration: Calibration) -> None:

@@ -13,7 +13,8 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 
 import torch
 
-from surrogates.residual.heads import BOUNDARY_INPUTS, INPUTS
+from surrogates.residual.heads import BOUNDARY_INPUTS
+from surrogates.residual.inputs import INPUTS
 from surrogates.residual.networks import Ensemble
 from surrogates.residual.scores import coverage
 from surrogates.residual.shards import Ray
@@ -36,7 +37,7 @@ def synthetic(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def test_numpy_gives_what_torch_gives() -> None:
+def test_evaluation_without_torch_gives_what_torch_gives() -> None:
     torch.manual_seed(0)
     net = Ensemble(members=4, inputs=11, outputs=3, hidden=24, dropout=0.3).eval()
     with torch.no_grad():
