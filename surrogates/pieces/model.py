@@ -6,6 +6,7 @@ each. They know any GPU, model and setting that has a calibration, any number of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.model.planning import OptionModel, Polyhedron
+from surrogates.model.planning import OptionModel, Polyhedron, affine_load
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
 from surrogates.pieces.fit import fit_facets, fit_load, over_promise
 from surrogates.pieces.rays import Correct, draw_rays
@@ -38,6 +39,10 @@ MOST_KINDS = 2000
 LEAST_MARGIN = 0.03
 #: Share of rays whose end the margin keeps outside.
 COVERAGE = 0.9
+#: Adapters with more tokens per second enter rays in shares.
+MOST_TOKENS_PER_S = 1500.0
+#: Weight of every feature where nothing is healthy.
+NEVER = 1e9
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,10 @@ class PiecesModel:
         kinds: dict[Adapter, int] = {}
         for adapter in self.adapters:
             kind = kind_of(adapter)
-            kinds[kind] = kinds.get(kind, 0) + 1
+            tokens = kind.rate_req_per_s * (kind.prompt_tokens.mean + kind.output_tokens.mean)
+            # One that fills a GPU alone is placed in shares; rays are made of such.
+            shares = max(1, math.ceil(tokens / MOST_TOKENS_PER_S))
+            kinds[kind.scaled(1 / shares)] = kinds.get(kind.scaled(1 / shares), 0) + shares
         chosen = list(kinds)
         if len(chosen) > MOST_KINDS:
             rng = np.random.default_rng([self.seed, 7])
@@ -88,7 +96,7 @@ class PiecesModel:
         """Facets and loads under one setting.
 
         Raises:
-            InputError: the server would not start, or no adapter of the workload is healthy under the setting.
+            InputError: the server would not start.
         """
         if setting not in self._options:
             self._options[setting] = self._fitted(setting)
@@ -107,10 +115,7 @@ class PiecesModel:
         model, phi = self._model(setting)
         rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self._correct())
         if rays is None:
-            raise InputError(
-                f"setting {setting.label}: not even one adapter of the workload is healthy alone under it",
-                remedy="leave the setting out",
-            )
+            return self._nothing(setting)
         outer = fit_facets(rays)
         margin = max(LEAST_MARGIN, over_promise(outer, rays, COVERAGE))
         none = Polyhedron(np.zeros((0, len(FEATURE_NAMES))), np.zeros(0))
@@ -123,6 +128,13 @@ class PiecesModel:
             requests_decoding=fit_load(rays.phi, rays.decoding, outer),
             max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
         )
+
+    def _nothing(self, setting: EngineSetting) -> OptionModel:
+        """A setting under which no adapter of the workload is healthy, not even alone."""
+        size = len(FEATURE_NAMES)
+        never, none = Polyhedron(np.full((1, size), NEVER), -np.ones(1)), Polyhedron(np.zeros((0, size)), np.zeros(0))
+        load = affine_load(np.zeros(size), 0.0)
+        return OptionModel(setting, never, never, none, load, load, max(len(self.adapters), 1))
 
     def _correct(self) -> Correct:
         residual, judged = self.residual, self.constraint.rule == "stable"

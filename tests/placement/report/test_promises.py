@@ -15,12 +15,10 @@ from placement.report.html import render
 from placement.report.promises import planning_notes, promise_cell, promise_entries, promise_text, unsettled_notes
 from placement.report.table import print_report
 from placement.verify import ColumnVerdict, Verification
-from surrogates.model.neural_planning import load_planning_model
 from tests.placement.report.test_document import SCHEMA
 from tests.placement.synthetic import adapter
 from twin.figures.health import Published, Stable
 from twin.figures.promises import Kept
-from twin.server.calibration import load_calibration
 from twin.workload.adapter import Slo
 
 
@@ -34,7 +32,16 @@ def notes(constraint: Any, *, planning: object = Planning, verified: bool = True
 
 def test_the_promise_that_planning_was_made_for_needs_no_note() -> None:
     assert notes(Stable()) == notes(Stable(), planning=object()) == []
-    assert load_planning_model(load_calibration("llama-3.1-8b-h100-64gb")).ttft_p99_s == 5.0
+
+
+def test_a_model_that_follows_promises_needs_none_either_where_they_are_judged() -> None:
+    class Following:
+        follows_promises = True
+
+    odd = Stable(Slo(0.3, itl_mean_ms=40))
+    assert notes(odd, planning=Following()) == []
+    assert "NOBODY" in notes(odd, planning=Following(), verified=False)[0]
+    assert "NOBODY" in notes(Published(Slo(0.3)), planning=Following())[0]
 
 
 @pytest.mark.parametrize("seconds", [60.0, 0.3])

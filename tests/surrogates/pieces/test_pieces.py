@@ -139,13 +139,24 @@ def test_cold_adapters_are_not_limited_by_their_number() -> None:
     [
         (EngineSetting("other", 8, 16), "other"),
         (EngineSetting(GPU, 4000, 64), "does not start"),
-        (EngineSetting(GPU, 8, 8), "not even one adapter"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(setting: EngineSetting, words: str) -> None:
-    wide = replace(WORKLOAD, adapters=tuple(replace(a, rank=64) for a in WORKLOAD.adapters))
     with pytest.raises(InputError, match=words):
-        physics_planning(CALIBRATION, wide, Stable()).option(setting)
+        physics_planning(CALIBRATION, WORKLOAD, Stable()).option(setting)
+
+
+def test_where_nothing_is_healthy_nothing_is_promised() -> None:
+    wide = replace(WORKLOAD, adapters=tuple(replace(a, rank=64) for a in WORKLOAD.adapters))
+    option = physics_planning(CALIBRATION, wide, Stable()).option(EngineSetting(GPU, 8, 8))
+    assert (option.outer.violation(adapter_features(wide.adapters, CALIBRATION)) > 0).all()
+
+
+def test_an_adapter_too_hot_for_a_gpu_enters_in_shares() -> None:
+    hot = replace(WORKLOAD, adapters=(replace(WORKLOAD.adapters[0], rate_req_per_s=60.0, arrival_cv=1.0),))
+    option = physics_planning(CALIBRATION, hot, Stable(), rays=12).option(SETTING)
+    whole, tenth = (adapter_features([hot.adapters[0].scaled(s)], CALIBRATION) for s in (1.0, 0.1))
+    assert option.violation(whole)[0] > 0 >= option.violation(tenth)[0]
 
 
 def test_rays_end_where_the_physics_says() -> None:

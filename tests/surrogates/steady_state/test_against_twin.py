@@ -1,4 +1,4 @@
-"""A few columns in the twin: not how good the physics is (`benchmarks.steady_state`), but that it is this server's."""
+"""A few columns in the twin: not how good the physics is (`benchmarks.surrogates`), but that it is this server's."""
 
 from __future__ import annotations
 
