@@ -33,7 +33,7 @@ from surrogates.residual.rays import usable_settings
 from surrogates.residual.samples import ray_model, states_at
 from surrogates.residual.scores import error_percent, regimes
 from surrogates.residual.shards import read_rays
-from surrogates.residual.weights import Residual, read_residual
+from surrogates.residual.weights import Residual, read_residual, weights_folder
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.config.ranges import Range
@@ -104,7 +104,9 @@ def errors_of(labels: Sequence[Label], residual: Residual | None) -> Errors:
         healthy = np.flatnonzero(label.healthy & np.isfinite(physics.pace_s))
         for name, attribute, metric, unit in FIGURES:
             truth = unit * label.metrics[metric].mean(axis=1)
-            figures[name] += np.log(truth / getattr(state, attribute))[healthy].tolist()
+            with np.errstate(divide="ignore"):
+                # Nothing arrived in an hour: left out as infinite.
+                figures[name] += np.log(truth / getattr(state, attribute))[healthy].tolist()
             if found is not None:
                 low_, high_ = (found.quantile(attribute, q) for q in INTERVAL)
                 inside[name] += ((truth >= low_) & (truth <= high_))[healthy].tolist()
@@ -200,9 +202,11 @@ def timings(residual: Residual) -> dict[str, float]:
 
 
 FIRST_PREDICTION = """
+import sys
 import time
 start = time.perf_counter()
 from surrogates.residual.model import corrected_model
+from pathlib import Path
 from surrogates.residual.weights import read_residual
 from twin.server.calibration import load_calibration
 from twin.server.column import Column
@@ -210,16 +214,18 @@ from twin.server.settings import EngineSetting
 from twin.workload.adapter import Adapter, Lengths
 adapters = tuple(Adapter(f"a-{k}", 16, 0.1, Lengths(223, 1.1), Lengths(197, 1.06)) for k in range(20))
 column = Column(adapters, EngineSetting("h100-64gb", 32, 16))
-model, groups = corrected_model([column], load_calibration("llama-3.1-8b-h100-64gb"), read_residual())
+model, groups = corrected_model([column], load_calibration("llama-3.1-8b-h100-64gb"), read_residual(Path(sys.argv[1])))
 model.states(groups, [column.setting])
 print(time.perf_counter() - start)
 """
 
 
-def first_prediction_s() -> float:
+def first_prediction_s(weights: Path) -> float:
     """Seconds from the first import to the first prediction in a fresh interpreter, best of three."""
     runs = [
-        subprocess.run([sys.executable, "-c", FIRST_PREDICTION], capture_output=True, text=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", FIRST_PREDICTION, str(weights)], capture_output=True, text=True, check=True
+        )
         for _ in range(3)
     ]
     return round(min(float(run.stdout) for run in runs), 3)
@@ -246,7 +252,8 @@ def without_unseen(data: str) -> Residual:
 
 
 def run(options: Options) -> int:
-    residual = read_residual(Path(options.weights) if options.weights else None)
+    weights = Path(options.weights) if options.weights else weights_folder()
+    residual = read_residual(weights)
     shipped = [load_calibration(name) for name in SHIPPED]
     around = [random_calibration(shipped[k % 2], options.seed, FIRST_AROUND + k) for k in range(AROUND)]
     each = -(-options.rays // AROUND)
@@ -271,7 +278,7 @@ def run(options: Options) -> int:
         "transfer_seen": {UNSEEN: scores_of(unseen, errors_of(unseen, residual))},
         "interval_90_pct_holds_pct": {k: round(100 * float(np.mean(v)), 1) for k, v in hybrid.inside.items()},
         "no_boundary_in_physics": int(np.isnan(physics.theta).sum()),
-        "first_prediction_s": first_prediction_s(),
+        "first_prediction_s": first_prediction_s(weights),
         **timings(residual),
     }
     if options.data:

@@ -52,7 +52,7 @@ class RaySpec:
     """What to simulate.
 
     Args:
-        calibrations: shipped calibrations. rays: of each.
+        calibrations: shipped calibrations. rays: of each, rounded up to whole shards, so that more can be added.
         around: calibrations drawn at random around them in turn (`surrogates.residual.around`). rays_around: of each.
         inside, outside: columns between 30 and 97 % of the boundary, and between 103 and 150 %.
         grid: flags of the engine, `max_loras` and `max_lora_rank` as lists; what does not fit is left out.
@@ -135,8 +135,8 @@ def make_rays(
         return simulate(column, calibration, seed, slo_s)
 
     def make(name: str, shard: int) -> None:
-        calibration, rays = counts[name]
-        which = range(shard * spec.shard_size, min((shard + 1) * spec.shard_size, rays))
+        first, calibration = shard * spec.shard_size, counts[name][0]
+        which = range(first, first + spec.shard_size)
         made = [trace(spec, k, settings[name], calibration, stoppable) for k in which]
         write_shard(shard_path(folder, name, shard), made)
 

@@ -92,7 +92,7 @@ def test_more_rays_may_be_asked_for_but_no_others(tmp_path: Path) -> None:
 
 def test_rays_hold_what_was_simulated(rays: tuple[list[Ray], dict[str, Calibration], dict[str, Any]]) -> None:
     every, calibrations, spec = rays
-    assert len(every) == 40
+    assert len(every) == 60
     assert spec["rays"] == 30
     for ray in every[::7]:
         column = Column(ray.draw.mix.adapters(float(ray.loads[-1])), ray.draw.setting)

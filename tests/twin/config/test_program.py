@@ -160,14 +160,13 @@ def test_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
         (profiling, ["fit"], "data is missing"),
         (profiling, ["crossvalidate", "data=x", "folds=1"], "folds = 1 is out of range"),
         (profiling, ["memory_gap", "date=x"], "data is missing"),
-        (surrogates, ["dataset", "spec.rays=-1"], "spec.rays = -1 is out of range"),
-        (surrogates, ["dataset", "spec.ray=1"], "did you mean 'rays'"),
-        (surrogates, ["dataset", "settings.max_loras=[0]"], "settings.max_loras = 0 is out of range"),
-        (surrogates, ["dataset", "threads=0"], "threads = 0 is out of range"),
-        # `calibration` is a group elsewhere, and `nowhere` would be an option that it lacks.
-        (surrogates, ["dataset", "calibration=nowhere"], "'nowhere' does not exist"),
+        (surrogates, ["rays", "spec.rays=-1"], "spec.rays = -1 is out of range"),
+        (surrogates, ["rays", "spec.ray=1"], "did you mean 'rays'"),
+        (surrogates, ["rays", "spec.grid.max_loras=[0]"], "max_loras = 0 is out of range"),
+        (surrogates, ["rays", "threads=0"], "threads = 0 is out of range"),
+        (surrogates, ["rays", "spec.calibrations=[nowhere]"], "'nowhere' does not exist"),
         (profiling, ["fit", "data=.", "model=nowhere"], "is not in the data folder"),
-        (surrogates, ["train", "calibraton=x"], "did you mean 'calibration'"),
+        (surrogates, ["residual", "simulat=x"], "did you mean 'simulate'"),
     ],
 )
 def test_the_real_commands_name_what_is_wrong(
@@ -189,5 +188,5 @@ def test_every_benchmark_is_read_by_the_same_reader(name: str, capsys: pytest.Ca
 def test_every_command_is_covered_above() -> None:
     assert len(BENCHMARKS) >= 9
     assert set(PROFILING) >= {"fit", "crossvalidate", "memory_gap"}
-    assert set(SURROGATES) == {"dataset", "train"}
+    assert set(SURROGATES) == {"rays", "residual"}
     assert "hydra" in sys.modules
