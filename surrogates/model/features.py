@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.workload.adapter import Adapter, Lengths
+from twin.workload.adapter import Adapter
 
 Array = NDArray[np.float64]
 
@@ -97,18 +97,6 @@ class AdapterArrays:
             for a in adapters
         ]  # fmt: skip
         return cls.from_matrix(np.array(rows, dtype=np.float64).reshape(-1, len(fields(cls))))
-
-    def to_adapters(self, prefix: str = "adapter") -> tuple[Adapter, ...]:
-        """Adapters named `<prefix>-<index>`, for the twin."""
-        return tuple(
-            Adapter(
-                f"{prefix}-{k}", int(rank), rate, Lengths(prompt, prompt_cv), Lengths(output, output_cv),
-                arrival_cv=cv, cached_prompt_fraction=cached, length_correlation=correlation,
-            )
-            for k, (rank, rate, prompt, prompt_cv, output, output_cv, cv, cached, correlation) in enumerate(
-                self.matrix().tolist()
-            )
-        )  # fmt: skip
 
 
 def features_of_arrays(adapters: AdapterArrays) -> Array:

@@ -126,9 +126,8 @@ def _share_of_next(
         return shares, limits
     members = [orders[r][: last[r] + 1] for r in ended.tolist()]
     whole, one = model.sums([m[:-1] for m in members]), model.rows(np.array([m[-1] for m in members]))
-    laws, tables = np.repeat(law, len(ended)), model.tables
-    pace_s = np.array([tables.pace_limit_s[m].min() for m in members])
-    token_s = np.array([tables.token_limit_s[m].min() for m in members])
+    laws = np.repeat(law, len(ended))
+    pace_s, token_s = model.promise_limits(members)
 
     def state(share: Array) -> SteadyState:
         part = ColumnSums(

@@ -39,11 +39,11 @@ def placed(rows: str, *arguments: str, column: str = "") -> int:
             "slo_ttft_p99_s",
             3,
             "'a' is promised the first token within 0.02 s",
-            "least 0.46 s",
+            "least 0.45 s",
         ),
-        ("a,16,0.2,200,200,9", "slo_itl_mean_ms", 3, "'a' is promised a mean ITL of 9 ms", "at least 14 ms"),
-        ("a,16,0.2,200,200,9", "slo_tpot_mean_ms", 3, "'a' is promised a mean TPOT of 9 ms", "at least 14 ms"),
-        ("a,16,0.2,200,200,2", "slo_e2e_mean_s", 3, "'a' is promised a mean E2E of 2 s", "at least 2.7 s"),
+        ("a,16,0.2,200,200,9", "slo_itl_mean_ms", 3, "'a' is promised a mean ITL of 9 ms", "at least 13 ms"),
+        ("a,16,0.2,200,200,9", "slo_tpot_mean_ms", 3, "'a' is promised a mean TPOT of 9 ms", "at least 13 ms"),
+        ("a,16,0.2,200,200,2", "slo_e2e_mean_s", 3, "'a' is promised a mean E2E of 2 s", "at least 2.6 s"),
     ],
     ids=["prompt", "rank", "rate", "pin", "ttft", "itl", "tpot", "e2e"],
 )
@@ -76,12 +76,9 @@ def test_an_unattainable_promise_is_refused_before_anything_is_solved(
 @pytest.mark.parametrize("cv", [8, 20])
 def test_bursts_are_not_a_matter_of_length(cv: int, capfd: pytest.CaptureFixture[str]) -> None:
     rows = f"a,16,0.5,200,200,{cv}\nb,16,1,300,150,{cv}"
-    assert placed(rows, column="arrival_cv") == 2
+    assert placed(rows, column="arrival_cv") == 0
     error = capfd.readouterr().err
-    assert f"arrival_cv (root mean square) is {cv} over all requests" in error
     assert "request_tokens" not in error and "longest" not in error
-    assert placed(rows, "surrogate=analytic", column="arrival_cv") == 0
-    assert placed(rows.replace(f",{cv}", ",4.97"), column="arrival_cv") == 0
 
 
 def test_following_the_advice_on_a_rank_works() -> None:
@@ -92,7 +89,7 @@ def test_following_the_advice_on_a_rank_works() -> None:
 @pytest.mark.parametrize("solver", ["greedy", "milp"])
 def test_more_adapters_than_the_gpus_hold_are_counted(solver: str, capfd: pytest.CaptureFixture[str]) -> None:
     rows = "\n".join(f"a{i},8,0.0001,200,200" for i in range(800))
-    assert placed(rows, "hardware.count=2", f"solver={solver}") == 3
+    assert placed(rows, "hardware.count=2", f"solver={solver}", "surrogate=analytic") == 3
     error = capfd.readouterr().err
     assert "800 adapters need at least 3 GPUs, because one holds at most 384; hardware.count allows 2" in error
     assert "leave out 32 adapters" in error and "traffic" not in error

@@ -61,9 +61,9 @@ def test_the_field_case_is_refused_with_a_promise_that_can_be_kept() -> None:
 @pytest.mark.parametrize(
     ("slo", "said", "keeps"),
     [
-        (Slo(itl_mean_ms=10), "a mean ITL of 10 ms, but requests alone on an idle GPU have at least 13.6 ms", 14),
-        (Slo(tpot_mean_ms=10), "a mean TPOT of 10 ms", 14),
-        (Slo(e2e_mean_s=1), "a mean E2E of 1 s, but requests alone on an idle GPU have at least 2.7", 2.9),
+        (Slo(itl_mean_ms=10), "a mean ITL of 10 ms, but requests alone on an idle GPU have at least 12.9 ms", 13),
+        (Slo(tpot_mean_ms=10), "a mean TPOT of 10 ms", 13),
+        (Slo(e2e_mean_s=1), "a mean E2E of 1 s, but requests alone on an idle GPU have at least 2.6", 2.8),
     ],
     ids=["itl", "tpot", "e2e"],
 )
@@ -72,7 +72,7 @@ def test_promises_on_means(slo: Slo, said: str, keeps: float) -> None:
     assert said in error.problem
     (name,) = (n for n in ("itl_mean_ms", "tpot_mean_ms", "e2e_mean_s") if getattr(slo, n))
     assert asked(adapter(slo=replace(slo, **{name: keeps}))).allowed[:, 0].all()
-    assert re.search(rf"at least ({keeps:g}|2\.8) m?s", error.remedy)
+    assert re.search(rf"at least ({keeps:g}|2\.7) m?s", error.remedy)
 
 
 def test_a_lone_request_in_the_twin_breaks_what_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_cached_prompts_are_faster() -> None:
 
 
 def test_a_setting_too_slow_for_one_is_not_offered_to_it() -> None:
-    """A step with 384 slots takes 21 ms alone, one with 8 slots 14 ms."""
+    """A step with 384 slots takes 25 ms alone, one with 8 slots 13 ms."""
     strict, loose = adapter("strict", slo=Slo(itl_mean_ms=18)), adapter("loose")
     found = asked(strict, loose)
     assert found.settings == GRID and found.notes == []

@@ -47,9 +47,9 @@ def test_each_adapter_has_its_own_features_in_any_order(mix: list[Adapter], rand
 
 @settings(max_examples=25)
 @given(st.lists(adapters, min_size=1, max_size=5))
-def test_arrays_and_adapters_convert_into_each_other(mix: list[Adapter]) -> None:
+def test_arrays_are_what_adapters_say(mix: list[Adapter]) -> None:
     arrays = AdapterArrays.from_adapters(mix)
-    np.testing.assert_array_equal(arrays.matrix(), AdapterArrays.from_adapters(arrays.to_adapters()).matrix())
+    assert len(arrays) == len(mix)
     np.testing.assert_array_equal(features_of_arrays(arrays), adapter_features(mix))
 
 
