@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from surrogates.model.planning import OptionModel, Polyhedron, affine_load
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
 from surrogates.pieces.fit import fit_facets, fit_load, over_promise
-from surrogates.pieces.rays import Correct, draw_rays
+from surrogates.pieces.rays import FRACTIONS, Correct, Rays, draw_rays, joined
 from surrogates.residual.model import corrected
 from surrogates.residual.weights import Residual, read_residual
 from surrogates.steady_state.model import SteadyStateModel, steady_state_model
@@ -41,6 +41,8 @@ LEAST_MARGIN = 0.03
 COVERAGE = 0.9
 #: Adapters with more tokens per second enter rays in shares.
 MOST_TOKENS_PER_S = 1500.0
+#: Kinds of such adapters that are looked at alone.
+MOST_HOT = 24
 #: Weight of every feature where nothing is healthy.
 NEVER = 1e9
 
@@ -63,25 +65,30 @@ class PiecesModel:
     seed: int = 0
     residual: Residual | None = None
     _options: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
-    _models: dict[tuple[int, int | None], tuple[SteadyStateModel, Array]] = field(
+    _models: dict[tuple[int, int | None, bool], tuple[SteadyStateModel, Array]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def __post_init__(self) -> None:
         kinds: dict[Adapter, int] = {}
+        hot: dict[Adapter, None] = {}
         for adapter in self.adapters:
             kind = kind_of(adapter)
             tokens = kind.rate_req_per_s * (kind.prompt_tokens.mean + kind.output_tokens.mean)
-            # One that fills a GPU alone is placed in shares; rays are made of such.
+            # One that fills a GPU alone is placed in shares; rays are made of such, and of the whole at lower rates.
             shares = max(1, math.ceil(tokens / MOST_TOKENS_PER_S))
             kinds[kind.scaled(1 / shares)] = kinds.get(kind.scaled(1 / shares), 0) + shares
+            if shares > 1 and len(hot) < MOST_HOT:
+                hot[kind] = None
         chosen = list(kinds)
         if len(chosen) > MOST_KINDS:
             rng = np.random.default_rng([self.seed, 7])
             chosen = [chosen[k] for k in np.sort(rng.choice(len(chosen), MOST_KINDS, replace=False))]
+        object.__setattr__(self, "_hot", tuple(hot))
         object.__setattr__(self, "_kinds", tuple(chosen))
         object.__setattr__(self, "_count", np.array([kinds[k] for k in chosen], np.int64))
 
+    _hot: tuple[Adapter, ...] = field(init=False, compare=False, repr=False)
     _kinds: tuple[Adapter, ...] = field(init=False, compare=False, repr=False)
     _count: NDArray[np.int64] = field(init=False, compare=False, repr=False)
 
@@ -116,6 +123,8 @@ class PiecesModel:
         rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self._correct())
         if rays is None:
             return self._nothing(setting)
+        if self._hot:
+            rays = joined(rays, self._lone(setting))
         outer = fit_facets(rays)
         margin = max(LEAST_MARGIN, over_promise(outer, rays, COVERAGE))
         none = Polyhedron(np.zeros((0, len(FEATURE_NAMES))), np.zeros(0))
@@ -128,6 +137,26 @@ class PiecesModel:
             requests_decoding=fit_load(rays.phi, rays.decoding, outer),
             max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
         )
+
+    def _lone(self, setting: EngineSetting) -> Rays:
+        """Hot adapters alone, from low rates to the largest that is healthy: one of many requests is not many of few."""
+        model, _ = self._model(setting, hot=True)
+        groups, laws = [[k] for k in range(len(self._hot))], [setting] * len(self._hot)
+        theta = model.largest_loads(groups, laws)
+        ends, phi, in_system, decoding, ray = [], [], [], [], []
+        for k in np.flatnonzero(np.isfinite(theta)).tolist():
+            ends.append(self.features([self._hot[k].scaled(theta[k])])[0])
+            loads = np.array(FRACTIONS) * theta[k]
+            states = self._correct()(model.states([[k]] * len(loads), [setting] * len(loads), loads))
+            phi += list(self.features([self._hot[k].scaled(load) for load in loads.tolist()]))
+            in_system += states.requests_in_system.tolist()
+            decoding += states.decoding.tolist()
+            ray += [len(ends) - 1] * len(loads)
+        size = (-1, len(FEATURE_NAMES))
+        return Rays(
+            np.array(ends).reshape(size), np.zeros(len(ends), np.int64), np.zeros(len(ends), np.bool_),
+            np.array(phi).reshape(size), np.array(in_system), np.array(decoding), np.array(ray, np.int64),
+        )  # fmt: skip
 
     def _nothing(self, setting: EngineSetting) -> OptionModel:
         """A setting under which no adapter of the workload is healthy, not even alone."""
@@ -142,9 +171,9 @@ class PiecesModel:
             return lambda states: states
         return lambda states: corrected(states, residual, judged=judged).state
 
-    def _model(self, setting: EngineSetting) -> tuple[SteadyStateModel, Array]:
+    def _model(self, setting: EngineSetting, *, hot: bool = False) -> tuple[SteadyStateModel, Array]:
         """Tables shared by settings with the same servers and longest request, and the features of their kinds."""
-        key = setting.servers_per_gpu, setting.max_model_len
+        key = setting.servers_per_gpu, setting.max_model_len, hot
         if key not in self._models:
             constraint = self.constraint
             limits = {
@@ -153,7 +182,7 @@ class PiecesModel:
                 if hasattr(constraint, name)
             }
             model = steady_state_model(
-                self._kinds, self.calibration, setting, rule=constraint.rule,
+                self._hot if hot else self._kinds, self.calibration, setting, rule=constraint.rule,
                 slo=constraint.slo, **limits,
             )  # fmt: skip
             self._models[key] = model, features_of_tables(model.tables)

@@ -52,6 +52,16 @@ class Rays:
     ray: Ints
 
 
+def joined(first: Rays, second: Rays) -> Rays:
+    """The rays of both."""
+    return Rays(
+        np.concatenate([first.ends, second.ends]), np.concatenate([first.limits, second.limits]),
+        np.concatenate([first.open, second.open]), np.concatenate([first.phi, second.phi]),
+        np.concatenate([first.in_system, second.in_system]), np.concatenate([first.decoding, second.decoding]),
+        np.concatenate([first.ray, second.ray + len(first.ends)]),
+    )  # fmt: skip
+
+
 def draw_rays(
     model: SteadyStateModel, phi: Array, count: Ints, setting: EngineSetting, rays: int, seed: int,
     correct: Correct,

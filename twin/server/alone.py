@@ -1,10 +1,10 @@
 """How fast a request is on a server that does nothing else: no schedule makes it faster.
 
-Every term of the step-time law grows with what else is in the step, but one: `adapter_small` ends at `SMALL_TOKENS`
-tokens. So a step takes at least what it takes alone, or, where that is less, what it would take filled up to
-`SMALL_TOKENS` with the cheapest tokens. Adapters count as loaded. A prompt alone needs the fewest steps,
-`ceil(computed tokens / max_num_batched_tokens)`; other requests can only take tokens of its chunks away. (That a
-smaller chunk reads less KV cache is outweighed by the tokens that took its place.)
+Every term of the step-time law grows with what else is in the step, but two: `adapter_small` ends at `SMALL_TOKENS`
+tokens, and `plain_large` where an adapter joins. So a step takes at least what it takes alone, or, where that is less,
+what it would take filled up to `SMALL_TOKENS` with the cheapest tokens. Adapters count as loaded. A prompt alone needs
+the fewest steps, `ceil(computed tokens / max_num_batched_tokens)`; other requests can only take tokens of its chunks
+away. (That a smaller chunk reads less KV cache is outweighed by the tokens that took its place.)
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 #: Tokens from which on a step has no `adapter_small` (`twin.server.laws.StepTimeLaw`).
 SMALL_TOKENS = 128
+#: Tokens beyond which a step without adapters has `plain_large`.
+PLAIN_TOKENS = 256
 
 
 def least_step_ms(
@@ -46,11 +48,14 @@ def least_step_ms(
     large = np.where(tokens > law.graph_tokens, law.cliff + law.past_graph * (tokens - law.graph_tokens), 0.0)
     rank16, slots = setting.max_lora_rank / 16, setting.max_loras
     per_token = _lora_token_ms(law, slots)
-    adapter = law.lora + law.adapter + law.adapter_rank * rank16 + slots * law.slot + per_token * tokens
+    fixed = law.lora + law.adapter + (law.adapter_rank + law.lora_rank) * rank16
+    adapter = fixed + slots * (law.slot + law.slot_square * slots / 1000) + per_token * tokens
     adapter = adapter + np.where(tokens > law.graph_tokens, law.adapter_large, 0.0)
     filled = np.maximum(0.0, SMALL_TOKENS - tokens) * (min(law.seq, law.prompt) + per_token)
     adapter = adapter + np.where(tokens < SMALL_TOKENS, np.minimum(law.adapter_small, filled), 0.0)
-    return np.asarray(own + large + lora * adapter)
+    # Without adapters a large step costs extra, unless one with an adapter beside it is cheaper.
+    plain = np.where(tokens > PLAIN_TOKENS, np.minimum(law.plain_large, adapter), 0.0)
+    return np.asarray(own + large + lora * adapter + (1.0 - lora) * plain)
 
 
 def _lora_token_ms(law: StepTimeLaw, slots: int) -> float:
