@@ -139,7 +139,7 @@ class PiecesModel:
         )
 
     def _lone(self, setting: EngineSetting) -> Rays:
-        """Hot adapters alone, from low rates to the largest that is healthy: one of many requests is not many of few."""
+        """Hot adapters alone, from low rates to the largest healthy one: many requests of one are not those of many."""
         model, _ = self._model(setting, hot=True)
         groups, laws = [[k] for k in range(len(self._hot))], [setting] * len(self._hot)
         theta = model.largest_loads(groups, laws)

@@ -16,9 +16,11 @@ OWN_FACTOR = 1.5
 #: Coefficients of the step that adapters cause; the others are the model's.
 LORA_COEFFICIENTS = (
     "lora", "adapter", "adapter_rank", "slot", "slot_token", "lora_token", "adapter_token", "adapter_small",
-    "adapter_large",
+    "adapter_large", "slot_square", "lora_rank",
 )  # fmt: skip
-MODEL_COEFFICIENTS = ("base", "seq", "prompt", "kv", "cliff", "past_graph", "skipped", "queue")
+MODEL_COEFFICIENTS = (
+    "base", "seq", "prompt", "kv", "cliff", "past_graph", "skipped", "queue", "skipped_seq", "plain_large",
+)  # fmt: skip
 
 
 def random_calibration(base: Calibration, seed: int, number: int) -> Calibration:

@@ -133,10 +133,10 @@ def test_promises_that_need_different_settings() -> None:
     """Prompts need large chunks, tokens few slots: each promise can be kept, but not both under one setting."""
     few = EngineSetting(GPU, 8, 8, max_num_batched_tokens=256, max_num_seqs=256)
     wide = EngineSetting(GPU, 64, 8, max_num_batched_tokens=8192)
-    for slo in (Slo(1.6), Slo(itl_mean_ms=14.2)):
+    for slo in (Slo(1.5), Slo(itl_mean_ms=14.0)):
         assert keepable([adapter(prompt=6000, slo=slo)], [few, wide], LLAMA, Stable(late_share=0.2)).allowed.any()
     with pytest.raises(InfeasibleError, match="'a' is promised more than any one setting can keep"):
-        keepable([adapter(prompt=6000, slo=Slo(1.6, itl_mean_ms=14.2))], [few, wide], LLAMA, Stable())
+        keepable([adapter(prompt=6000, slo=Slo(1.5, itl_mean_ms=14.0))], [few, wide], LLAMA, Stable())
 
 
 def test_many_adapters_at_once() -> None:

@@ -29,7 +29,10 @@ def fake_simulate(column: Column, calibration: Calibration, seed: int, slo_s: fl
     row = dict.fromkeys(METRICS, 0.1 + use * luck)
     row |= {"queue": 2.0 if use * luck > 1 else 0.0, "late_fraction": min(1.0, 0.01 * use**8)}
     late = np.full(len(column.adapters), 50 if use * luck > 1 else 0)
-    return SimpleNamespace(row=row, counts=np.full(len(late), 100), late_counts=late)
+    n = len(late)
+    return SimpleNamespace(
+        row=row, counts=np.full(n, 100), late_counts=late, adapters=column.adapters, adapter_sums=np.zeros((3, 6, n))
+    )
 
 
 def shipped(spec: RaySpec = SPEC) -> list[Calibration]:

@@ -19,6 +19,7 @@ from twin.errors import InputError
 from twin.server.calibration import Calibration, load_calibration
 from twin.server.column import Column
 from twin.server.memory import memory_error
+from twin.workload.adapter import Adapter, Lengths
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -28,7 +29,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def window(healthy: bool) -> Any:
     """A window with or without a growing queue."""
     row = {"queue": 0.0 if healthy else 1.0}
-    return type("Window", (), {"row": row, "counts": np.array([100]), "late_counts": np.array([0])})()
+    adapters = (Adapter("a", 8, 1.0, Lengths(100, 1.0), Lengths(100, 1.0)),)
+    fields = {"row": row, "counts": np.array([100]), "late_counts": np.array([0]), "adapters": adapters}
+    return type("Window", (), fields | {"adapter_sums": np.zeros((3, 6, 1))})()
 
 
 @pytest.mark.parametrize("start", [0.05, 0.97, 1.0, 1.3, 40.0])
