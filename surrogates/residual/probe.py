@@ -29,7 +29,7 @@ def probe() -> Floats:
     rows = []
     for count, slots, arrival_cv in COLUMNS:
         same: Floats = np.ones(count)
-        rates: Floats = 0.01 * (1.0 + np.arange(count))
+        rates = np.linspace(0.01, 0.01 * count, count)
         mix = Mix(
             rank=16.0 * same,
             rate_req_per_s=rates,
