@@ -164,7 +164,7 @@ def microseconds_per_column(calibration: Calibration, settings: Sequence[EngineS
         jobs: dict[str, tuple[int, Callable[[], SteadyState]]] = {
             "single": (1, partial(model.states, groups, law)),
             "batched": (200, partial(model.states, many, laws)),
-            "sums": (200, partial(model.states_of_sums, sums, laws)),
+            "sums": (200, partial(model.states_of_sums, sums, laws, *model.promise_limits(groups))),
         }
         for name, (columns, job) in jobs.items():
             job()

@@ -14,7 +14,7 @@ import numpy as np
 
 from surrogates.steady_state.column import Column, look_aside, look_up, pace_at, position
 from surrogates.steady_state.law import SMALL_BATCH
-from surrogates.steady_state.slots import Demand, gate
+from surrogates.steady_state.slots import MOST_FEEDBACK, Demand, gate
 from surrogates.steady_state.special import normal_tail, rough_gamma_tail
 from surrogates.steady_state.tables import (
     ACTIVE,
@@ -135,8 +135,9 @@ def evaluate(column: Column, pace_s: float) -> float:
         asks, asking_rate = asks + at[ASKS + j], asking_rate + at[ASKS + levels + j]
     demand = Demand(
         c.max_loras, lin[COUNT], at[ACTIVE], at[SPREAD], at[STARTS], at[AGAIN] / max(at[ACTIVE], 1e-300),
-        asking_rate / max(asks, 1e-300),
+        asking_rate / max(asks, 1e-300), asks * asks / max(asking_rate, 1e-300),
         lin[STAY] / lin[RATE] * pace_s * math.sqrt(max(lin[STAY_2] / lin[MEAN_2] - 1.0, 0.0)),
+        math.sqrt(min(max(pace_s / (c.base_s + c.lora_s + c.slot_s), 1.0), MOST_FEEDBACK)),
     )  # fmt: skip
     gate(demand, pace_s, column.slots)
     g = column.slots[0]

@@ -7,19 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from surrogates.steady_state.special import gamma_tail, normal_tail
+from surrogates.steady_state.special import gamma_tail, normal_tail, rough_gamma_tail
 from twin.compiled import compiled
 
 Records = Any
 
-#: Slots at one pace: chance that an activation waits, mean wait of all activations, s, and 1 / mean wait of those that
-#: do, 1/s; active adapters, their variance, activations/s and the factor on these that waiting leaves; cascade loads/s.
+#: Slots at one pace: chance that an activation waits, mean wait of all activations, s; departures/s while all slots are
+#: held, most others that can wait then, and how many of them are idle instead; active adapters, their variance,
+#: activations/s and the factor on these that waiting leaves; adapters loaded again in cascades, 1/s.
 GATE = np.dtype(
     [
         (name, np.float64)
-        for name in ("chance", "wait_s", "drain", "rho", "most", "active", "spread", "starts", "slower", "cascades")
+        for name in ("chance", "wait_s", "drain", "idle", "most", "active", "spread", "starts", "slower", "cascades")
     ]
 )
+#: Most that fluctuations grow because a fuller server is slower.
+MOST_FEEDBACK = 5.0
 #: Below this chance of finding all slots taken nobody waits.
 NEVER = 1e-7
 _SQRT_2PI = 2.5066282746310002
@@ -29,46 +32,44 @@ _ROUNDS, _PRECISION = 60, 1e-11
 
 @compiled
 def chance_to_wait(free: float, varying: float) -> float:
-    """Erlang C where many slots vary (S. Halfin and W. Whitt, "Heavy-traffic limits for queues with many exponential
-    servers", 1981): for few slots below `erlang_c`, as adapters, of which there is a finite number, are."""
+    """Erlang C for real numbers of servers and of requests, with a Gamma tail by cube root (`rough_gamma_tail`)."""
     if free <= varying:
         return 1.0
-    beta = (free - varying) / math.sqrt(max(varying, 1e-12))
-    if beta > 8.0:
+    if varying <= 1e-12:
         return 0.0
-    density = math.exp(-0.5 * beta * beta) / _SQRT_2PI
-    return 1.0 / (1.0 + beta * normal_tail(-beta) / density)
+    log_b = free * math.log(varying) - varying - math.lgamma(free + 1.0)
+    if log_b < -50.0:
+        return 0.0
+    blocked = min(1.0, math.exp(log_b) / rough_gamma_tail(free + 1.0, varying))
+    return blocked / (1.0 - varying / free * (1.0 - blocked))
 
 
 @compiled
-def mean_place(rho: float, most: float) -> float:
-    """Mean place in a queue of at most `most` places, geometric with ratio rho."""
-    if abs(rho - 1.0) < 1e-6:
-        return 0.5 * (most + 1.0)
-    power = float(rho**most)
-    if power > 1e12:
-        return most - 1.0 / (rho - 1.0)
-    return 1.0 / (1.0 - rho) - most * power / (1.0 - power)
+def mean_place(most: float, idle: float) -> float:
+    """Mean place of those that wait, if the number of others of `most` that do not is Poisson (`idle`), below `most`.
 
-
-@compiled
-def wait_tail(time_s: float, drain: float, rho: float, most: float) -> float:
-    """P(wait > time) of those that wait: place j in a queue of at most `most` places is left by the j-th departure.
-
-    With P(place j) ~ rho^(j-1), j <= K, and departures at a rate `drain`, a = drain x time:
-    (exp(-a (1 - rho)) Q(K, a rho) - rho^K Q(K, a)) / (1 - rho^K), for no limit exp(-a (1 - rho)).
+    most - E[I | I < most], with the Poisson number as normal; far in its tail the places are geometric.
     """
-    a = drain * time_s
-    if abs(rho - 1.0) < 1e-4:
-        rho = 1.0 - 1e-4 if rho < 1.0 else 1.0 + 1e-4
-    power = float(rho**most)
-    if power < 1e-12:
-        # Hardly anybody is in the last places: the queue seems endless.
-        return math.exp(-a * (1.0 - rho))
-    if power > 1e12:
-        return gamma_tail(most, a)
-    tail = (math.exp(-a * (1.0 - rho)) * gamma_tail(most, a * rho) - power * gamma_tail(most, a)) / (1.0 - power)
-    return min(max(tail, 0.0), 1.0)
+    z = (most - 0.5 - idle) / math.sqrt(idle)
+    geometric = idle / (idle - most) if idle > most else np.inf
+    if z < -6.0:
+        return geometric
+    hazard = math.exp(-0.5 * z * z) / (_SQRT_2PI * normal_tail(-z))
+    return max(min(most - idle + math.sqrt(idle) * hazard, geometric), 1.0)
+
+
+@compiled
+def wait_tail(time_s: float, drain: float, most: float, idle: float) -> float:
+    """P(wait > time) of those that wait: one in place j has its slot with the j-th departure, at a rate `drain`.
+
+    Departures within the time are Poisson, and so is the number of adapters ahead that are idle instead of waiting, so
+    that P(departures < most - I | I < most) = Q(most, idle + drain x time) / Q(most, idle).
+    """
+    x = idle + drain * time_s
+    if idle > 3.0 * most + 30.0:
+        # Hardly anybody else waits: geometric places.
+        return math.exp(-drain * time_s * (1.0 - most / idle))
+    return min(1.0, gamma_tail(most, x) / max(gamma_tail(most, idle), 1e-300))
 
 
 @compiled
@@ -91,7 +92,11 @@ class Demand(NamedTuple):
     Args:
         slots, adapters: how many there are. active: sum A, slots wanted on average. varying: sum A (1 - A).
         starts: activations/s. again: their mean over the active adapters, 1/s.
-        rate: requests/s of an adapter that waits. spread_s: standard deviation of the stay of a request.
+        rate: requests/s of an adapter that waits. idle: adapters that are not active, as many of this rate as ask for
+            slots as often. spread_s: standard deviation of the stay of a request.
+        feedback: how much larger the variance of the slots that are wanted is because a fuller server is slower: the
+            root of 1 / (1 - elasticity), as requests feel all of it and adapters only what outlasts their stay (taken
+            from the twin: without it theta* is 5 % too high with few slots, with the whole factor 8 % too low).
     """
 
     slots: float
@@ -101,7 +106,9 @@ class Demand(NamedTuple):
     starts: float
     again: float
     rate: float
+    idle: float
     spread_s: float
+    feedback: float
 
 
 @compiled
@@ -114,13 +121,24 @@ def _after(demand: Demand, wait_s: float) -> tuple[float, float, float]:
 
 
 @compiled
+def _queue(demand: Demand, wait_s: float) -> tuple[float, float, float, float]:
+    """With a mean wait of activations: chance to wait, departures/s while all slots are held, most that can wait, and
+    how many of them are idle on average while all slots are held."""
+    held, always, slower = _after(demand, wait_s)
+    change, free = max(held - always, 1e-12), max(demand.slots - always, 1e-9)
+    drain = max(free * demand.starts * slower / change, 1e-12)
+    most = max(min(demand.active + demand.idle, demand.adapters) - demand.slots, 1.0)
+    idle = drain * demand.idle / demand.starts
+    # While slots are free the number that is wanted varies more and longer (Hayward); held ones vary no more.
+    longer = 1.0 + (demand.feedback - 1.0) * (1.0 - chance_to_wait(free, change))
+    return chance_to_wait(free / longer, change / longer), drain / longer, most, idle / longer
+
+
+@compiled
 def _wait_after(demand: Demand, wait_s: float) -> float:
     """Mean wait of an activation, s, if activations wait `wait_s` on average."""
-    held, always, slower = _after(demand, wait_s)
-    change = max(held - always, 1e-12)
-    free = max(demand.slots - always, 1e-9)
-    place = mean_place(change / free, max(demand.adapters - demand.slots, 1.0))
-    return chance_to_wait(free, change) * place * change / (demand.starts * slower * free)
+    chance, drain, most, idle = _queue(demand, wait_s)
+    return chance * mean_place(most, idle) / drain
 
 
 @compiled
@@ -132,8 +150,8 @@ def gate(demand: Demand, pace_s: float, out: Records) -> None:
     which takes little longer than one (d, `longer_together`), so that waiting lowers the demand: with a mean wait W a
     cycle of activation lasts 1 / L + W + d instead of 1 / L, for L activations per second, and A becomes
     (b + d) / (1 / L + W + d), here with the mean L of the active adapters. W follows from the slots that are left
-    (Erlang C, for a queue that has no more places than adapters without a slot), and is found where both agree.
-    Adapters that are always active take slots away and do not vary.
+    (Erlang C), for a queue in which those that wait can not come again. Adapters that are always active take slots away
+    and do not vary.
 
     Where the batch needs all slots, k new adapters take over from k departed ones in one step. vLLM walks through the
     batch in set order and evicts who was touched least recently, which is an adapter of this batch that it has yet to
@@ -143,10 +161,13 @@ def gate(demand: Demand, pace_s: float, out: Records) -> None:
     """
     o, d = out[0], demand
     o.active, o.spread, o.starts, o.slower = d.active, d.varying, d.starts, 1.0
-    o.chance, o.wait_s, o.cascades, o.drain, o.rho, o.most = 0.0, 0.0, 0.0, 1.0, 0.0, 1.0
+    o.chance, o.wait_s, o.cascades, o.drain, o.idle, o.most = 0.0, 0.0, 0.0, 1.0, 1.0, 1.0
     if d.adapters <= d.slots or d.varying <= 0.0 or d.starts <= 0.0:
         return
-    if d.active < d.slots and chance_to_wait(d.slots - (d.active - d.varying), d.varying) < NEVER:
+    if (
+        d.active < d.slots
+        and chance_to_wait((d.slots - d.active + d.varying) / d.feedback, d.varying / d.feedback) < NEVER
+    ):
         return
     # Regula falsi (Illinois): what waiting leads to falls in the wait.
     low, high = 0.0, d.varying / d.starts
@@ -173,10 +194,8 @@ def gate(demand: Demand, pace_s: float, out: Records) -> None:
             side = -1
     o.wait_s = high
     held, always, o.slower = _after(d, high)
-    change, free = max(held - always, 1e-12), max(d.slots - always, 1e-9)
-    o.chance, o.starts = chance_to_wait(free, change), d.starts * o.slower
-    o.rho, o.most = change / free, max(d.adapters - d.slots, 1.0)
-    o.drain = max(free * o.starts / change, 1e-12)
+    o.chance, o.drain, o.most, o.idle = _queue(d, high)
+    o.starts = d.starts * o.slower
     o.active = min(held, d.slots)
     o.spread = max(o.active - always, 1e-12)
     together = o.starts * pace_s

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from surrogates.steady_state.column import Column, companions
-from surrogates.steady_state.slots import mean_place, wait_tail
+from surrogates.steady_state.slots import MOST_FEEDBACK, mean_place, wait_tail
 from surrogates.steady_state.special import erlang_c
 from surrogates.steady_state.tables import (
     ACTIVE,
@@ -45,8 +45,6 @@ WAITING = np.dtype(
         )
     ]
 )  # fmt: skip
-#: Most that fluctuations grow because a fuller server is slower.
-MOST_FEEDBACK = 5.0
 #: Longest TTFT that is told from one without end, s; precision of a quantile, and steps in search of it.
 FAR_S, CLOSE, ROUNDS = 1e6, 1e-6, 60
 #: 99th percentile of a standard normal.
@@ -129,8 +127,8 @@ def gated_for(column: Column, time_s: float) -> tuple[float, float]:
     g = column.slots[0]
     if g.chance <= 0.0:
         return 0.0, 0.0
-    tail = wait_tail(max(time_s - column.waiting[0].plain_s, 0.0), g.drain, g.rho, g.most)
-    return g.chance * tail * g.slower, mean_place(g.rho, g.most) / g.drain
+    tail = wait_tail(max(time_s - column.waiting[0].plain_s, 0.0), g.drain, g.most, g.idle)
+    return g.chance * tail * g.slower, mean_place(g.most, g.idle) / g.drain
 
 
 @compiled
