@@ -7,9 +7,10 @@
     model.states(groups, settings).quantile("ttft_p99_s", 0.9)
 
 `mixes` draws adapters and settings, `around` calibrations, `search` finds boundaries in the twin, `rays` and `shards`
-make and keep the data, `samples` turns it into inputs and targets by `heads`, `networks` and `training` fit (torch),
-`scores` measures, `forward` evaluates in NumPy, `weights` reads and writes, `model` is for callers, `command` for the
-command line. Names are loaded when they are first used.
+make and keep the data. `heads` says what is corrected, `inputs` from which numbers, `samples` computes them for rays;
+`networks` and `training` fit (torch), `scores` and `assemble` measure, `probe` tells whether the physics was changed
+since. `forward` evaluates without torch, `weights` reads and writes, `model` is for callers, `command` for the command
+line. Names are loaded when they are first used.
 """
 
 from __future__ import annotations

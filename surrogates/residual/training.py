@@ -26,6 +26,7 @@ from surrogates.residual.around import base_name
 from surrogates.residual.assemble import Fitted, scores_of
 from surrogates.residual.forward import Network, combined
 from surrogates.residual.networks import Ensemble, laplace_loss
+from surrogates.residual.probe import probe
 from surrogates.residual.samples import Samples, samples_of
 from surrogates.residual.shards import Ray
 from surrogates.residual.weights import Residual
@@ -254,6 +255,7 @@ def train_residual(
             "columns": len(samples.column),
             "skipped": samples.skipped,
         },
+        "physics_probe": probe().tolist(),
         "scores_of_rays_left_out": scores_of(samples, boundary, column),
     }
     return Residual(boundary.network, column.network, meta)
