@@ -138,13 +138,13 @@ def fit(
     outputs = targets.shape[1]
     blank = {"levels": LEVELS, "quantiles": np.zeros((outputs, len(LEVELS)))}
     network = Network(**arrays, **blank)
-    means, scales = network.members(network.scaled(inputs))
+    made = network.members(inputs)
     # What the members say that left a sample out, and the scale that the whole ensemble gives it: the same that it will
     # give to others, so that their quotients are comparable.
-    mean, scale = np.empty(targets.shape), combined(means, scales)[1] * ends["out_std"]
+    mean, scale = np.empty(targets.shape), combined(made)[1] * ends["out_std"]
     for part in range(options.folds):
         left_out = fold == part
-        mean[left_out] = means[of_member == part][:, left_out].mean(axis=0)
+        mean[left_out] = combined(made[of_member == part][:, left_out])[0]
     mean = np.clip(mean * ends["out_std"] + ends["out_mean"], out_low, out_high)
     errors = (targets - mean) / scale
     quantiles = np.stack([np.nanquantile(errors[:, k], LEVELS) for k in range(outputs)])

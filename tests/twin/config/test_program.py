@@ -168,6 +168,10 @@ def test_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
         (surrogates, ["dataset", "calibration=nowhere"], "'nowhere' does not exist"),
         (profiling, ["fit", "data=.", "model=nowhere"], "is not in the data folder"),
         (surrogates, ["train", "calibraton=x"], "did you mean 'calibration'"),
+        (surrogates, ["rays", "spec.rays=-1"], "spec.rays = -1 is out of range"),
+        (surrogates, ["rays", "spec.calibrations=[nowhere]"], "'nowhere' does not exist"),
+        (surrogates, ["residual", "training.folds=9"], "training.members 5 is below training.folds 9"),
+        (surrogates, ["residual", "simulate=false", "rays.out=nowhere"], "no rays in 'nowhere'"),
     ],
 )
 def test_the_real_commands_name_what_is_wrong(
@@ -189,5 +193,5 @@ def test_every_benchmark_is_read_by_the_same_reader(name: str, capsys: pytest.Ca
 def test_every_command_is_covered_above() -> None:
     assert len(BENCHMARKS) >= 9
     assert set(PROFILING) >= {"fit", "crossvalidate", "memory_gap"}
-    assert set(SURROGATES) == {"dataset", "train"}
+    assert set(SURROGATES) == {"dataset", "rays", "residual", "train"}
     assert "hydra" in sys.modules
