@@ -225,17 +225,23 @@ def largest_load(
     for p, column in enumerate(columns):
         setting = column.setting
         tokens = sum(a.rate_req_per_s * (a.prompt_tokens.mean + a.output_tokens.mean) for a in column.adapters)
-        pivot = PIVOT_TPS / tokens
-        model = steady_state_model(
-            column.adapters, calibration, setting, crowded=_crowded(column), rule=rule, pivot=pivot,
-            default_ttft_slo_s=default_ttft_slo_s,
-        )  # fmt: skip
-        out[p] = pivot * model.largest_loads([np.arange(len(column.adapters))], [setting])[0]
+        crowded, group, factor = _crowded(column), [np.arange(len(column.adapters))], PIVOT_TPS / tokens
+        # Again with tables about what was found, where that is far from the pivot.
+        for _ in range(PIVOTS):
+            model = steady_state_model(
+                column.adapters, calibration, setting, crowded=crowded, rule=rule, pivot=factor,
+                default_ttft_slo_s=default_ttft_slo_s,
+            )  # fmt: skip
+            found = float(model.largest_loads(group, [setting])[0])
+            factor *= found
+            if not abs(np.log(found)) > np.log(NEAR):
+                break
+        out[p] = factor
     return out
 
 
-#: Tokens/s about which the largest load is sought.
-PIVOT_TPS = 6000.0
+#: Tokens/s about which the largest load is sought at first; factor within which it is near; most pivots.
+PIVOT_TPS, NEAR, PIVOTS = 6000.0, 4.0, 6
 
 
 def _models(
