@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,7 +16,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 #: Least and most of the logarithm of a predicted scale, in units of the target's.
-LOG_SCALE_RANGE = (-6.0, 2.0)
+LEAST_LOG_SCALE, MOST_LOG_SCALE = -6.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +58,57 @@ class Network:
         """Inverse of `arrays`."""
         return cls(**{f.name: arrays[f"{prefix}.{f.name}"] for f in fields(cls)})
 
-    def scaled(self, inputs: Floats) -> Singles:
-        """Inputs as the first layer takes them, (P, F)."""
-        held: Floats = np.clip(inputs, self.in_low, self.in_high)
-        return ((held - self.in_mean) / self.in_std).astype(np.float32)
-
     def predict(self, inputs: Floats) -> tuple[Floats, Floats]:
         """Predictions and the scales of their errors, (P, O) each, in units of the targets.
 
         The members of an ensemble are combined as a mixture of Laplace distributions is: the mean of their medians,
         and the mean of their scales plus the mean distance of their medians from it.
         """
-        mean, scale = combined(*self.members(self.scaled(inputs)))
-        return np.clip(mean * self.out_std + self.out_mean, self.out_low, self.out_high), scale * self.out_std
+        made = self.members(inputs)
+        mean, scale = (np.empty((len(inputs), len(self.out_mean))) for _ in range(2))
+        _combine(made, mean, scale)
+        mean *= self.out_std
+        mean += self.out_mean
+        scale *= self.out_std
+        np.maximum(np.minimum(mean, self.out_high, out=mean), self.out_low, out=mean)
+        return mean, scale
 
-    def members(self, x: Singles) -> tuple[Singles, Singles]:
-        """Scaled predictions and scales of each member, (E, P, O) each."""
-        nets, outputs = len(self.weight_1), self.weight_3.shape[2] // 2
+    def members(self, inputs: Floats) -> Singles:
+        """Scaled predictions of each member and the logarithms of their scales, (E, P, 2 O)."""
         hidden = self.weight_2.shape[1]
-        made = np.empty((nets, len(x), 2 * outputs), np.float32)
+        made = np.empty((len(self.weight_1), len(inputs), self.weight_3.shape[2]), np.float32)
         _evaluate(
-            x, self.weight_1, self.bias_1, self.weight_2, self.bias_2, self.weight_3, self.bias_3,
+            inputs, self.in_low, self.in_high, self.in_mean, self.in_std, self.weight_1, self.bias_1, self.weight_2,
+            self.bias_2, self.weight_3, self.bias_3, np.empty(len(self.in_low), np.float32),
             np.empty(hidden, np.float32), np.empty(hidden, np.float32), made,
         )  # fmt: skip
-        return made[..., :outputs], np.exp(np.clip(made[..., outputs:], *LOG_SCALE_RANGE))
+        return made
 
     def quantile(self, mean: Floats, scale: Floats, output: int, level: float) -> Floats:
         """Value that the truth stays below with probability `level`, (P,), by errors on rays not trained on."""
         return mean + scale * float(np.interp(level, self.levels, self.quantiles[output]))
 
 
-def combined(mean: Singles, scale: Singles) -> tuple[Floats, Floats]:
-    """Of the members of an ensemble, (E, P, O) -> (P, O)."""
-    middle = mean.mean(axis=0, dtype=np.float64)
-    spread: Floats = scale.mean(axis=0, dtype=np.float64) + np.abs(mean - middle).mean(axis=0)
-    return middle, spread
+def combined(made: Singles) -> tuple[Floats, Floats]:
+    """Scaled predictions and scales of an ensemble, (P, O) each, of those of its members (E, P, 2 O)."""
+    mean, scale = (np.empty((made.shape[1], made.shape[2] // 2)) for _ in range(2))
+    _combine(made, mean, scale)
+    return mean, scale
+
+
+@compiled
+def _combine(made: Singles, mean: Floats, scale: Floats) -> None:
+    members, outputs = len(made), mean.shape[1]
+    for p in range(len(mean)):
+        for k in range(outputs):
+            middle, spread = 0.0, 0.0
+            for e in range(members):
+                middle += made[e, p, k]
+                spread += math.exp(min(max(made[e, p, outputs + k], LEAST_LOG_SCALE), MOST_LOG_SCALE))
+            middle /= members
+            for e in range(members):
+                spread += abs(made[e, p, k] - middle)
+            mean[p, k], scale[p, k] = middle, spread / members
 
 
 @compiled
@@ -108,17 +125,20 @@ def _layer(x: Singles, weight: Singles, bias: Singles, out: Singles) -> None:
 
 @compiled
 def _evaluate(
-    x: Singles, weight_1: Singles, bias_1: Singles, weight_2: Singles, bias_2: Singles, weight_3: Singles,
-    bias_3: Singles, first: Singles, second: Singles, out: Singles,
+    inputs: Floats, in_low: Floats, in_high: Floats, in_mean: Floats, in_std: Floats, weight_1: Singles,
+    bias_1: Singles, weight_2: Singles, bias_2: Singles, weight_3: Singles,
+    bias_3: Singles, x: Singles, first: Singles, second: Singles, out: Singles,
 ) -> None:  # fmt: skip
-    """Fills `out` (E, P, 2 O), with room for both hidden layers, (H,) each.
+    """Fills `out` (E, P, 2 O), with room for the scaled inputs, (F,), and both hidden layers, (H,) each.
 
     Sums are in a fixed order, so that every processor finds the same.
     """
     zero = np.float32(0.0)
-    for p in range(len(x)):
+    for p in range(len(inputs)):
+        for i in range(len(x)):
+            x[i] = (min(max(inputs[p, i], in_low[i]), in_high[i]) - in_mean[i]) / in_std[i]
         for e in range(len(weight_1)):
-            _layer(x[p], weight_1[e], bias_1[e, 0], first)
+            _layer(x, weight_1[e], bias_1[e, 0], first)
             for j in range(len(first)):
                 first[j] = max(first[j], zero)
             _layer(first, weight_2[e], bias_2[e, 0], second)

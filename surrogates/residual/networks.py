@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from surrogates.residual.forward import LOG_SCALE_RANGE
+from surrogates.residual.forward import LEAST_LOG_SCALE, MOST_LOG_SCALE
 
 
 class Ensemble(nn.Module):
@@ -33,7 +33,7 @@ class Ensemble(nn.Module):
             torch.matmul(functional.dropout(h, self.dropout, self.training), self.weight_2) + self.bias_2
         )
         out = torch.matmul(functional.dropout(h, self.dropout, self.training), self.weight_3) + self.bias_3
-        return out[..., : self.outputs], out[..., self.outputs :].clamp(*LOG_SCALE_RANGE)
+        return out[..., : self.outputs], out[..., self.outputs :].clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Weights as `surrogates.residual.forward.Network` holds them."""

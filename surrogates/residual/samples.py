@@ -5,7 +5,7 @@ Computed from the stored columns each time: after a change of the physics the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -30,16 +30,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """R rays with a boundary in both the twin and the physics, and C simulated columns of them.
+    """R rays with a boundary in both the twin and the physics, and C columns of them with a steady state.
 
     Args:
         boundary: inputs at the physics' theta*, (R, len(BOUNDARY_INPUTS)).
         log_theta: log(theta* of the twin / of the physics), (R,).
         column: inputs at the columns' own loads, (C, len(INPUTS)).
         targets: log ratios of the twin to the physics, and the margin, (C, len(OUTPUTS)); NaN = unknown.
-        ray: of each column, (C,). healthy: in the twin, (C,).
+        ray: of each column, (C,).
         calibration: of each ray, (R,). arrival_cv: mean over requests, (R,). adapters, max_loras: (R,).
-        log_load: log(load / theta* of the twin) of each column, (C,).
         skipped: rays without a boundary in the twin or the physics.
     """
 
@@ -48,12 +47,10 @@ class Samples:
     column: Floats
     targets: Floats
     ray: NDArray[np.int64]
-    healthy: NDArray[np.bool_]
     calibration: NDArray[np.str_]
     arrival_cv: Floats
     adapters: NDArray[np.int64]
     max_loras: NDArray[np.int64]
-    log_load: Floats
     skipped: int
 
     def __len__(self) -> int:
@@ -77,15 +74,11 @@ def states_at(model: SteadyStateModel, drawn: Draw, loads: Floats) -> SteadyStat
     return model.states([everybody] * len(loads), [drawn.setting] * len(loads), loads)
 
 
-def samples_of(
-    rays: Sequence[Ray], calibrations: Mapping[str, Calibration], on_ray: Callable[[], None] = lambda: None
-) -> Samples:
+def samples_of(rays: Sequence[Ray], calibrations: Mapping[str, Calibration]) -> Samples:
     """Solves the physics for every column of the rays."""
-    boundary, log_theta, column, targets, log_load = [], [], [], [], []
-    healthy, place = [], []
+    boundary, log_theta, column, targets, place = [], [], [], [], []
     kept: list[Ray] = []
     for ray in rays:
-        on_ray()
         model, pivot = ray_model(ray.draw, calibrations[ray.calibration])
         guess = float(model.largest_loads([np.arange(len(ray.draw.mix))], [ray.draw.setting])[0])
         if not (np.isfinite(guess) and np.isfinite(ray.theta)):
@@ -99,14 +92,12 @@ def samples_of(
             if head.healthy_only:
                 of_column[~ray.healthy, k] = np.nan
         of_column[:, -1] = np.clip(np.log(ray.theta / ray.loads), *MARGIN_RANGE)
-        of_column[~np.isfinite(rest.pace_s)] = np.nan
+        solved = np.isfinite(rest.pace_s)
         boundary.append(boundary_inputs(first))
         log_theta.append(np.log(ray.theta / (guess * pivot)))
-        column.append(inputs_of(rest))
-        targets.append(of_column)
-        log_load.append(np.log(ray.loads / ray.theta))
-        healthy.append(ray.healthy)
-        place.append(np.full(len(loads), len(kept)))
+        column.append(inputs_of(rest)[solved])
+        targets.append(of_column[solved])
+        place.append(np.full(int(solved.sum()), len(kept)))
         kept.append(ray)
     mixes = [ray.draw.mix for ray in kept]
     return Samples(
@@ -115,12 +106,10 @@ def samples_of(
         column=np.concatenate(column),
         targets=np.concatenate(targets),
         ray=np.concatenate(place),
-        healthy=np.concatenate(healthy),
         calibration=np.array([ray.calibration for ray in kept]),
         arrival_cv=np.array([float(np.average(m.arrival_cv, weights=m.rate_req_per_s)) for m in mixes]),
         adapters=np.array([int((m.rank > 0).sum()) for m in mixes]),
         max_loras=np.array([ray.draw.setting.max_loras for ray in kept]),
-        log_load=np.concatenate(log_load),
         skipped=len(rays) - len(kept),
     )
 

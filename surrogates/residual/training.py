@@ -59,7 +59,7 @@ class ResidualOptions:
     folds: Annotated[int, Range(2, 64)] = 5
     hidden: Annotated[int, Range(1, 1024)] = 48
     boundary_steps: Annotated[int, Range(1)] = 600
-    column_steps: Annotated[int, Range(1)] = 3000
+    column_steps: Annotated[int, Range(1)] = 5000
     batch_size: Annotated[int, Range(1)] = 512
     rate: Annotated[float, Range(above=0)] = 0.01
     decay: Annotated[float, Range(0)] = 0.02
@@ -105,14 +105,13 @@ def folds_of(rays: int, folds: int, seed: int) -> NDArray[np.int64]:
 
 def fit(
     inputs: Floats, targets: Floats, fold: NDArray[np.int64], options: ResidualOptions, *,
-    weights: Floats | None = None, steps: int, name: str, logs: Path | None = None,
+    steps: int, name: str, logs: Path | None = None,
 ) -> Fitted:  # fmt: skip
     """Fits an ensemble on P samples, and tells how far it is off on those that its members left out.
 
     Args:
         inputs: (P, F). targets: (P, O), NaN = unknown.
         fold: part of the rays that a sample belongs to, (P,).
-        weights: (P,); None = all alike.
         logs: folder for the logs of the fit called `name`.
     """
     known = np.isfinite(targets)
@@ -128,9 +127,8 @@ def fit(
     x = ((held - ends["in_mean"]) / ends["in_std"]).astype(np.float32)
     y = np.where(known, (bounded - ends["out_mean"]) / ends["out_std"], 0.0)
     of_member = np.arange(options.members) % options.folds
-    weight = known * (1.0 if weights is None else weights[:, None])
     # Rare outputs count as much as common ones.
-    weight = weight / weight.mean(axis=0)
+    weight = known / np.maximum(known.mean(axis=0), 1e-9)
     trained = (fold[:, None] != of_member).astype(np.float64)
     tensors = [_tensor(x), _tensor(y), _tensor(trained[:, :, None] * weight[:, None, :])]
     net = _train(tensors, options, steps, name, logs)
@@ -138,13 +136,13 @@ def fit(
     outputs = targets.shape[1]
     blank = {"levels": LEVELS, "quantiles": np.zeros((outputs, len(LEVELS)))}
     network = Network(**arrays, **blank)
-    means, scales = network.members(network.scaled(inputs))
+    made = network.members(inputs)
     # What the members say that left a sample out, and the scale that the whole ensemble gives it: the same that it will
     # give to others, so that their quotients are comparable.
-    mean, scale = np.empty(targets.shape), combined(means, scales)[1] * ends["out_std"]
+    mean, scale = np.empty(targets.shape), combined(made)[1] * ends["out_std"]
     for part in range(options.folds):
         left_out = fold == part
-        mean[left_out] = means[of_member == part][:, left_out].mean(axis=0)
+        mean[left_out] = combined(made[of_member == part][:, left_out])[0]
     mean = np.clip(mean * ends["out_std"] + ends["out_mean"], out_low, out_high)
     errors = (targets - mean) / scale
     quantiles = np.stack([np.nanquantile(errors[:, k], LEVELS) for k in range(outputs)])

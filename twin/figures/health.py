@@ -17,7 +17,6 @@ from typing import Annotated, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from twin.config.ranges import Range, check_fields
 from twin.errors import InputError
@@ -70,6 +69,9 @@ def starving_adapters(
     counts: NDArray[np.int64], late_counts: NDArray[np.int64], share: float = MAX_ADAPTER_LATE_SHARE
 ) -> NDArray[np.int64]:
     """Indices of adapters that are late beyond `share` of their requests with confidence; pooled counts (A,)."""
+    # Half of the time until a planning model answers first, if it were imported above.
+    from scipy.stats import binom
+
     judged = counts > 0
     tail = np.ones(len(counts))
     tail[judged] = binom.sf(late_counts[judged] - 1, counts[judged], share)

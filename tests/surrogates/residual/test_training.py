@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 
 import torch
 
+from surrogates.residual.forward import LEAST_LOG_SCALE, MOST_LOG_SCALE
 from surrogates.residual.heads import BOUNDARY_INPUTS
 from surrogates.residual.inputs import INPUTS
 from surrogates.residual.networks import Ensemble
@@ -43,14 +44,21 @@ def test_evaluation_without_torch_gives_what_torch_gives() -> None:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    x = np.random.default_rng(0).normal(size=(700, 11)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(700, 11))
+    fitted = fit(x, np.zeros((700, 3)), folds_of(700, 4, 0), _tiny(4), steps=1, name="test").network
+    network = replace(fitted, **net.arrays())
+    scaled = (np.clip(x, network.in_low, network.in_high) - network.in_mean) / network.in_std
     with torch.no_grad():
-        mean, log_scale = net(torch.as_tensor(x))
-    fitted = fit(x.astype(float), np.zeros((700, 3)), folds_of(700, 4, 0), _tiny(4), steps=1, name="test")
-    network = replace(fitted.network, **net.arrays())
-    ours, scales = network.members(x)
-    np.testing.assert_allclose(ours, mean.numpy(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(scales, np.exp(log_scale.numpy()), rtol=1e-5, atol=1e-5)
+        mean, log_scale = net(torch.as_tensor(scaled, dtype=torch.float32))
+    ours, limits = network.members(x), (LEAST_LOG_SCALE, MOST_LOG_SCALE)
+    np.testing.assert_allclose(ours[..., :3], mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.clip(ours[..., 3:], *limits), log_scale, rtol=1e-5, atol=1e-5)
+    predicted, scale = network.predict(x)
+    of_all = mean.numpy().mean(0)
+    expected = of_all * network.out_std + network.out_mean
+    np.testing.assert_allclose(predicted, np.clip(expected, network.out_low, network.out_high), atol=1e-5)
+    spread = np.exp(log_scale.numpy()).mean(0) + np.abs(mean.numpy() - of_all).mean(0)
+    np.testing.assert_allclose(scale, spread * network.out_std, rtol=1e-4)
 
 
 def _tiny(folds: int) -> ResidualOptions:

@@ -167,6 +167,8 @@ def test_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
         (surrogates, ["rays", "spec.calibrations=[nowhere]"], "'nowhere' does not exist"),
         (profiling, ["fit", "data=.", "model=nowhere"], "is not in the data folder"),
         (surrogates, ["residual", "simulat=x"], "did you mean 'simulate'"),
+        (surrogates, ["residual", "training.folds=9"], "training.members 5 is below training.folds 9"),
+        (surrogates, ["residual", "simulate=false", "rays.out=nowhere"], "no rays in 'nowhere'"),
     ],
 )
 def test_the_real_commands_name_what_is_wrong(
