@@ -36,9 +36,9 @@ Array = NDArray[np.float64]
 #: Kinds of adapters that pieces are made from; of more, so many are drawn.
 MOST_KINDS = 2000
 #: Least margin: what pieces and physics err by where rays of the workload end.
-LEAST_MARGIN = 0.03
+LEAST_MARGIN = 0.05
 #: Share of rays whose end the margin keeps outside.
-COVERAGE = 0.9
+COVERAGE = 0.95
 #: Adapters with more tokens per second enter rays in shares.
 MOST_TOKENS_PER_S = 1500.0
 #: Kinds of such adapters that are looked at alone.
@@ -61,7 +61,7 @@ class PiecesModel:
     calibration: Calibration
     adapters: tuple[Adapter, ...]
     constraint: Constraint
-    rays: int = 48
+    rays: int = 32
     seed: int = 0
     residual: Residual | None = None
     _options: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
@@ -194,7 +194,7 @@ def physics_planning(
     workload: Workload,
     health: Constraint,
     *,
-    rays: Annotated[int, Range(8, 1000)] = 48,
+    rays: Annotated[int, Range(8, 1000)] = 32,
     seed: Annotated[int, Range(0)] = 0,
 ) -> PiecesModel:
     """The planning model of `surrogate=physics`: the steady state as it is, no training."""
@@ -207,7 +207,7 @@ def load_planning_model(
     health: Constraint,
     *,
     weights: str | None = None,
-    rays: Annotated[int, Range(8, 1000)] = 48,
+    rays: Annotated[int, Range(8, 1000)] = 32,
     seed: Annotated[int, Range(0)] = 0,
 ) -> PiecesModel:
     """The planning model of `surrogate=neural`: the steady state with its learned residual.
