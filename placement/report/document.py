@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from placement.config import Run, config_hash
-from placement.problem.problem import GpuAssignment, PlacementProblem
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
 from placement.report.figures import predicted_metrics
 from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
@@ -58,11 +58,25 @@ def gpu_entries(
 ) -> list[dict[str, Any]]:
     """One entry a GPU: setting, adapters, what was predicted, simulated and decided."""
     verdicts = verification.gpus if verification is not None else (None,) * len(gpus)
-    return [_gpu(run, problem, k, gpu, verdict) for k, (gpu, verdict) in enumerate(zip(gpus, verdicts, strict=True))]
+    predicted = [predicted_metrics(problem, gpu) for gpu in gpus]
+    figures = getattr(run.planning, "figures", None)
+    if figures is not None:
+        # The planning model itself, where solvers compute with an approximation of it.
+        told = figures(Placement(tuple(gpus)).columns(problem))
+        predicted = [old | new for old, new in zip(predicted, told, strict=True)]
+    return [
+        _gpu(run, problem, k, gpu, verdict, predicted[k])
+        for k, (gpu, verdict) in enumerate(zip(gpus, verdicts, strict=True))
+    ]
 
 
 def _gpu(
-    run: Run, problem: PlacementProblem, index: int, gpu: GpuAssignment, verdict: ColumnVerdict | None
+    run: Run,
+    problem: PlacementProblem,
+    index: int,
+    gpu: GpuAssignment,
+    verdict: ColumnVerdict | None,
+    predicted: dict[str, float],
 ) -> dict[str, Any]:
     setting = problem.options[gpu.option].setting
     items = sorted(gpu.items, key=lambda i: problem.items[i].adapter_id)
@@ -82,7 +96,7 @@ def _gpu(
             }
             for i in items
         ],
-        "predicted": finite(predicted_metrics(problem, gpu)),
+        "predicted": finite(predicted),
         "simulated": finite(verdict.simulated) if verdict else {},
         "promises": finite(promise_entries([problem.items[i] for i in items], run.constraint, verdict)),
         "accepted": verdict.accepted if verdict else None,

@@ -3,8 +3,8 @@
 *Facets* `g . phi <= 1`, one for each kind of limit that rays end at (compute, KV cache, slots, ...): least squares with
 g >= 0, so that more load is never healthier, on the ends of its own rays; ends of others may not lie far outside it.
 *Loads* are convex and grow, `q . phi + sum v_j max(w_j . phi - k_j, 0)` with q, v, w >= 0, by least squares in relative
-error. They bend along the facets and along an index of their own, of which they are nearly a function: index and
-function are fitted in turn.
+error, in which too low counts more. They bend along the facets and along an index of their own, of which they are
+nearly a function: index and function are fitted in turn.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ RIDGE = 1e-3
 ROUNDS = 4
 #: Quantiles of a direction at which a load may bend.
 BENDS = (0.2, 0.4, 0.6, 0.75, 0.87, 0.95)
+#: Features below this at the end of every ray are noise.
+NOISE = 1e-9
+#: Weight of a load that is told too low, and rounds in which it is found where it is.
+CAREFUL, CAREFUL_ROUNDS = 5.0, 4
 #: Rounds of fitting index and function in turn.
 TURNS = 10
 
@@ -34,7 +38,7 @@ def fit_facets(rays: Rays) -> Polyhedron:
     if not ended.any():
         return Polyhedron(np.zeros((0, rays.ends.shape[1])), np.zeros(0))
     ends, limits = rays.ends[ended], rays.limits[ended]
-    scale = np.maximum(ends.max(axis=0), 1e-300)
+    scale = _scale(ends)
     rows = []
     for kind in np.unique(limits):
         own, others = ends[limits == kind] / scale, ends[limits != kind] / scale
@@ -67,7 +71,7 @@ def fit_load(phi: Array, values: Array, facets: Polyhedron) -> HingeLoad:
     # Beyond the capacity (rule `published`) there is no steady state, and no load to speak of.
     told = np.isfinite(values) & (values > 0)
     phi, values = phi[told], values[told]
-    scale, size = np.maximum(phi.max(axis=0), 1e-300), float(values.max())
+    scale, size = _scale(phi), float(values.max())
     relative = 1.0 / values
     columns, rows, bends = [phi / scale * size], [], []
     for direction in (_index(phi / scale, values) / scale, *facets.G):
@@ -79,8 +83,13 @@ def fit_load(phi: Array, values: Array, facets: Polyhedron) -> HingeLoad:
             rows.append(direction * size / z.max())
             bends.append(float(bend * size / z.max()))
             columns.append(np.maximum(phi @ rows[-1] - bends[-1], 0.0)[:, None])
-    weights = _ridge(np.hstack(columns) * relative[:, None], np.ones(len(values)))
-    linear, slopes = weights[: len(scale)] / scale * size, weights[len(scale) :]
+    rows_of_fit = np.hstack(columns) * relative[:, None]
+    weights = _ridge(rows_of_fit, np.ones(len(values)))
+    for _ in range(CAREFUL_ROUNDS):
+        # A solver looks for columns whose load is told too low: too low counts more than too high.
+        importance = np.where(rows_of_fit @ weights < 1.0, CAREFUL, 1.0)
+        weights = _ridge(rows_of_fit * importance[:, None], importance)
+    linear, slopes = weights[: len(scale)] * size / scale, weights[len(scale) :]
     kept = slopes > 1e-9
     return HingeLoad(np.array(rows).reshape(-1, len(scale))[kept], -np.array(bends)[kept], slopes[kept], linear, 0.0)
 
@@ -104,6 +113,12 @@ def _index(scaled: Array, values: Array) -> Array:
         step = _ridge(scaled * weight[:, None], target * weight, 0.1 * RIDGE)
         index = step if turn == TURNS - 1 else (index + step) / 2
     return index
+
+
+def _scale(phi: Array) -> Array:
+    """Largest value of each feature, (F,); inf for one that is rounding noise (companions of Poisson arrivals)."""
+    largest = phi.max(axis=0)
+    return np.where(largest > NOISE, largest, np.inf)
 
 
 def _ridge(rows: Array, targets: Array, ridge: float = RIDGE) -> Array:

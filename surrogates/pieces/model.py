@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ from surrogates.model.planning import OptionModel, Polyhedron, affine_load
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
 from surrogates.pieces.fit import fit_facets, fit_load, over_promise
 from surrogates.pieces.rays import FRACTIONS, Correct, Rays, draw_rays, joined
-from surrogates.residual.model import corrected
+from surrogates.residual.model import CorrectedModel, corrected
 from surrogates.residual.weights import Residual, read_residual
 from surrogates.steady_state.model import SteadyStateModel, steady_state_model
 from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.figures.health import Constraint
 from twin.server.calibration import Calibration
+from twin.server.column import Column
 from twin.server.memory import memory_error
 from twin.server.settings import EngineSetting
 from twin.workload.adapter import Adapter
@@ -44,7 +45,7 @@ MOST_TOKENS_PER_S = 1500.0
 #: Kinds of such adapters that are looked at alone.
 MOST_HOT = 24
 #: Weight of every feature where nothing is healthy.
-NEVER = 1e9
+NEVER = 1e6
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,40 @@ class PiecesModel:
             max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
         )
 
+    def figures(self, columns: Sequence[Column]) -> list[dict[str, float]]:
+        """What the steady state itself says of columns, without pieces: fields of `twin.figures.prediction.Prediction`.
+
+        `load` is the share of the largest healthy load, 1 / theta*.
+        """
+        found = []
+        for column in columns:
+            model = steady_state_model(
+                column.adapters, self.calibration, column.setting, rule=self.constraint.rule, slo=self.constraint.slo,
+                **self._limits(),
+            )  # fmt: skip
+            members = [np.arange(len(column.adapters))]
+            state = self._correct()(model.states(members, [column.setting]))
+            if self.residual is None:
+                theta = model.largest_loads(members, [column.setting])
+            else:
+                theta = CorrectedModel(model, self.residual).largest_loads(members, [column.setting]).theta
+            found.append(
+                {
+                    "load": 1.0 / float(theta[0]),
+                    "requests_in_system": float(state.requests_in_system[0]),
+                    "running": float(state.decoding[0]),
+                    "e2e_mean_s": float(state.e2e_mean_s[0]),
+                    "itl_mean_ms": 1000.0 * float(state.itl_mean_s[0]),
+                    "ttft_mean_s": float(state.ttft_mean_s[0]),
+                    "ttft_p99_s": float(state.ttft_p99_s[0]),
+                }
+            )
+        return found
+
+    def _limits(self) -> dict[str, Any]:
+        names = ("late_share", "adapter_late_share")
+        return {name: getattr(self.constraint, name) for name in names if hasattr(self.constraint, name)}
+
     def _lone(self, setting: EngineSetting) -> Rays:
         """Hot adapters alone, from low rates to the largest healthy one: many requests of one are not those of many."""
         model, _ = self._model(setting, hot=True)
@@ -176,14 +211,9 @@ class PiecesModel:
         key = setting.servers_per_gpu, setting.max_model_len, hot
         if key not in self._models:
             constraint = self.constraint
-            limits = {
-                name: getattr(constraint, name)
-                for name in ("late_share", "adapter_late_share")
-                if hasattr(constraint, name)
-            }
             model = steady_state_model(
                 self._hot if hot else self._kinds, self.calibration, setting, rule=constraint.rule,
-                slo=constraint.slo, **limits,
+                slo=constraint.slo, **self._limits(),
             )  # fmt: skip
             self._models[key] = model, features_of_tables(model.tables)
         return self._models[key]

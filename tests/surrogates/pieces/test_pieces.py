@@ -75,7 +75,8 @@ def test_loads_follow_the_physics_where_it_is_healthy(model: PiecesModel) -> Non
     ):  # fmt: skip
         error = np.abs(load(phi[inside]) / value[inside] - 1)
         assert np.median(error) < 0.05
-        assert np.quantile(error, 0.9) < 0.12
+        assert np.quantile(error, 0.9) < 0.17
+        assert np.quantile(1 - load(phi[inside]) / value[inside], 0.9) < 0.08  # seldom too low
 
 
 def test_loads_are_convex_and_grow(model: PiecesModel) -> None:
@@ -199,3 +200,24 @@ def test_a_convex_load_is_found_again() -> None:
     assert np.median(np.abs(load(phi) / values - 1)) < 0.03
     blind = fit_load(phi, values, Polyhedron(np.zeros((0, 3)), np.zeros(0)))
     assert np.quantile(np.abs(blind(phi) / values - 1), 0.9) < 0.1
+
+
+def test_numbers_stay_within_what_solvers_take() -> None:
+    """Poisson arrivals have no companions but for rounding: no weight may come of that."""
+    plain = power_law(120, 20.0, 1.0, [8, 16, 32], seed=1)
+    for setting in (SETTING, EngineSetting(GPU, 8, 8), EngineSetting(GPU, 128, 8)):
+        option = physics_planning(CALIBRATION, plain, Stable(), rays=24).option(setting)
+        for load in (option.requests_in_system, option.requests_decoding):
+            assert max(np.abs(a).max(initial=0.0) for a in (load.W, load.b, load.v, load.q)) < 1e6
+        assert np.abs(option.outer.G).max() < 1e6
+
+
+def test_figures_are_those_of_the_steady_state_itself() -> None:
+    model = physics_planning(CALIBRATION, WORKLOAD, Stable(), rays=12)
+    columns = random_columns(4, SETTING)
+    states = steady_state(columns, CALIBRATION)
+    for figures, n, pace in zip(model.figures(columns), states.requests_in_system, states.itl_mean_s, strict=True):
+        assert figures["requests_in_system"] == pytest.approx(n)
+        assert figures["itl_mean_ms"] == pytest.approx(1000 * pace)
+    loads = [f["load"] for f in model.figures([Column(WORKLOAD.adapters[:n], SETTING) for n in (5, 20, 40)])]
+    assert 0 < loads[0] < loads[1] < loads[2]
