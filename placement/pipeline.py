@@ -28,7 +28,7 @@ from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
-from placement.verify.verdict import Verification
+from placement.verify.verdict import NOT_JUDGED, Verification
 from twin.errors import InfeasibleError, NoSolutionError, PlacementError
 from twin.server.column import Column
 from twin.workload.peaks import peak_to_mean
@@ -285,7 +285,7 @@ def unverified_because(run: Run, result: Result, checked: Verification) -> list[
     }
     warnings = []
     for decision, words in said.items():
-        which = checked.having(decision)  # type: ignore[arg-type]
+        which = [k for k in checked.having(decision) if checked.gpus[k].reason != NOT_JUDGED]  # type: ignore[arg-type]
         if which:
             warnings.append(f"{words} {len(which)} of {len(result.gpus)} GPUs: {checked.gpus[which[0]].reason}")
     broken = [p for p in checked.peaks if p.broken]

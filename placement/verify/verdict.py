@@ -9,6 +9,8 @@ from twin.figures.promises import Kept
 
 #: `undecided`: the hours ended first. `untested`: no request arrived, so there was nothing to judge.
 Decision = Literal["accepted", "refuted", "undecided", "untested"]
+#: Reason of a GPU that stays undecided because the placement changes anyway.
+NOT_JUDGED = "not judged further: another GPU is refuted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from placement.verify.alike import groups_alike
 from placement.verify.claim import EARLY_LOOKS, Claim
 from placement.verify.judge import Opinion, few_requests, judge, mean_metrics, promises_kept
 from placement.verify.peaks import busiest_windows
-from placement.verify.verdict import ColumnVerdict, Decision, Peak, Verification
+from placement.verify.verdict import NOT_JUDGED, ColumnVerdict, Decision, Peak, Verification
 from placement.verify.windows import profile_s, random_start_s, starting_at, window_length_s
 from twin.config.ranges import Range, check_fields
 from twin.figures.health import Constraint
@@ -175,7 +175,7 @@ class TwinVerifier:
                 refuted = any(g.opinion.decision == "refuted" for g in groups)
                 if not open_groups or (stop_at_refuted and refuted):
                     for group in open_groups:
-                        group.opinion = Opinion("open", "not judged further: another GPU is refuted", group.opinion.bad)
+                        group.opinion = Opinion("open", NOT_JUDGED, group.opinion.bad)
                     break
         verdicts: list[ColumnVerdict | None] = [None] * len(columns)
         for group in groups:
