@@ -37,6 +37,8 @@ Simulate = Callable[[Column, int, float], "SimulationResult"]
 
 #: Verification seeds start here: no training run or example uses them.
 FIRST_SEED = 1_000_000
+#: More than a round can use: GPUs alike get windows of their own each.
+SEEDS_OF_A_ROUND = 1_000_000
 #: Windows of its own that every GPU gets, however many are alike.
 OWN_WINDOWS = 3
 
@@ -131,9 +133,7 @@ class TwinVerifier:
                 column, calibration, horizon_s=window_s, seed=seed, default_ttft_slo_s=constraint.slo.ttft_p99_s
             )
 
-        # As many seeds as a round may use: GPUs alike get windows of their own each.
-        room = max(self.max_hours, OWN_WINDOWS * len(columns))
-        first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * room
+        first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * SEEDS_OF_A_ROUND
         return self.judged(
             columns, constraint, run, first_seed=first, progress=progress, stop_at_refuted=stop_at_refuted
         )
