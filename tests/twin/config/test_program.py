@@ -160,6 +160,7 @@ def test_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
         (profiling, ["fit"], "data is missing"),
         (profiling, ["crossvalidate", "data=x", "folds=1"], "folds = 1 is out of range"),
         (profiling, ["memory_gap", "date=x"], "data is missing"),
+        (surrogates, ["optimum", "source=oracle"], "source 'oracle' is unknown"),
         (surrogates, ["rays", "spec.rays=-1"], "spec.rays = -1 is out of range"),
         (surrogates, ["rays", "spec.ray=1"], "did you mean 'rays'"),
         (surrogates, ["rays", "spec.grid.max_loras=[0]"], "max_loras = 0 is out of range"),
@@ -190,5 +191,5 @@ def test_every_benchmark_is_read_by_the_same_reader(name: str, capsys: pytest.Ca
 def test_every_command_is_covered_above() -> None:
     assert len(BENCHMARKS) >= 9
     assert set(PROFILING) >= {"fit", "crossvalidate", "memory_gap"}
-    assert set(SURROGATES) == {"rays", "residual"}
+    assert set(SURROGATES) == {"optimum", "rays", "residual"}
     assert "hydra" in sys.modules
