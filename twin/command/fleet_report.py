@@ -41,7 +41,7 @@ def run_fleet(command: Command) -> Document:
     """
     assert command.placement is not None
     options, calibration = command.options, command.calibration
-    for key in ("adapters_csv", "plot", "chrome_trace"):
+    for key in ("adapters_csv", "plot", "chrome_trace", "overheads"):
         if getattr(options, key):
             raise InputError(
                 f"{key}=true looks into one server, a placement has several",

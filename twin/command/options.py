@@ -63,6 +63,7 @@ class Options:
     adapters_csv: bool = False
     plot: bool = False
     chrome_trace: bool = False
+    overheads: bool = False
     trace_from_s: Annotated[float, Range(0, unit="seconds")] = 600.0
     trace_for_s: Annotated[float, Range(above=0, high=3600, unit="seconds")] = 20.0
     require_healthy: bool = False

@@ -86,7 +86,24 @@ def run_server(command: Command, directory: Path) -> tuple[dict[str, Any], list[
         )
     files = _files(command, column, directory, rows)
     results, facts, warnings = _simulate(command, column, min(rows, MOST_TRACED))
-    return server_report(command, results, facts, warnings), files
+    document = server_report(command, results, facts, warnings)
+    if command.options.overheads:
+        from twin.figures.overheads import overheads
+
+        document["overheads"] = overheads(results, command.setting, command.calibration).row()
+        files += _overhead_files(command, column, directory)
+    return document, files
+
+
+def _overhead_files(command: Command, column: Column, directory: Path) -> list[Path]:
+    """Curves over adapters, slots and rank."""
+    from twin.command.overheads import curves, curves_png
+
+    rows = curves(command, column)
+    files = [directory / "overheads.png", directory / "overheads.csv"]
+    write_bytes(files[0], curves_png(rows))
+    write_text(files[1], csv_text(rows))
+    return files
 
 
 def _simulate(

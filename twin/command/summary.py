@@ -54,6 +54,20 @@ class Figures:
         return float(high - low) / 2
 
 
+def overheads_text(row: Document) -> str:
+    """What each cause costs of a step and of the window, and of the KV cache."""
+    causes = [name.removesuffix("_ms") for name in row if name.endswith("_ms")]
+    parts = [
+        f"{cause.replace('_', ' ')} {number(row[f'{cause}_ms'])} ms ({percent(row[f'{cause}_share'])})"
+        for cause in causes
+    ]
+    lost = row["kv_tokens_lost"] / max(row["kv_tokens"] + row["kv_tokens_lost"], 1)
+    return (
+        f"A step and the window: {', '.join(parts)}, idle {percent(row['idle_share'])}. Slots take "
+        f"{percent(lost)} of the KV cache ({row['kv_tokens_lost']:,.0f} tokens)."
+    )
+
+
 def print_server(document: Document, files: Sequence[str]) -> None:
     """The figures of one server, what limits it, the verdict, notes and files."""
     out = console()
@@ -94,6 +108,8 @@ def print_server(document: Document, files: Sequence[str]) -> None:
     out.print(_title(document), style="italic", markup=False)
     out.print(table)
     print_verdict(out, document)
+    if "overheads" in document:
+        out.print(overheads_text(document["overheads"]), markup=False)
     out.print(limits["explanation"], markup=False)
     if limits["advice"]:
         out.print(f"try: {limits['advice']}", markup=False)

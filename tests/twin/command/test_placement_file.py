@@ -211,6 +211,7 @@ def test_a_refused_placement_is_one_screen_and_exit_code_2(capsys: pytest.Captur
     [
         ("adapters=3", "leave adapters"),
         ("plot=true", "one server"),
+        ("overheads=true", "one server"),
         ("router=best", "least_loaded"),
         ("failures=[{gpu: 2, at_s: 0}]", "GPUs 0 to 1"),
         ("failures=[{gpu: 0, at_s: 9, back_s: 9}]", "not after"),

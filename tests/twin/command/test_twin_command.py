@@ -131,6 +131,27 @@ def test_plot_is_an_image_with_its_numbers_beside_it(small: list[str]) -> None:
     assert running == pytest.approx(document()["metrics"]["running"], rel=1e-4)
 
 
+def test_overheads_are_all_of_the_time_and_curves_beside_it(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*small, "overheads=true"]) == 0
+    assert "A step and the window: base model" in capsys.readouterr().out
+    row = document()["overheads"]
+    assert sum(value for name, value in row.items() if name.endswith("_share")) == pytest.approx(1.0, abs=1e-9)
+    assert row["base_model_ms"] > row["distinct_adapters_ms"] > 0
+    assert Path("out/overheads.png").read_bytes().startswith(b"\x89PNG\r\n")
+    with Path("out/overheads.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {r["curve"] for r in rows} == {"adapters", "max_loras", "max_lora_rank"}
+    slots = [r for r in rows if r["curve"] == "max_loras"]
+    lost = [float(r["kv_tokens_lost"]) for r in slots]
+    assert lost == sorted(lost) and lost[-1] > lost[0] >= 0
+    per_slot = [float(r["slots_ms"]) for r in slots]
+    assert per_slot == sorted(per_slot)
+    ranks = [float(r["rank_ms"]) for r in rows if r["curve"] == "max_lora_rank"]
+    assert ranks == sorted(ranks)
+
+
 def test_plot_without_matplotlib_names_an_extra_that_exists(
     small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
