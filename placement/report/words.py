@@ -28,7 +28,8 @@ def certificate_text(document: Document) -> str:
             f"(solver {document['solver']}, this objective)."
         )
     unit = next(iter(document["objective_units"].values())) if len(document["terms"]) == 1 else ""
-    text = f"Under the planning model no placement reaches less than {number(bound, 4)} {unit}".rstrip() + (
+    reached = f"{number(bound, 4)} {unit}".rstrip()
+    text = f"Under the linear pieces of the planning model no placement reaches less than {reached}" + (
         ": this one is optimal." if gap is not None and gap <= 1e-6 else f": a better one saves at most {percent(gap)}."
     )
     outer = document["bound_outer"]
@@ -37,7 +38,7 @@ def certificate_text(document: Document) -> str:
     tightened = document["bound_tightened"]
     if tightened is not None and tightened > bound * (1 + 1e-9):
         text += f" With what verification taught it is {number(tightened, 4)} {unit}".rstrip() + "."
-    return text + " The bound speaks about the planning model, not about reality: verification does."
+    return text + " The bound speaks about these pieces, not about reality: verification does."
 
 
 def verification_text(document: Document) -> str:
