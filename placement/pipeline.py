@@ -7,6 +7,7 @@ planning model with its margin, before any tightening.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
 from placement.verify.verdict import NOT_JUDGED, Verification
+from twin.confidence.seeds import short_windows
 from twin.errors import InfeasibleError, NoSolutionError, PlacementError
 from twin.server.column import Column
 from twin.workload.peaks import peak_to_mean
@@ -75,6 +77,8 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     verified = run.verifier is not None
     unknown = planning_notes(run.workload.adapters, run.constraint, run.planning, verified=verified)
     peak = peak_to_mean(run.workload)
+    short = short_windows(getattr(run.verifier, "horizon_s", math.inf))
+    result.warnings += [short] if short else []
     result.warnings += [*run.notes, *left_out, *kept.notes, *unknown, *([str(peak)] if peak is not None else [])]
     try:
         warm = warm_up(run, problem)

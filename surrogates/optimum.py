@@ -125,7 +125,14 @@ def _by_physics(calibration: Calibration, *, corrected: bool) -> Judge:
 
 
 def best_points(options: OptimumCommand, calibration: Calibration) -> list[Point]:
-    """The best number of adapters for every number of slots."""
+    """The best number of adapters for every number of slots.
+
+    Raises:
+        InputError: nothing to choose from, or a value out of range.
+    """
+    for name in ("slots", "adapters"):
+        if not getattr(options, name):
+            raise InputError(f"{name} lists nothing to choose from", where=name, remedy=f"give e.g. {name}=[16,32,64]")
     verdict = judge_of(options, calibration)
     points = []
     for slots in sorted(options.slots):

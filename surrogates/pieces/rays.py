@@ -73,7 +73,7 @@ def draw_rays(
         correct: from the physics' states to better ones.
     """
     law = model.laws([setting])
-    alone = model.states([[k] for k in range(len(phi))], np.repeat(law, len(phi)))
+    alone = correct(model.states([[k] for k in range(len(phi))], np.repeat(law, len(phi))))
     usable = np.flatnonzero(alone.healthy > 0)
     if not len(usable):
         return None

@@ -104,6 +104,7 @@ BAD = {
     "typo in a group": (["solvr=milp"], "did you mean 'solver'"),
     "unknown option": (["solver=simplex"], "milp"),
     "unknown objective": (["objective=latncy"], "latency"),
+    "unknown level of verification": (["verify=quik"], "remedy: choose one of the options listed"),
     "unknown key in a group": (["workload.pth=x"], "valid in workload"),
     "added unknown key": (["+foo=1"], "unknown option 'foo'"),
     "unknown argument of a part": (["+constraint.foo=1"], "slo"),

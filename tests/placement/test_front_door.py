@@ -40,6 +40,7 @@ def test_place_gives_what_the_command_gives(
     asked = ["+objective=latency", f"solver={solver}", "verify=twin", f"hydra.run.dir={command}"]
     assert main([*asked, *shared, *(o for o in small if o not in quick)]) == 0
     result = place(adapters_csv, "latency", solver=solver, overrides=shared)
+    assert any("windows of 600 s are below 1800 s: they are biased" in w for w in result.warnings)
     names = {p.name for p in result.write(own)}
     assert names == {"placement.json", "placement.csv", "report.html"}
     documents = [json.loads((folder / "placement.json").read_text()) for folder in (command, own)]

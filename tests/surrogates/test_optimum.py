@@ -63,6 +63,12 @@ def test_every_source_finds_a_best(source: str, capsys: pytest.CaptureFixture[st
     assert best["adapters"] in (64, 128)
 
 
+@pytest.mark.parametrize("name", ["slots", "adapters"])
+def test_nothing_to_choose_from_is_not_starvation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimum", f"{name}=[]"]) == 2
+    assert f"{name} lists nothing to choose from" in capsys.readouterr().err
+
+
 def test_what_the_steady_state_knows_only_roughly_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["optimum", "source=physics"]) == 2
     assert "use source=twin" in capsys.readouterr().err

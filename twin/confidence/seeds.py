@@ -81,11 +81,15 @@ class Budget:
 
 def short_window(results: Sequence[Any]) -> str:
     """What is wrong with the length of the windows; empty if nothing."""
-    shortest = min(r.horizon_s for r in results)
-    if shortest >= MIN_HORIZON_S:
+    return short_windows(min(r.horizon_s for r in results))
+
+
+def short_windows(seconds: float) -> str:
+    """What is wrong with windows of this length; empty if nothing."""
+    if seconds >= MIN_HORIZON_S:
         return ""
     return (
-        f"windows of {shortest:g} s are below {MIN_HORIZON_S:g} s: they are biased, not only noisy (600 s: starved "
+        f"windows of {seconds:g} s are below {MIN_HORIZON_S:g} s: they are biased, not only noisy (600 s: starved "
         "throughput -12 %)"
     )
 

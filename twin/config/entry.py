@@ -158,15 +158,16 @@ def run_app(app: App, arguments: Sequence[str]) -> int:
     except PlacementError as error:
         show_error(error, debug)
         return error.exit_code
-    except OSError as error:
-        # Of the folder that Hydra makes for a run; what a job meets is caught by `guarded`.
-        problem = f"the output folder cannot be made: {error}"
-        show_error(InputError(problem, where="hydra.run.dir", remedy="name a folder that can be written to"), debug)
-        return BAD_INPUT
     except Exception as error:
-        if not is_mistake(error):
+        # First: Hydra's error about an option that does not exist is an OSError too.
+        if is_mistake(error):
+            show_error(explained(error, given, functools.partial(_without_overrides, app, args), app.optional), debug)
+        elif isinstance(error, OSError):
+            # Of the folder that Hydra makes for a run; what a job meets is caught by `guarded`.
+            problem = f"the output folder cannot be made: {error}"
+            show_error(InputError(problem, where="hydra.run.dir", remedy="name a folder that can be written to"), debug)
+        else:
             raise
-        show_error(explained(error, given, functools.partial(_without_overrides, app, args), app.optional), debug)
         return BAD_INPUT
 
 
