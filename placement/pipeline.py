@@ -29,7 +29,7 @@ from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
-from placement.verify.verdict import NOT_JUDGED, Verification
+from placement.verify.verdict import NOT_JUDGED, Decision, Verification
 from twin.confidence.seeds import short_windows
 from twin.errors import InfeasibleError, NoSolutionError, PlacementError
 from twin.server.column import Column
@@ -282,14 +282,14 @@ def solve_again(run: Run, result: Result, unwanted: Sequence[int], round_: int, 
 
 def unverified_because(run: Run, result: Result, checked: Verification) -> list[str]:
     """Why the placement is not verified, for people."""
-    said = {
+    said: dict[Decision, str] = {
         "refuted": "the twin refuted",
         "undecided": "the twin could not decide on",
         "untested": "no request arrived that could test",
     }
     warnings = []
     for decision, words in said.items():
-        which = [k for k in checked.having(decision) if checked.gpus[k].reason != NOT_JUDGED]  # type: ignore[arg-type]
+        which = [k for k in checked.having(decision) if checked.gpus[k].reason != NOT_JUDGED]
         if which:
             warnings.append(f"{words} {len(which)} of {len(result.gpus)} GPUs: {checked.gpus[which[0]].reason}")
     broken = [p for p in checked.peaks if p.broken]
