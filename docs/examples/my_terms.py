@@ -11,10 +11,6 @@ class BusiestGpu:
     unit: str = "requests"
     aggregate: str = "max"  # over GPUs; "sum" adds
 
-    def cost(self, option, phi, context):
-        """Natural value of P columns under one setting, (P,); phi (P, F) are summed features."""
-        return option.requests_in_system(phi)
-
-    def convex(self, option, context):
-        """The same as a convex load for the certificate, or None."""
-        return None  # noqa: RET501
+    def cost(self, columns, context):
+        """Natural value of each of P columns, (P,)."""
+        return columns.requests_in_system

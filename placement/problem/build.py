@@ -79,7 +79,9 @@ def build_problem(
     if keepable is not None:
         allowed &= keepable
     items = split_hot(workload.adapters, planning_model, options, allowed, gpu_types=names, most_replicas=most_replicas)
+    exact = getattr(planning_model, "columns", None)
     return PlacementProblem(
+        model=None if exact is None else exact(items.adapters, tuple(settings), margin),
         items=items.adapters,
         item_adapter=items.item_adapter,
         item_share=items.item_share,

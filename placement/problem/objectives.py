@@ -19,7 +19,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from placement.problem.problem import Aggregate, Array, ObjectiveContext, PlacementProblem, Term
+from placement.problem.problem import Aggregate, Array, ObjectiveContext, PlacementProblem, Term, convex_of
+from surrogates.model.columns import Columns
 from surrogates.model.planning import HingeLoad, OptionModel, affine_load
 from twin.errors import InputError
 
@@ -34,9 +35,9 @@ class GpuCount:
     unit: str = "GPUs"
     aggregate: Aggregate = "sum"
 
-    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
+    def cost(self, columns: Columns, context: ObjectiveContext) -> Array:
         """Price of the GPU type for each of P columns, (P,)."""
-        return np.full(len(phi), context.price[option.setting.gpu_type])
+        return np.array([context.price[s.gpu_type] for s in columns.setting])
 
     def convex(self, option: OptionModel, context: ObjectiveContext) -> HingeLoad:
         return affine_load(np.zeros(len(option.requests_in_system.q)), context.price[option.setting.gpu_type])
@@ -52,9 +53,9 @@ class MeanE2E:
     unit: str = "s"
     aggregate: Aggregate = "sum"
 
-    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
+    def cost(self, columns: Columns, context: ObjectiveContext) -> Array:
         """Share of the mean that each of P columns contributes, seconds, (P,)."""
-        return option.requests_in_system(phi) / context.total_rate_req_per_s
+        return columns.requests_in_system / context.total_rate_req_per_s
 
     def convex(self, option: OptionModel, context: ObjectiveContext) -> HingeLoad:
         return option.requests_in_system.scaled(1.0 / context.total_rate_req_per_s)
@@ -70,9 +71,9 @@ class MeanItl:
     unit: str = "s"
     aggregate: Aggregate = "sum"
 
-    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
+    def cost(self, columns: Columns, context: ObjectiveContext) -> Array:
         """Share of the mean that each of P columns contributes, seconds, (P,)."""
-        return option.requests_decoding(phi) / context.total_output_tokens_per_s
+        return columns.decoding / context.total_output_tokens_per_s
 
     def convex(self, option: OptionModel, context: ObjectiveContext) -> HingeLoad:
         return option.requests_decoding.scaled(1.0 / context.total_output_tokens_per_s)
@@ -93,9 +94,9 @@ class MeanTtft:
     unit: str = "s"
     aggregate: Aggregate = "sum"
 
-    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
+    def cost(self, columns: Columns, context: ObjectiveContext) -> Array:
         """Share of the mean that each of P columns contributes, seconds, (P,); never below 0."""
-        waiting = option.requests_in_system(phi) - option.requests_decoding(phi)
+        waiting = columns.requests_in_system - columns.decoding
         return np.maximum(waiting, 0.0) / context.total_rate_req_per_s
 
     def convex(self, option: OptionModel, context: ObjectiveContext) -> None:
@@ -115,10 +116,9 @@ class TailE2E:
     unit: str = "s"
     aggregate: Aggregate = "max"
 
-    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
+    def cost(self, columns: Columns, context: ObjectiveContext) -> Array:
         """Mean E2E latency of each of P columns, seconds, (P,)."""
-        rate = phi[:, context.rate_feature]
-        return np.asarray(option.requests_in_system(phi) / np.maximum(rate, 1e-12))
+        return columns.requests_in_system / np.maximum(columns.rate_req_per_s, 1e-12)
 
     def convex(self, option: OptionModel, context: ObjectiveContext) -> None:
         return None
@@ -187,11 +187,11 @@ def objective(terms: Mapping[str, Term] | None = None, fleet: str = "expand", ex
     chosen = []
     for name, term in (terms or {}).items():
         where = f"objective.terms.{name}"
-        missing = [f for f in ("weight", "scale", "aggregate", "unit", "cost", "convex") if not hasattr(term, f)]
+        missing = [f for f in ("weight", "scale", "aggregate", "unit", "cost") if not hasattr(term, f)]
         if missing:
             raise wrong(
                 f"{term!r} is not a term: it has no {missing[0]!r}",
-                "give a _target_ whose object has name, unit, weight, scale, aggregate, cost(...) and convex(...)",
+                "give a _target_ whose object has name, unit, weight, scale, aggregate and cost(columns, context)",
                 where,
             )
         for value, what, good in (
@@ -243,5 +243,5 @@ def without_convex_form(problem: PlacementProblem, *, relaxed: bool = False) -> 
     return [
         term.name
         for term in (relaxed_terms(problem.terms) if relaxed else problem.terms)
-        if term.aggregate != "sum" or any(term.convex(o, problem.context) is None for o in problem.options)
+        if term.aggregate != "sum" or any(convex_of(term, o, problem.context) is None for o in problem.options)
     ]

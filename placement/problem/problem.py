@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from surrogates.model.columns import ColumnModel, Columns, LinearColumns, reserved
 from surrogates.model.planning import HingeLoad, OptionModel
 from twin.server.column import Column
 from twin.workload.adapter import Adapter
@@ -30,13 +31,11 @@ class ObjectiveContext:
         total_rate_req_per_s: of all adapters.
         total_output_tokens_per_s: of all adapters.
         price: price of one GPU of each type name.
-        rate_feature: index of the planning feature that is the sum of request rates, req/s.
     """
 
     total_rate_req_per_s: float
     total_output_tokens_per_s: float
     price: dict[str, float]
-    rate_feature: int = 0
 
 
 class Term(Protocol):
@@ -57,13 +56,17 @@ class Term(Protocol):
     @property
     def unit(self) -> str: ...
 
-    def cost(self, option: OptionModel, phi: Array, context: ObjectiveContext) -> Array:
-        """Cost of P columns under one setting, natural units, shape (P,); phi (P, F) are summed features."""
+    def cost(self, columns: Columns, context: ObjectiveContext) -> Array:
+        """Cost of each of P columns, natural units, shape (P,)."""
         ...
 
-    def convex(self, option: OptionModel, context: ObjectiveContext) -> HingeLoad | None:
-        """The same cost as a convex load, or None: then it is not part of a certificate."""
-        ...
+    # A term may have `convex(option, context) -> HingeLoad | None`: the same cost of the linear pieces' features.
+
+
+def convex_of(term: Term, option: OptionModel, context: ObjectiveContext) -> HingeLoad | None:
+    """The convex load of a term; None where it offers none."""
+    convex = getattr(term, "convex", None)
+    return None if convex is None else convex(option, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class PlacementProblem:
         item_adapter: index of the workload's adapter behind each item, (N,).
         item_share: share of that adapter's traffic, (N,), sums to 1 per adapter.
         phi: features of the items, (N, F).
-        options: planning model of each setting.
+        options: linear pieces of each setting: what linear programs compute with.
         allowed: item i may run under option o, (N, O).
         option_type: GPU type index of each option, (O,).
         gpu_types: names of the GPU types.
@@ -87,6 +90,8 @@ class PlacementProblem:
         terms: objective = sum of weight * value / scale; each value aggregated over GPUs.
         context: totals for the terms.
         banned: columns refuted by the twin: (option index, item indices); no GPU may hold a superset.
+        model: the planning model that placements are judged by; None = the linear pieces themselves.
+        reserve: more of the load than the model's own margin that stays free under each option, (O,), () = none.
     """
 
     items: tuple[Adapter, ...]
@@ -102,6 +107,20 @@ class PlacementProblem:
     terms: tuple[Term, ...]
     context: ObjectiveContext
     banned: tuple[tuple[int, frozenset[int]], ...] = ()
+    model: ColumnModel | None = None
+    reserve: tuple[float, ...] = ()
+
+    @property
+    def judge(self) -> ColumnModel:
+        """What placements are judged by."""
+        return LinearColumns(self.items, self.phi, self.options) if self.model is None else self.model
+
+    def columns_of(self, groups: Sequence[Sequence[int]], options: Sequence[int]) -> Columns:
+        """P columns as the planning model sees them, with what is kept in reserve."""
+        found = self.judge.of(groups, options)
+        if self.model is None or not self.reserve:
+            return found
+        return reserved(found, np.array(self.reserve)[np.asarray(options, np.int64)])
 
     @property
     def replica_groups(self) -> list[list[int]]:
@@ -130,7 +149,7 @@ class PlacementProblem:
 
         parts = []
         for term in self.terms:
-            load = term.convex(self.options[option], self.context) if term.aggregate == "sum" else None
+            load = convex_of(term, self.options[option], self.context) if term.aggregate == "sum" else None
             if load is None:
                 return None
             parts.append(load.scaled(term.weight / term.scale))
@@ -161,35 +180,37 @@ class Placement:
 
 def evaluate(problem: PlacementProblem, placement: Placement) -> tuple[float, dict[str, float]]:
     """Objective and natural value of each term under the planning model."""
-    phi = placement.features(problem)
+    return objective_of(problem, problem.columns_of(*_as_groups(placement)))
+
+
+def objective_of(problem: PlacementProblem, columns: Columns) -> tuple[float, dict[str, float]]:
+    """Objective and natural value of each term of the columns of a placement, whoever says what they are like."""
     values: dict[str, float] = {}
     total = 0.0
     for term in problem.terms:
-        costs = np.array(
-            [
-                term.cost(problem.options[g.option], phi[k : k + 1], problem.context)[0]
-                for k, g in enumerate(placement.gpus)
-            ]
-        )
-        value = float(costs.sum() if term.aggregate == "sum" else costs.max())
-        values[term.name] = value
-        total += term.weight * value / term.scale
+        costs = term.cost(columns, problem.context)
+        values[term.name] = float(costs.sum() if term.aggregate == "sum" else costs.max())
+        total += term.weight * values[term.name] / term.scale
     return total, values
+
+
+def _as_groups(placement: Placement) -> tuple[list[tuple[int, ...]], list[int]]:
+    return [g.items for g in placement.gpus], [g.option for g in placement.gpus]
 
 
 def violations(problem: PlacementProblem, placement: Placement, tolerance: float = 1e-6) -> list[str]:
     """Every rule that a placement breaks, in words; empty = feasible under the planning model."""
     found: list[str] = []
     seen = np.zeros(len(problem.items), dtype=int)
+    excesses = problem.columns_of(*_as_groups(placement)).violation.tolist()
     for k, gpu in enumerate(placement.gpus):
         option = problem.options[gpu.option]
         for i in gpu.items:
             seen[i] += 1
             if not problem.allowed[i, gpu.option]:
                 found.append(f"GPU {k}: {problem.items[i].adapter_id!r} is not allowed under {option.setting.label}")
-        excess = float(option.violation(problem.phi[list(gpu.items)].sum(axis=0)[None])[0])
-        if excess > tolerance:
-            found.append(f"GPU {k}: planning model violated by {excess:.3g} under {option.setting.label}")
+        if excesses[k] > tolerance:
+            found.append(f"GPU {k}: planning model violated by {excesses[k]:.3g} under {option.setting.label}")
         if sum(problem.items[i].rank > 0 for i in gpu.items) > option.max_adapters:
             found.append(f"GPU {k}: more than {option.max_adapters} adapters")
         adapters = problem.item_adapter[list(gpu.items)]

@@ -7,36 +7,35 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.problem.problem import Array, GpuAssignment, Placement, PlacementProblem, objective_of
 from placement.verify.verdict import Verification
-from surrogates.model.planning import affine_load
 
 
 def simulated_objective(
     problem: PlacementProblem, placement: Placement, verification: Verification
 ) -> tuple[float | None, dict[str, float]]:
-    """The objective with the twin's loads in place of the planning model's.
+    """The objective with the twin's figures in place of the planning model's.
 
     Little's law makes loads of the simulated means: requests in system = rate x E2E, requests decoding = output
     tokens/s x ITL. So a term needs no second definition, and GPUs are weighted by their traffic.
     """
-    phi = placement.features(problem)
-    values: dict[str, float] = {}
-    total = 0.0
-    for term in problem.terms:
-        costs = []
-        for k, column in enumerate(placement.columns(problem)):
-            metrics = verification.gpus[k].simulated
-            tokens_per_s = math.fsum(a.rate_req_per_s * a.output_tokens.mean for a in column.adapters)
-            flat = np.zeros(phi.shape[1])
-            option = replace(
-                problem.options[placement.gpus[k].option],
-                requests_in_system=affine_load(flat, column.rate_req_per_s * metrics["e2e_mean_s"]),
-                requests_decoding=affine_load(flat, tokens_per_s * metrics["itl_mean_ms"] / 1000),
-            )
-            costs.append(float(term.cost(option, phi[k : k + 1], problem.context)[0]))
-        values[term.name] = sum(costs) if term.aggregate == "sum" else max(costs)
-        total += term.weight * values[term.name] / term.scale
+    told = problem.columns_of([g.items for g in placement.gpus], [g.option for g in placement.gpus])
+    figures = [v.simulated for v in verification.gpus]
+
+    def simulated(name: str) -> Array:
+        return np.array([f.get(name, math.nan) for f in figures])
+
+    itl_s = simulated("itl_mean_ms") / 1000
+    columns = replace(
+        told,
+        requests_in_system=told.rate_req_per_s * simulated("e2e_mean_s"),
+        decoding=told.output_tokens_per_s * itl_s,
+        pace_s=itl_s,
+        ttft_mean_s=simulated("ttft_mean_s"),
+        ttft_p99_s=simulated("ttft_p99_s"),
+        kv_share=simulated("kv_usage"),
+    )
+    total, values = objective_of(problem, columns)
     return (total if math.isfinite(total) else None), values
 
 

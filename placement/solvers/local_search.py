@@ -1,7 +1,7 @@
 """Moves and swaps of single items between pairs of GPUs: first towards feasibility, then towards the objective.
 
-All exchanges of a pair of GPUs are scored in one NumPy batch. Deterministic for a given generator, unless the
-clock stops it.
+Exchanges of a pair of GPUs are scored in one batch: by the linear pieces first, and those that they like by the planning
+model. Deterministic for a given generator, unless the clock stops it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from placement.solvers.search_state import Indices, SearchState
 SAMPLE = 40
 REPAIR_SAMPLE = 24
 _GAIN = 1e-9
+#: Exchanges of a pair that the planning model is asked for, of those that its linear pieces like best; a third more are
+#: drawn at random. Objective that a unit of excess of the pieces is worth, in shares of the objective.
+LOOKS, PRICE_OF_EXCESS = 24, 3.0
 
 
 def _candidates(state: SearchState, g: int, h: int, rng: np.random.Generator, most: int) -> tuple[Indices, Indices]:
@@ -68,16 +71,11 @@ def best_exchange(
     give, take = _candidates(state, g, h, rng, most)
     if not len(give):
         return None
-    delta = state.item_phi[give] - state.item_phi[take]
-    slots = state.item_slots[give] - state.item_slots[take]
-    growth = (give >= 0).astype(int) - (take >= 0)  # of h
-    phis, used = (state.phi[g] - delta, state.phi[h] + delta), []
-    excess = np.zeros(len(give))
-    for gpu, sign, phi, leave, enter in ((g, -1, phis[0], give, take), (h, 1, phis[1], take, give)):
-        items = state.members[gpu]
-        used.append(len(items) + sign * growth > 0)
-        count = state.item_slots[items].sum() + sign * slots
-        excess += state.score_excess(state.options[gpu], phi, count, used[-1]) + _bans(state, gpu, leave, enter)
+    if state.problem.model is not None and len(give) > 2 * LOOKS:
+        chosen = _worth_a_look(state, g, h, give, take, rng, excess_only=excess_only)
+        give, take = give[chosen], take[chosen]
+    parts = [(state.exchanged(gpu, leave, enter), gpu, leave, enter) for gpu, leave, enter in ((g, give, take), (h, take, give))]
+    excess = sum((e + _bans(state, gpu, leave, enter) for (e, _), gpu, leave, enter in parts), np.zeros(len(give)))
     change = excess - (state.excess[g] + state.excess[h])
     if excess_only:
         best = int(change.argmin())
@@ -86,10 +84,7 @@ def best_exchange(
     tied = np.flatnonzero(change <= change.min() + _GAIN)
     if change[tied[0]] > _GAIN:
         return None
-    costs = np.stack(
-        [state.score_costs(state.options[x], phi[tied], u[tied]) for x, phi, u in zip((g, h), phis, used, strict=True)],
-        axis=1,
-    )
+    costs = np.stack([costs[tied] for (_, costs), *_ in parts], axis=1)
     merit = state.merit()
     change_objective = state.totals([g, h], costs) - merit
     row = int(change_objective.argmin())
@@ -97,6 +92,21 @@ def best_exchange(
     if change[best] < -_GAIN or change_objective[row] < -_GAIN * max(1.0, abs(merit)):
         return float(change[best]), float(change_objective[row]), int(give[best]), int(take[best])
     return None
+
+
+def _worth_a_look(
+    state: SearchState, g: int, h: int, give: Indices, take: Indices, rng: np.random.Generator, *, excess_only: bool
+) -> Indices:
+    """Exchanges that the linear pieces like best, and a few others: the planning model is asked for these only."""
+    (excess_g, costs_g), (excess_h, costs_h) = (
+        state.exchanged(gpu, leave, enter, exact=False) for gpu, leave, enter in ((g, give, take), (h, take, give))
+    )
+    score = excess_g + excess_h
+    if not excess_only:
+        merit = max(abs(state.merit()), 1e-12)
+        score = PRICE_OF_EXCESS * score + state.totals([g, h], np.stack([costs_g, costs_h], axis=1)) / merit
+    best = np.argpartition(score, LOOKS)[:LOOKS]
+    return np.unique(np.concatenate([best, rng.choice(len(give), LOOKS // 3, replace=False)]))
 
 
 def repair(

@@ -1,7 +1,8 @@
-"""A placement under construction: what each GPU holds, what it costs and how far it is from feasible.
+"""A placement under construction: what each GPU holds, what it costs and how far it is from healthy.
 
 Shared by dealing, greedy and local search. Unlike `Placement`, a state may be infeasible, and may keep empty GPUs
-(which cost nothing and may be filled later).
+(which cost nothing and may be filled later). Everything is scored by the planning model itself (`problem.judge`); the
+linear pieces only say which changes are worth a look, and how far an overloaded GPU is from one that is not.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.problem.problem import Array, GpuAssignment, Placement, PlacementProblem
+from surrogates.model.columns import ColumnModel, Columns, LinearColumns, reserved
 
-#: A facet counts as satisfied up to here; stricter than `violations`, which recomputes sums in another order.
+#: A rule counts as kept up to here; stricter than `violations`, which recomputes sums in another order.
 FEASIBLE = 1e-7
 #: Weight of the tie break of MAX terms, relative to the term.
 TIE_BREAK = 1e-3
+#: Cost of a column of which the model finds no steady state, in units of the objective.
+NO_STATE = 1e9
+#: Objectives that differ by less than this share are the same where settings are chosen.
+INDIFFERENT = 1e-6
 
 Indices = NDArray[np.int64]
 
@@ -28,17 +34,20 @@ class SearchState:
         options: option of each GPU, list of G.
         members: items on each GPU, list of G lists.
         phi: summed features of each GPU, (G, F).
-        excess: violation of facets, hull, adapter count, masks and refuted columns, (G,); 0 = feasible.
+        excess: violation of the planning model, masks, replicas, pins and refuted columns, (G,); 0 = feasible.
         costs: weighted cost of each GPU and term (weight / scale applied), (G, T).
+        work: columns that the planning model was asked for: a clock that no other program changes.
     """
 
     def __init__(self, problem: PlacementProblem, options: Sequence[int], members: Sequence[Sequence[int]]) -> None:
         self.problem = problem
+        self.judge: ColumnModel = problem.judge
+        #: Quick, and rough where the planning model is not linear itself.
+        self.pieces = LinearColumns(problem.items, problem.phi, problem.options)
         self.options = [int(o) for o in options]
         self.members = [[int(i) for i in m] for m in members]
         # row -1 of each array stands for "no item", so that moves and swaps share one formula
         self.item_phi = np.vstack([problem.phi, np.zeros((1, problem.phi.shape[1]))])
-        self.item_slots = np.array([*(int(a.rank > 0) for a in problem.items), 0])
         self.item_allowed = np.vstack([problem.allowed, np.ones((1, problem.allowed.shape[1]), dtype=bool)])
         self.item_adapter = np.append(problem.item_adapter, -1)
         self.item_pin = np.append(problem.pin_of, -1)
@@ -49,46 +58,83 @@ class SearchState:
         self.bans: dict[int, list[frozenset[int]]] = {}
         for option, items in problem.banned:
             self.bans.setdefault(option, []).append(items)
+        self.reserve = np.array(problem.reserve or (0.0,) * len(problem.options))
         self.phi = np.zeros((len(self.options), problem.phi.shape[1]))
         self.excess = np.zeros(len(self.options))
         self.costs = np.zeros((len(self.options), len(problem.terms)))
+        self.work = 0
         self.tie_break = 0.0
-        for g in range(len(self.options)):
-            self.refresh(g)
+        used = [g for g in range(len(self.options)) if self.members[g]]
+        if used:
+            self._recompute(used)
         worst = float(self.costs[:, self.is_max].max(initial=0.0))
         if worst > 0:
             self.tie_break = TIE_BREAK / (len(self.options) * worst)
 
     # ------------------------------------------------------------------ scoring
-    def score_excess(self, option: int, phi: Array, slots: Array, used: NDArray[np.bool_]) -> Array:
-        """Violation of facets, hull and adapter count of P columns under one option, (P,); 0 where not `used`."""
-        model = self.problem.options[option]
-        excess = np.maximum(model.violation(phi) - FEASIBLE, 0.0) + np.maximum(slots - model.max_adapters, 0)
-        return np.where(used, excess, 0.0)
+    def exchanged(self, g: int, leave: Indices, enter: Indices, *, exact: bool = True) -> tuple[Array, Array]:
+        """Excess (P,) and weighted costs (P, T) of GPU g without items `leave` and with `enter`, -1 = none.
 
-    def score_costs(self, option: int, phi: Array, used: NDArray[np.bool_]) -> Array:
-        """Weighted term costs of P columns under one option, (P, T); 0 where not `used`."""
-        model, context = self.problem.options[option], self.problem.context
-        costs = np.stack([t.cost(model, phi, context) for t in self.problem.terms], axis=1)
-        return np.where(used[:, None], costs * self.weights, 0.0)
+        Args:
+            exact: by the planning model; False = by its linear pieces.
+        """
+        option, members = self.options[g], self.members[g]
+        emptied = len(members) + (enter >= 0).astype(int) - (leave >= 0) == 0
+        excess, costs = np.zeros(len(leave)), np.zeros((len(leave), len(self.weights)))
+        filled = np.flatnonzero(~emptied)
+        if len(filled):
+            model = self.judge if exact else self.pieces
+            columns = model.exchanged(members, option, leave[filled], enter[filled])
+            phi = self.phi[g] - self.item_phi[leave[filled]] + self.item_phi[enter[filled]]
+            excess[filled], costs[filled] = self._scored(columns, option, phi, exact)
+        return excess, costs
+
+    def _scored(self, columns: Columns, option: int, phi: Array, exact: bool) -> tuple[Array, Array]:
+        if exact:
+            self.work += len(columns)
+            if self.problem.model is not None:
+                columns = reserved(columns, self.reserve[option])
+        excess = np.maximum(columns.violation - FEASIBLE, 0.0)
+        if exact and self.problem.model is not None and (excess > 0).any():
+            # Far from its limit the planning model does not say how far.
+            bad = excess > 0
+            excess[bad] += np.maximum(self.problem.options[option].violation(phi[bad]), 0.0)
+        costs = np.stack([t.cost(columns, self.problem.context) for t in self.problem.terms], axis=1) * self.weights
+        return excess, np.where(np.isfinite(costs), costs, NO_STATE)
 
     def banned_excess(self, option: int, items: Sequence[int]) -> float:
         """Number of refuted columns that the items contain."""
+        bans = self.bans.get(option, ())
+        if not bans:
+            return 0.0
         content = set(items)
-        return float(sum(b <= content for b in self.bans.get(option, ())))
+        return float(sum(b <= content for b in bans))
 
-    def refresh(self, g: int) -> None:
-        """Recomputes one GPU from its members, so that rounding errors do not add up."""
+    def _rules(self, g: int) -> float:
+        """Rules that a GPU breaks beside the planning model's: masks, two replicas, two pins, refuted columns."""
         items = self.members[g]
-        self.phi[g] = self.item_phi[items].sum(axis=0) if items else 0.0
-        slots = np.array([self.item_slots[items].sum() if items else 0.0])
-        used = np.array([bool(items)])
-        excess = self.score_excess(self.options[g], self.phi[g : g + 1], slots, used)
         allowed = self.item_allowed[items, self.options[g]]
         twins = len(items) - len(set(self.item_adapter[items].tolist()))
         pins = max(0, len(set(self.item_pin[items].tolist()) - {-1}) - 1)
-        self.excess[g] = excess[0] + self.banned_excess(self.options[g], items) + float((~allowed).sum()) + twins + pins
-        self.costs[g] = self.score_costs(self.options[g], self.phi[g : g + 1], used)[0]
+        return self.banned_excess(self.options[g], items) + float((~allowed).sum()) + twins + pins
+
+    def _recompute(self, gpus: Sequence[int]) -> None:
+        """Scores GPUs that hold something from their members."""
+        for g in gpus:
+            self.phi[g] = self.item_phi[self.members[g]].sum(axis=0)
+        columns = self.judge.of([self.members[g] for g in gpus], [self.options[g] for g in gpus])
+        for k, g in enumerate(gpus):
+            excess, costs = self._scored(_row(columns, k), self.options[g], self.phi[g : g + 1], True)
+            self.excess[g], self.costs[g] = excess[0] + self._rules(g), costs[0]
+
+    def refresh(self, *gpus: int) -> None:
+        """Recomputes GPUs from their members, so that rounding errors do not add up."""
+        for g in gpus:
+            if not self.members[g]:
+                self.phi[g], self.excess[g], self.costs[g] = 0.0, 0.0, 0.0
+        used = [g for g in gpus if self.members[g]]
+        if used:
+            self._recompute(used)
 
     def totals(self, gpus: Sequence[int], costs: Array) -> Array:
         """Merit of P alternatives that give the named GPUs new costs (P, len(gpus), T).
@@ -121,8 +167,7 @@ class SearchState:
         if take >= 0:
             self.members[h].remove(take)
             self.members[g].append(take)
-        self.refresh(g)
-        self.refresh(h)
+        self.refresh(g, h)
 
     def spare_stock(self) -> Indices:
         """GPUs of each type not used by a non-empty GPU, (T,)."""
@@ -133,41 +178,63 @@ class SearchState:
     def choose_options(self, gpus: Sequence[int] | None = None, *, any_type: bool = True) -> bool:
         """Gives each GPU the option with the least excess, then the least objective; True if one changed.
 
-        Only options that every item on the GPU may use; another GPU type only if `any_type` and stock is left.
+        Where the objective does not care, the one with the least latency, then the one that needs the least memory for
+        slots. Only options that every item on the GPU may use; another GPU type only if `any_type` and stock is left.
         """
         problem = self.problem
-        gpus = [g for g in (range(len(self.options)) if gpus is None else gpus) if self.members[g]]
-        if not gpus:
-            return False
-        phi = self.phi[gpus]
-        slots = np.array([float(self.item_slots[self.members[g]].sum()) for g in gpus])
-        used = np.ones(len(gpus), dtype=bool)
-        indices = range(len(problem.options))
-        excess = np.stack([self.score_excess(o, phi, slots, used) for o in indices], axis=1)
-        costs = np.stack([self.score_costs(o, phi, used) for o in indices], axis=1)
         changed = False
-        for row, g in enumerate(gpus):
+        for g in range(len(self.options)) if gpus is None else gpus:
+            if not self.members[g]:
+                continue
             usable = problem.allowed[self.members[g]].all(axis=0)
-            own_type = problem.option_type[self.options[g]]
-            same_type = problem.option_type == own_type
+            same_type = problem.option_type == problem.option_type[self.options[g]]
             usable &= (same_type | (self.spare_stock()[problem.option_type] > 0)) if any_type else same_type
-            candidates = np.flatnonzero(usable)
+            candidates = self._promising(g, np.flatnonzero(usable))
             if not len(candidates):
                 continue
-            bans = np.array([self.banned_excess(int(o), self.members[g]) for o in candidates])
-            totals = self.totals([g], costs[row, candidates][:, None])
-            order = np.lexsort((totals, np.round(excess[row, candidates] + bans, 12)))
+            columns = self.judge.of([self.members[g]] * len(candidates), candidates.tolist())
+            excess, totals = np.zeros(len(candidates)), np.zeros(len(candidates))
+            for k, o in enumerate(candidates.tolist()):
+                e, costs = self._scored(_row(columns, k), o, self.phi[g : g + 1], True)
+                excess[k] = e[0] + self.banned_excess(o, self.members[g])
+                totals[k] = self.totals([g], costs[None])[0]
+            step = INDIFFERENT * max(float(np.abs(totals).min()), 1e-12)
+            order = np.lexsort(
+                (self._slots_of(candidates), _steps(columns.requests_in_system, 1e-3), np.round(totals / step),
+                 np.round(excess, 9))
+            )  # fmt: skip
             best = int(candidates[order[0]])
             if best != self.options[g]:
-                before = (self.excess[g], self.merit())
-                old, self.options[g] = self.options[g], best
+                old, before = self.options[g], (float(self.excess[g]), self.merit())
+                self.options[g] = best
                 self.refresh(g)
-                if (self.excess[g], self.merit()) < before:
+                if (float(self.excess[g]), self.merit() - INDIFFERENT * abs(before[1])) <= before:
                     changed = True
                 else:
                     self.options[g] = old
                     self.refresh(g)
         return changed
+
+    def _promising(self, g: int, candidates: Indices) -> Indices:
+        """Settings worth the planning model: for the members' ranks no more than the least, and no fewer slots than help."""
+        settings = [self.problem.options[o].setting for o in candidates.tolist()]
+        adapters = sum(self.problem.items[i].rank > 0 for i in self.members[g])
+        rest: dict[tuple[object, ...], int] = {}
+        for k, s in enumerate(settings):
+            # More slots than adapters, or a higher rank than theirs, only cost memory and time.
+            slots = min(s.max_loras, adapters) if s.max_loras >= adapters else s.max_loras
+            key = (s.gpu_type, slots, s.servers_per_gpu, s.max_num_seqs, s.max_num_batched_tokens, s.max_model_len,
+                   s.gpu_memory_utilization, s.max_cpu_loras, s.block_size)  # fmt: skip
+            old = rest.get(key)
+            if old is None or (s.max_loras, s.max_lora_rank) < (settings[old].max_loras, settings[old].max_lora_rank):
+                rest[key] = k
+        chosen = {candidates[k] for k in rest.values()} | ({self.options[g]} & set(candidates.tolist()))
+        return np.array(sorted(chosen), dtype=np.int64)
+
+    def _slots_of(self, options: Indices) -> Array:
+        """Memory that slots take, in ranks of slots, (len(options),)."""
+        settings = [self.problem.options[o].setting for o in options.tolist()]
+        return np.array([float(s.max_loras * s.max_lora_rank) for s in settings])
 
     def placement(self) -> Placement:
         """The non-empty GPUs, in order."""
@@ -179,3 +246,15 @@ class SearchState:
 def state_of(problem: PlacementProblem, placement: Placement) -> SearchState:
     """A search state that starts at a placement."""
     return SearchState(problem, [g.option for g in placement.gpus], [list(g.items) for g in placement.gpus])
+
+
+def _row(columns: Columns, k: int) -> Columns:
+    """Column k alone."""
+    arrays = {n: getattr(columns, n)[k : k + 1] for n in Columns.__dataclass_fields__ if n != "setting"}
+    return Columns(setting=columns.setting[k : k + 1], **arrays)
+
+
+def _steps(values: Array, share: float) -> Array:
+    """Values in steps of a share of the least, so that what lies within one step counts as the same."""
+    known = np.where(np.isfinite(values), values, NO_STATE)
+    return np.round(known / max(share * float(known.min()), 1e-12))

@@ -107,7 +107,11 @@ class OptionModel:
 
 
 class PlanningModel(Protocol):
-    """Turns adapters into additive features and settings into facets."""
+    """Turns adapters into additive features and settings into facets.
+
+    One whose facets and loads are approximations of something better has a third method,
+    `columns(items, settings, margin) -> surrogates.model.columns.ColumnModel`: placements are then judged by that.
+    """
 
     def features(self, adapters: Sequence[Adapter]) -> Array:
         """Additive features, shape (N, F)."""

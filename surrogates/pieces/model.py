@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.model.planning import OptionModel, Polyhedron, affine_load
+from surrogates.pieces.exact import SteadyColumns
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
 from surrogates.pieces.fit import fit_facets, fit_load, over_promise
 from surrogates.pieces.rays import FRACTIONS, Correct, Rays, draw_rays, joined
@@ -137,6 +138,18 @@ class PiecesModel:
             requests_in_system=fit_load(rays.phi, rays.in_system, outer),
             requests_decoding=fit_load(rays.phi, rays.decoding, outer),
             max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
+        )
+
+    def columns(
+        self, items: Sequence[Adapter], settings: tuple[EngineSetting, ...], margin: float | None = None
+    ) -> SteadyColumns:
+        """The steady state itself of columns of these items, which the pieces approximate.
+
+        Args:
+            margin: share of the largest healthy load that is kept free; None = by the residual's errors.
+        """
+        return SteadyColumns(
+            items, settings, self.calibration, self.constraint, self.residual, margin, limits=self._limits()
         )
 
     def figures(self, columns: Sequence[Column]) -> list[dict[str, float]]:

@@ -33,12 +33,14 @@ class Column(NamedTuple):
 
     Args:
         paced, aside, ranks, slo_s, base_s: of `Tables`.
-        members: rows of the tables that belong to the column.
+        members: rows of the tables that belong to the column; or, `exchanged`, to one that differs by an exchange.
         linear, paced_sums, aside_sums: sums over the members, (L,), (G, C) and (G / STRIDE, TIMES, 2).
         known, aside_known: what was summed already, (G,) and (G / STRIDE, TIMES).
         at: the row of `paced_sums` at the pace looked up last, between two points of the grid, (C,).
         law: one record `LAW`. load: factor on all rates.
         slots, step, waiting: one record each, for what `gate`, `evaluate` and `stations` find.
+        exchanged: the column holds the members without `leave` and with `enter` (-1 = none); `base_*` hold what was
+            summed over the members themselves, and serve many exchanges.
     """
 
     paced: Floats
@@ -58,6 +60,13 @@ class Column(NamedTuple):
     slots: Records
     step: Records
     waiting: Records
+    exchanged: bool
+    leave: int
+    enter: int
+    base_paced: Floats
+    base_aside: Floats
+    base_known: Flags
+    base_aside_known: Flags
 
 
 @compiled
@@ -71,12 +80,45 @@ def sum_linear(linear: Floats, members: Members, out: Floats) -> None:
 
 @compiled
 def _sum_paced(column: Column, g: int) -> None:
-    row = column.paced_sums[g]
-    row[:] = 0.0
-    for n in column.members:
+    row = column.base_paced[g] if column.exchanged else column.paced_sums[g]
+    if not (column.exchanged and column.base_known[g]):
+        row[:] = 0.0
+        for n in column.members:
+            for c in range(len(row)):
+                row[c] += column.paced[n, g, c]
+    if column.exchanged:
+        column.base_known[g] = True
+        changed, leave, enter = column.paced_sums[g], column.leave, column.enter
         for c in range(len(row)):
-            row[c] += column.paced[n, g, c]
+            value = row[c]
+            if leave >= 0:
+                value -= column.paced[leave, g, c]
+            if enter >= 0:
+                value += column.paced[enter, g, c]
+            changed[c] = value
     column.known[g] = True
+
+
+@compiled
+def _sum_aside(column: Column, point: int, t: int) -> None:
+    if column.exchanged and column.base_aside_known[point, t]:
+        active, starts = column.base_aside[point, t, 0], column.base_aside[point, t, 1]
+    else:
+        active, starts = 0.0, 0.0
+        for n in column.members:
+            active += column.aside[n, point, t, 0]
+            starts += column.aside[n, point, t, 1]
+    if column.exchanged:
+        column.base_aside[point, t, 0], column.base_aside[point, t, 1] = active, starts
+        column.base_aside_known[point, t] = True
+        if column.leave >= 0:
+            active -= column.aside[column.leave, point, t, 0]
+            starts -= column.aside[column.leave, point, t, 1]
+        if column.enter >= 0:
+            active += column.aside[column.enter, point, t, 0]
+            starts += column.aside[column.enter, point, t, 1]
+    column.aside_sums[point, t, 0], column.aside_sums[point, t, 1] = active, starts
+    column.aside_known[point, t] = True
 
 
 @compiled
@@ -84,12 +126,7 @@ def _aside(column: Column, g: int, share: float, t: int, which: int) -> float:
     """Column `which` of `aside_sums` between points g and g + 1 at time t; summed when it is first asked for."""
     for point in (g, g + 1):
         if not column.aside_known[point, t]:
-            active, starts = 0.0, 0.0
-            for n in column.members:
-                active += column.aside[n, point, t, 0]
-                starts += column.aside[n, point, t, 1]
-            column.aside_sums[point, t, 0], column.aside_sums[point, t, 1] = active, starts
-            column.aside_known[point, t] = True
+            _sum_aside(column, point, t)
     low, high = column.aside_sums[g, t, which], column.aside_sums[g + 1, t, which]
     return float(low + share * (high - low))
 

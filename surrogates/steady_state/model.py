@@ -13,7 +13,15 @@ from surrogates.steady_state.items import Items, items_of
 from surrogates.steady_state.law import LAW, law_of
 from surrogates.steady_state.pace import STEP
 from surrogates.steady_state.slots import GATE
-from surrogates.steady_state.solve import Judge, Room, Source, largest_loads, solve_groups, solve_sums
+from surrogates.steady_state.solve import (
+    Judge,
+    Room,
+    Source,
+    largest_loads,
+    solve_exchanges,
+    solve_groups,
+    solve_sums,
+)
 from surrogates.steady_state.state import SteadyState, state_of, unsolved
 from surrogates.steady_state.tables import Tables, tables_of
 from surrogates.steady_state.waiting import WAITING
@@ -81,6 +89,8 @@ class SteadyStateModel:
             np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[1:]), np.zeros(t.aside.shape[1:]),
             np.zeros(t.paced.shape[1], np.bool_), np.zeros(t.aside.shape[1:3], np.bool_), np.zeros(t.paced.shape[2]),
             np.zeros(1, GATE), np.zeros(1, STEP), np.zeros(1, WAITING), np.zeros(0, np.int64),
+            np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[1:]), np.zeros(t.aside.shape[1:]),
+            np.zeros(t.paced.shape[1], np.bool_), np.zeros(t.aside.shape[1:3], np.bool_),
         )  # fmt: skip
         source = Source(
             t.linear, t.paced, t.aside, t.ranks, t.slo_s, t.base_s, t.pace_limit_s, t.token_limit_s
@@ -107,6 +117,25 @@ class SteadyStateModel:
                 self._source, members, starts, STARVATION_THRESHOLD * loads, law, self._judge(), self._room, out
             )
             state = replace(state, healthy=np.ascontiguousarray(out["healthy"]))
+        return state
+
+    def exchanges(
+        self, members: Sequence[int] | NDArray[np.int64], leave: NDArray[np.int64], enter: NDArray[np.int64],
+        settings: Sequence[EngineSetting] | Any, load: float = 1.0,
+    ) -> SteadyState:  # fmt: skip
+        """States of P columns that differ from one by an exchange: its members without `leave`, with `enter`.
+
+        Args:
+            leave, enter: indices of adapters, -1 = none, (P,). At least one adapter has to stay or come.
+            load: factor on all rates.
+        """
+        law, out = self.laws(settings), unsolved(len(leave))
+        own = np.asarray(members, np.int64)
+        solve_exchanges(self._source, own, leave, enter, load, law, self._judge(), self._room, out)
+        state = state_of(out)
+        if self.rule == "published":
+            groups = [_exchanged(own, *pair) for pair in zip(leave.tolist(), enter.tolist(), strict=True)]
+            state = replace(state, healthy=self.states(groups, law, load).healthy)
         return state
 
     def largest_loads(self, groups: Groups, settings: Sequence[EngineSetting] | Any) -> Floats:
@@ -274,6 +303,11 @@ def _models(
 def _crowded(column: Column) -> bool:
     setting = column.setting
     return column.adapters_in_slots > min(setting.max_loras, setting.max_cpu_loras or setting.max_loras)
+
+
+def _exchanged(members: NDArray[np.int64], leave: int, enter: int) -> NDArray[np.int64]:
+    kept = np.delete(members, np.flatnonzero(members == leave)[:1])
+    return np.append(kept, enter) if enter >= 0 else kept
 
 
 def _flat(groups: Groups) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

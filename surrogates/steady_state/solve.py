@@ -68,7 +68,7 @@ class Source(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Room for one column: the arrays of `Column` that are filled."""
+    """Room for one column, and for the one that it differs from: the arrays of `Column` that are filled."""
 
     linear: Floats
     paced: Floats
@@ -80,6 +80,11 @@ class Room(NamedTuple):
     step: Records
     waiting: Records
     nobody: Members
+    base_linear: Floats
+    base_paced: Floats
+    base_aside: Floats
+    base_known: Flags
+    base_aside_known: Flags
 
 
 @compiled
@@ -103,8 +108,44 @@ def started(source: Source, members: Members, load: float, law: Records, room: R
     room.aside_known[:, :] = False
     return Column(
         source.paced, source.aside, source.ranks, source.slo_s, source.base_s, members, room.linear, room.paced,
-        room.aside, room.known, room.aside_known, room.at, law, load, room.slots, room.step, room.waiting,
+        room.aside, room.known, room.aside_known, room.at, law, load, room.slots, room.step, room.waiting, False, -1,
+        -1, room.base_paced, room.base_aside, room.base_known, room.base_aside_known,
     )  # fmt: skip
+
+
+@compiled
+def solve_exchanges(
+    source: Source, members: Members, leave: Members, enter: Members, load: float, law: Records, judge: Judge,
+    room: Room, out: Records,
+) -> None:  # fmt: skip
+    """Fills `out` (P,) for columns that hold `members` without `leave` and with `enter`, (P,) each, -1 = none."""
+    room.base_known[:] = False
+    room.base_aside_known[:, :] = False
+    sum_linear(source.linear, members, room.base_linear)
+    for p in range(len(out)):
+        gone, new = leave[p], enter[p]
+        pace_limit_s, token_limit_s = np.inf, np.inf
+        for n in members:
+            if n != gone:
+                pace_limit_s = min(pace_limit_s, source.pace_limit_s[n])
+                token_limit_s = min(token_limit_s, source.token_limit_s[n])
+        for c in range(len(room.linear)):
+            room.linear[c] = room.base_linear[c]
+            if gone >= 0:
+                room.linear[c] -= source.linear[gone, c]
+            if new >= 0:
+                room.linear[c] += source.linear[new, c]
+        if new >= 0:
+            pace_limit_s = min(pace_limit_s, source.pace_limit_s[new])
+            token_limit_s = min(token_limit_s, source.token_limit_s[new])
+        room.known[:] = False
+        room.aside_known[:, :] = False
+        column = Column(
+            source.paced, source.aside, source.ranks, source.slo_s, source.base_s, members, room.linear, room.paced,
+            room.aside, room.known, room.aside_known, room.at, law[p : p + 1], load, room.slots, room.step,
+            room.waiting, True, gone, new, room.base_paced, room.base_aside, room.base_known, room.base_aside_known,
+        )  # fmt: skip
+        solve(column, pace_limit_s, token_limit_s, judge, out[p : p + 1])
 
 
 @compiled
@@ -129,7 +170,7 @@ def solve_sums(
         column = Column(
             source.paced, source.aside, source.ranks, source.slo_s, source.base_s, nobody, linear[p], paced[p],
             aside[p], room.known, room.aside_known, room.at, law[p : p + 1], loads[p], room.slots, room.step,
-            room.waiting,
+            room.waiting, False, -1, -1, room.base_paced, room.base_aside, room.base_known, room.base_aside_known,
         )  # fmt: skip
         solve(column, pace_limits_s[p], token_limits_s[p], judge, out[p : p + 1])
 

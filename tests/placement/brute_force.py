@@ -31,12 +31,12 @@ def optimum(problem: PlacementProblem) -> float | None:
     @cache
     def fitting(block: tuple[int, ...]) -> list[tuple[int, np.ndarray]]:
         """Options that a block fits, with the weighted cost of each term."""
-        phi = problem.phi[list(block)].sum(axis=0)[None]
-        return [
-            (o, weights * [t.cost(model, phi, problem.context)[0] for t in problem.terms])
-            for o, model in enumerate(problem.options)
-            if problem.allowed[list(block), o].all() and model.violation(phi)[0] <= 0
-        ]
+        found = []
+        for o in range(len(problem.options)):
+            columns = problem.columns_of([block], [o])
+            if problem.allowed[list(block), o].all() and columns.violation[0] <= 0:
+                found.append((o, weights * [t.cost(columns, problem.context)[0] for t in problem.terms]))
+        return found
 
     best: float | None = None
     most = len(problem.items) if problem.max_gpus is None else problem.max_gpus

@@ -67,8 +67,8 @@ class BusiestGpu:
     unit: str = "requests"
     aggregate: Literal["max"] = "max"
 
-    def cost(self, option: Any, phi: Any, context: Any) -> Any:
-        return np.asarray(option.requests_in_system(phi))
+    def cost(self, columns: Any, context: Any) -> Any:
+        return columns.requests_in_system
 
     def convex(self, option: Any, context: Any) -> None:
         return None

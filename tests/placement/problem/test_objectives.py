@@ -42,10 +42,12 @@ def even(gpus: int) -> tuple[Placement, int]:
 @pytest.mark.parametrize("term", [GpuCount(), MeanE2E(), MeanItl()])
 def test_convex_form_equals_cost(term: GpuCount) -> None:
     problem = skewed(60)
+    groups = [list(range(n)) for n in range(1, 61)]
     phi = np.cumsum(problem.phi, axis=0)
-    for option in problem.options:
+    for o, option in enumerate(problem.options):
         load = term.convex(option, problem.context)
-        np.testing.assert_allclose(load(phi), term.cost(option, phi, problem.context), rtol=1e-12)
+        columns = problem.columns_of(groups, [o] * 60)
+        np.testing.assert_allclose(load(phi), term.cost(columns, problem.context), rtol=1e-12)
 
 
 def test_means_are_weighted_by_traffic() -> None:
@@ -73,11 +75,6 @@ def test_tail_is_never_below_the_mean_that_bounds_it(gpus: int) -> None:
     relaxed = replace(tail, terms=relaxed_terms(tail.terms))
     assert relaxed.terms[0].aggregate == "sum"
     assert evaluate(relaxed, placement)[0] <= evaluate(tail, placement)[0] * (1 + 1e-12)
-
-
-def test_the_rate_feature_is_where_the_context_looks_for_it() -> None:
-    context = ObjectiveContext(1.0, 1.0, {})
-    assert FEATURE_NAMES[context.rate_feature] == "rate"
 
 
 @pytest.mark.parametrize("path", OBJECTIVES, ids=lambda p: p.stem)
@@ -146,11 +143,8 @@ class _Foreign:
     unit: str = "adapters"
     aggregate: str = "max"
 
-    def cost(self, option, phi, context):  # type: ignore[no-untyped-def]
-        return phi[:, -1]
-
-    def convex(self, option, context):  # type: ignore[no-untyped-def]
-        return None
+    def cost(self, columns, context):  # type: ignore[no-untyped-def]
+        return columns.adapters
 
 
 def test_a_foreign_term_is_optimised_by_greedy() -> None:

@@ -30,7 +30,8 @@ def test_rows_and_costs_agree_with_the_planning_model() -> None:
             inside = option.violation(phi)[0] <= 0 and column.sum() <= option.max_adapters
             assert (rows.excess(o, psi[None])[0] <= 0) == inside
             cost = rows.v[o] @ np.maximum(rows.W[o] @ psi + rows.b[o], 0) + rows.q[o] @ psi + rows.r[o]
-            expected = sum(t.weight / t.scale * t.cost(option, phi, p.context)[0] for t in p.terms)
+            told = p.columns_of([np.flatnonzero(column)], [o])
+            expected = sum(t.weight / t.scale * t.cost(told, p.context)[0] for t in p.terms)
             assert cost == pytest.approx(expected)
     assert set(np.unique(rows.kind)) == {FACET, HULL, COUNT}
 

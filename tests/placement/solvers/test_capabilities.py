@@ -40,8 +40,8 @@ class BusiestGpu:
     unit: str = "requests"
     aggregate: Literal["max"] = "max"
 
-    def cost(self, option, phi, context) -> np.ndarray:  # type: ignore[no-untyped-def]
-        return np.asarray(option.requests_in_system(phi))
+    def cost(self, columns, context) -> np.ndarray:  # type: ignore[no-untyped-def]
+        return np.asarray(columns.requests_in_system)
 
     def convex(self, option, context) -> None:  # type: ignore[no-untyped-def]
         return None
