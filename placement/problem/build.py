@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.problem.problem import ObjectiveContext, PlacementProblem, Term, pinned_to_one
-from placement.problem.replicas import MOST_REPLICAS, compatible, split_hot
+from placement.problem.replicas import MOST_REPLICAS, Alone, compatible, split_hot
 from surrogates.model.planning import PlanningModel
 from twin.errors import InputError
 from twin.server.hardware import GpuType
@@ -78,10 +78,13 @@ def build_problem(
     )
     if keepable is not None:
         allowed &= keepable
-    items = split_hot(workload.adapters, planning_model, options, allowed, gpu_types=names, most_replicas=most_replicas)
+    alone = Alone(planning_model, options, margin)
+    items = split_hot(workload.adapters, alone, allowed, gpu_types=names, most_replicas=most_replicas)
     exact = getattr(planning_model, "columns", None)
+    below = getattr(planning_model, "below", None)
     return PlacementProblem(
         model=None if exact is None else exact(items.adapters, tuple(settings), margin),
+        below=() if below is None else tuple(below(s) for s in settings),
         items=items.adapters,
         item_adapter=items.item_adapter,
         item_share=items.item_share,

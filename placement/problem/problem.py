@@ -91,6 +91,7 @@ class PlacementProblem:
         context: totals for the terms.
         banned: columns refuted by the twin: (option index, item indices); no GPU may hold a superset.
         model: the planning model that placements are judged by; None = the linear pieces themselves.
+        below: pieces on the optimistic side of the model, for bounds; () = the pieces are the model.
         reserve: more of the load than the model's own margin that stays free under each option, (O,), () = none.
     """
 
@@ -108,6 +109,7 @@ class PlacementProblem:
     context: ObjectiveContext
     banned: tuple[tuple[int, frozenset[int]], ...] = ()
     model: ColumnModel | None = None
+    below: tuple[OptionModel, ...] = ()
     reserve: tuple[float, ...] = ()
 
     @property

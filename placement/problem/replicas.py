@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 MOST_REPLICAS = 64
 #: A share of base-model traffic fills at most one part in so many of a GPU.
 BASE_PARTS = 4
+#: An adapter that is so far inside the facets fits, whatever they err by.
+CLEARLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,53 @@ def load_violation(option: OptionModel, phi: Array) -> Array:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """How far adapters that have a GPU to themselves are from what is promised healthy; <= 0 = healthy.
+
+    Args:
+        margin: share of a GPU that is kept free; None = the model's own.
+    """
+
+    planning_model: PlanningModel
+    options: Sequence[OptionModel]
+    margin: float | None = None
+
+    def violations(self, adapters: Sequence[Adapter], options: Sequence[int]) -> Array:
+        """Of each adapter under each option, (n, len(options)).
+
+        Where the planning model has better than pieces, it is asked for those that do not clearly fit by the pieces.
+        """
+        phi = self.planning_model.features(adapters)
+        found = np.stack([load_violation(self.options[o], phi) for o in options], axis=1)
+        exact = getattr(self.planning_model, "columns", None)
+        doubtful = np.flatnonzero(found.min(axis=1) > -CLEARLY)
+        if exact is None or not len(doubtful):
+            return found
+        settings = tuple(self.options[o].setting for o in options)
+        model = exact([adapters[n] for n in doubtful.tolist()], settings, self.margin)
+        groups = [[k] for k in range(len(doubtful))]
+        for column in range(len(options)):
+            found[doubtful, column] = model.of(groups, [column] * len(groups)).violation
+        return found
+
+    def fewest(self, adapter: Adapter, options: Sequence[int], most: int) -> int | None:
+        """Smallest m such that one of m equal shares is healthy alone under some option; None up to `most`."""
+        if not len(options):
+            return None
+        healthy = (self.violations([adapter.scaled(1 / m) for m in range(1, most + 1)], options) <= 0).any(axis=1)
+        return int(np.argmax(healthy)) + 1 if healthy.any() else None
+
+    def largest_rate(self, adapter: Adapter, options: Sequence[int]) -> float:
+        """Largest rate at which the adapter alone is healthy on one GPU, req/s, to 1 %; 0 if none in reach."""
+        factors = np.geomspace(1e-6, 1.0, 1401)
+        healthy = (self.violations([adapter.scaled(float(f)) for f in factors], options) <= 0).any(axis=1)
+        return float(factors[np.flatnonzero(healthy)[-1]]) * adapter.rate_req_per_s if healthy.any() else 0.0
+
+
 def split_hot(
     adapters: Sequence[Adapter],
-    planning_model: PlanningModel,
-    options: Sequence[OptionModel],
+    alone: Alone,
     allowed: NDArray[np.bool_],
     *,
     gpu_types: Sequence[str] = (),
@@ -84,19 +129,23 @@ def split_hot(
     Raises:
         InfeasibleError: an adapter cannot be served, not even split.
     """
+    planning_model, options = alone.planning_model, alone.options
     phi = planning_model.features(adapters)
-    alone = np.stack([load_violation(option, phi) for option in options], axis=1)
-    fits = ((alone <= 0) & allowed).any(axis=1)
+    fits = ((alone.violations(adapters, range(len(options))) <= 0) & allowed).any(axis=1)
     shares = np.ones(len(adapters), dtype=int)
     for n in np.flatnonzero(~fits).tolist():
-        found = _fewest(adapters[n], planning_model, options, allowed[n], most_replicas)
+        usable = np.flatnonzero(allowed[n]).tolist()
+        found = alone.fewest(adapters[n], usable, most_replicas)
+        if found is None:  # the margin is a matter of caution, not of what is possible
+            found = replace(alone, margin=0.0).fewest(adapters[n], usable, most_replicas)
         if found is None or pinned_to_one(adapters[n], gpu_types):
-            raise _unservable(adapters[n], planning_model, options, allowed[n], found, most_replicas)
+            raise _unservable(adapters[n], alone, allowed[n], found, most_replicas)
         shares[n] = found
     gpus = _gpus_needed(phi, options, allowed)
     for n, adapter in enumerate(adapters):
         if adapter.rank == 0 and not pinned_to_one(adapter, gpu_types):
-            small = _fewest(adapter.scaled(BASE_PARTS), planning_model, options, allowed[n], most_replicas * BASE_PARTS)
+            usable = np.flatnonzero(allowed[n]).tolist()
+            small = alone.fewest(adapter.scaled(BASE_PARTS), usable, most_replicas * BASE_PARTS)
             useful = most_replicas if small is None else small
             shares[n] = max(int(shares[n]), min(useful, gpus, most_replicas))
     items = [a if m == 1 else a.scaled(1 / m) for a, m in zip(adapters, shares.tolist(), strict=True) for _ in range(m)]
@@ -106,22 +155,6 @@ def split_hot(
         item_share=np.repeat(1.0 / shares, shares),
         phi=phi if (shares == 1).all() else planning_model.features(items),
     )
-
-
-def _fewest(
-    adapter: Adapter,
-    planning_model: PlanningModel,
-    options: Sequence[OptionModel],
-    allowed: NDArray[np.bool_],
-    most: int,
-) -> int | None:
-    """Smallest m such that one of m equal shares is feasible alone; None up to `most`."""
-    usable = [o for o, ok in zip(options, allowed.tolist(), strict=True) if ok]
-    if not usable:
-        return None
-    phi = planning_model.features([adapter.scaled(1 / m) for m in range(1, most + 1)])
-    feasible = (np.stack([load_violation(o, phi) for o in usable]) <= 0).any(axis=0)
-    return int(np.argmax(feasible)) + 1 if feasible.any() else None
 
 
 def _gpus_needed(phi: Array, options: Sequence[OptionModel], allowed: NDArray[np.bool_]) -> int:
@@ -137,14 +170,10 @@ def _gpus_needed(phi: Array, options: Sequence[OptionModel], allowed: NDArray[np
 
 
 def _unservable(
-    adapter: Adapter,
-    planning_model: PlanningModel,
-    options: Sequence[OptionModel],
-    allowed: NDArray[np.bool_],
-    replicas: int | None,
-    most: int,
+    adapter: Adapter, alone: Alone, allowed: NDArray[np.bool_], replicas: int | None, most: int
 ) -> InfeasibleError:
     """Names the adapter, the constraint and the smallest change that helps."""
+    options = alone.options
     name = repr(adapter.adapter_id)
     if not allowed.any():
         largest = max(o.setting.max_lora_rank for o in options)
@@ -162,12 +191,10 @@ def _unservable(
             remedy=f"remove the pin or pin it to a GPU type, so that it can be split into {replicas} replicas, or keep "
             f"it at {rounded_down(adapter.rate_req_per_s / replicas):g} req/s at most",
         )
-    usable = [o for o, ok in zip(options, allowed.tolist(), strict=True) if ok]
-    phi = planning_model.features([adapter.scaled(1 / most)])
-    best = min(usable, key=lambda o: float(load_violation(o, phi)[0]))
-    facet, hull = float(best.feasible.violation(phi)[0]), float(best.hull.violation(phi)[0])
-    rule = "feasibility (throughput, latency or memory)" if facet >= hull else "trained range or slot safety"
-    served = _largest_rate(adapter, planning_model, usable)
+    usable = np.flatnonzero(allowed).tolist()
+    least = int(alone.violations([adapter.scaled(1 / most)], usable)[0].argmin())
+    best, rule = options[usable[least]], "feasibility (throughput, latency or memory)"
+    served = alone.largest_rate(adapter, usable)
     if not served:
         return InfeasibleError(
             f"adapter {name} of rank {adapter.rank} cannot be served at any rate: {rule} is violated under every "
@@ -182,11 +209,3 @@ def _unservable(
         where="rate_req_per_s",
         remedy=f"lower its rate to {total:g} req/s, or give parts of its traffic ids of their own",
     )
-
-
-def _largest_rate(adapter: Adapter, planning_model: PlanningModel, options: Sequence[OptionModel]) -> float:
-    """Largest rate at which the adapter alone is feasible on one GPU, req/s, to 1 %; 0 if none in reach."""
-    factors = np.geomspace(1e-6, 1.0, 1401)
-    phi = planning_model.features([adapter.scaled(float(f)) for f in factors])
-    feasible = (np.stack([load_violation(o, phi) for o in options]) <= 0).any(axis=0)
-    return float(factors[np.flatnonzero(feasible)[-1]]) * adapter.rate_req_per_s if feasible.any() else 0.0

@@ -11,16 +11,26 @@ from placement.solvers.aggregate import Aggregate
 
 
 def prove_bound(problem: PlacementProblem, time_limit_s: float, *, refinements: int = 1) -> float | None:
-    """Lower bound for every placement under the problem's facets, from the price list; None if there is none.
+    """Lower bound for every placement under the planning model, from the price list; None if there is none.
+
+    Where the planning model is not linear itself, the bound is that of pieces on its optimistic side
+    (`PlacementProblem.below`), without any margin.
 
     Args:
         refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
     """
     if without_convex_form(problem, relaxed=True):
         return None
-    aggregate = Aggregate(replace(problem, terms=relaxed_terms(problem.terms)))
+    aggregate = Aggregate(replace(bounding(problem), terms=relaxed_terms(problem.terms)))
     aggregate.prove(time_limit_s, refinements=refinements)
     return aggregate.bound
+
+
+def bounding(problem: PlacementProblem) -> PlacementProblem:
+    """The linear problem whose bounds are bounds for this one."""
+    if problem.model is None:
+        return problem
+    return replace(problem, options=problem.below, model=None, below=(), reserve=())
 
 
 def certified_minimum(problem: PlacementProblem, time_limit_s: float) -> int | None:
@@ -35,4 +45,6 @@ def certified_minimum(problem: PlacementProblem, time_limit_s: float) -> int | N
 
 def outer(problem: PlacementProblem) -> PlacementProblem:
     """The optimistic side: facets without the margin."""
+    if problem.model is not None:
+        return replace(bounding(problem), banned=())
     return replace(problem, options=tuple(replace(o, feasible=o.outer) for o in problem.options), banned=())

@@ -1,21 +1,29 @@
-"""Greedy placement: deal by falling load, best setting per GPU, repair, then local search on the objective."""
+"""Greedy placement: several deals, the best setting of each GPU, repair, then local search on the planning model."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from placement.problem.objectives import GpuCount
+from placement.problem.objectives import GpuCount, MeanE2E
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.refuted import with_cuts
 from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.capabilities import SHEET, refuse
+from placement.solvers.deals import Deal, deals
 from placement.solvers.local_search import improve, repair
-from placement.solvers.lpt import Tier, deal_lpt, fleet_order, tier_of, tiers_by_mask
+from placement.solvers.lpt import Tier, tier_of, tiers_by_mask
+from placement.solvers.perturb import iterate
 from placement.solvers.search_state import SearchState, state_of
+
+#: Weight of the mean latency, seconds, beside an objective that does not care how GPUs are used: of plans with equally
+#: many GPUs the one that waits least, which is also the one that keeps farthest from its limits.
+SIDE_WEIGHT = 1e-5
+#: GPUs that are tried to be emptied, and moves in which the others have to become healthy again.
+EMPTIED, EMPTYING_MOVES = 3, 400
 
 
 @dataclass(slots=True)
@@ -43,26 +51,29 @@ class _Best:
         return value
 
     def starts(self, most: int) -> list[Placement]:
-        """The best placements of different fleet size, best first."""
-        chosen: dict[int, Placement] = {}
-        for _, placement in sorted(self.pool, key=lambda entry: entry[0]):
-            chosen.setdefault(len(placement.gpus), placement)
+        """The best placements, best first: of different value, so that they are not one and the same."""
+        chosen: dict[tuple[int, float], Placement] = {}
+        for value, placement in sorted(self.pool, key=lambda entry: entry[0]):
+            chosen.setdefault((len(placement.gpus), round(value, 9)), placement)
         return list(chosen.values())[:most]
 
 
 @dataclass(frozen=True, slots=True)
 class Greedy:
-    """LPT deal + best setting per GPU + local search, for any terms. Computes no bound and proves nothing.
+    """Deals + best setting per GPU + local search, for any terms. Computes no bound and proves nothing.
 
-    For each number of GPUs two deals are tried: everything mixed, and GPUs reserved by rank. The number of GPUs
-    grows from the divisible minimum until a deal is feasible after repair and the objective stops falling.
+    For each number of GPUs several deals are tried (`placement.solvers.deals`): everything mixed by falling load, GPUs
+    reserved by rank, blocks of equal load by rank or by rate. The number of GPUs grows from the divisible minimum until
+    a deal is feasible after repair and the objective stops falling.
 
     Args:
         seed: of the random order of exchanges.
-        local_search: improve the best deals by moves and swaps; False = the deal alone, a baseline.
+        local_search: improve the best deals by moves, swaps, settings, emptied GPUs and kicks; False = the deal alone.
         patience: stop raising the number of GPUs after so many steps without a better objective.
-        starts: local search starts from so many placements, of different fleet size.
-        max_rounds: rounds of local search; with it, not the clock, ending the search, results are reproducible.
+        starts: local search starts from so many placements.
+        max_rounds: rounds of descent from each.
+        effort: columns that the planning model is asked for after the descent, in thousands: with it, not the clock,
+            ending the search, results are reproducible.
     """
 
     seed: int = 0
@@ -70,6 +81,7 @@ class Greedy:
     patience: int = 3
     max_rounds: int = 12
     starts: int = 3
+    effort: float = 60.0
     name: str = "greedy"
 
     @property
@@ -87,7 +99,7 @@ class Greedy:
             best.offer(state_of(problem, warm_start))
         changes = 0
         # behind cuts at the refuted columns first, then with the refuted columns alone excluded
-        for search in [with_cuts(problem), problem] if problem.banned else [problem]:
+        for search in [with_cuts(problem), problem] if problem.banned and problem.model is None else [problem]:
             best.tried.clear()
             changes += self._search(search, best, start, deadline)
             if best.placement is not None:
@@ -109,11 +121,10 @@ class Greedy:
     def _search(self, problem: PlacementProblem, best: _Best, start: float, deadline: float) -> int:
         """Deals over fleet sizes, then local search; returns the exchanges made."""
         tiers = tiers_by_mask(problem)
+        mixed = tier_of(problem, np.arange(len(problem.items)))
         variants = [tiers]
-        if len(tiers) > 1:
-            mixed = tier_of(problem, np.arange(len(problem.items)))
-            if np.isfinite(mixed.load).any():
-                variants.insert(0, [mixed])
+        if len(tiers) > 1 and np.isfinite(mixed.load).any():
+            variants.insert(0, [mixed])
         for gpus in self._sizes(problem, variants, best):
             best.tried[gpus] = self._attempt(problem, variants, gpus, best, deadline)
             if time.perf_counter() > deadline:
@@ -131,7 +142,7 @@ class Greedy:
         if problem.max_gpus is not None:
             most = min(most, problem.max_gpus)
         divisible = min(sum(float(t.load.sum(axis=0).min()) for t in tiers) for tiers in variants)
-        lowest = max(1, min(most, int(np.ceil(0.999 * divisible)) if np.isfinite(divisible) else 1))
+        lowest = max(1, min(most, int(np.ceil(0.95 * divisible)) if np.isfinite(divisible) else 1))
         # if GPUs of one price are all that counts, more of them cannot be better
         one_price = len(set(problem.context.price.values())) == 1
         patience = 0 if one_price and all(isinstance(t, GpuCount) for t in problem.terms) else self.patience
@@ -179,13 +190,8 @@ class Greedy:
         """Best objective over the deals onto a number of GPUs; inf if none is feasible."""
         lowest = np.inf
         effort = 8 if thorough else 1
-        for tiers in variants:
-            fleet = fleet_order(problem, tiers, gpus)
-            dealt = deal_lpt(problem, tiers, fleet) if len(fleet) == gpus else None
-            if dealt is None:
-                continue
-            state = SearchState(problem, dealt[1], dealt[0])
-            state.choose_options(any_type=False)
+        for dealt in deals(problem, variants, gpus):
+            state = self._dealt(problem, dealt)
             if (state.excess > 0).any():
                 rng = np.random.default_rng([self.seed, gpus])
                 limit = min(deadline, time.perf_counter() + max(1.0, 0.2 * (deadline - time.perf_counter())))
@@ -194,24 +200,94 @@ class Greedy:
                     continue
             state.choose_options()
             lowest = min(lowest, best.offer(state))
+            if time.perf_counter() > deadline:
+                break
         return lowest
+
+    def _dealt(self, problem: PlacementProblem, dealt: Deal) -> SearchState:
+        state = SearchState(problem, dealt.options, dealt.members)
+        state.choose_options(any_type=False)
+        return state
 
     def _save_gpus(self, problem: PlacementProblem, variants: list[list[Tier]], best: _Best, deadline: float) -> None:
         """One GPU less than the smallest feasible fleet, with more effort, as long as that works."""
         while time.perf_counter() < deadline:
-            size = min((s for s, v in best.tried.items() if np.isfinite(v)), default=1) - 1
-            if size < 1:
+            assert best.placement is not None
+            size = len(best.placement.gpus) - 1
+            if size < 1 or best.tried.get(size, 0.0) == -np.inf:
                 return
-            best.tried[size] = self._attempt(problem, variants, size, best, deadline, thorough=True)
-            if not np.isfinite(best.tried[size]):
+            value = self._emptied(problem, best, deadline)
+            if not np.isfinite(value):
+                value = self._attempt(problem, variants, size, best, deadline, thorough=True)
+            best.tried[size] = value
+            if not np.isfinite(value) or best.placement is None or len(best.placement.gpus) > size:
                 return
 
+    def _emptied(self, problem: PlacementProblem, best: _Best, deadline: float) -> float:
+        """The best placement with one of its least loaded GPUs emptied onto the others; inf if none becomes healthy."""
+        assert best.placement is not None
+        base = state_of(problem, best.placement)
+        load = base.phi @ (1.0 / np.maximum(base.phi.max(axis=0), 1e-12))
+        for g in np.argsort(load, kind="stable").tolist()[:EMPTIED]:
+            state = base.copy()
+            if not _empty(state, g):
+                continue
+            rng = np.random.default_rng([self.seed, g])
+            moves = EMPTYING_MOVES
+            if repair(state, rng, deadline=deadline, max_moves=moves, patience=moves // 4):
+                state.choose_options()
+                value = best.offer(state)
+                if np.isfinite(value):
+                    return value
+        return np.inf
+
     def _polish(self, problem: PlacementProblem, best: _Best, deadline: float) -> int:
-        """Local search from the best starts; may empty GPUs."""
+        """Local search from the best starts, then kicks; may empty GPUs."""
         changes = 0
+        searched = with_side_term(problem)
+        found: list[SearchState] = []
         for placement in best.starts(self.starts):
-            state = state_of(problem, placement)
+            state = state_of(searched, placement)
             rng = np.random.default_rng(self.seed)
             changes += improve(state, rng, deadline=deadline, max_rounds=self.max_rounds)
             best.offer(state)
+            found.append(state)
+        for state in sorted(found, key=SearchState.merit)[:2]:
+            rng = np.random.default_rng([self.seed, 1])
+            best.offer(iterate(state, rng, work=int(1000 * self.effort / 2), deadline=deadline))
         return changes
+
+
+def with_side_term(problem: PlacementProblem) -> PlacementProblem:
+    """The problem with a little of the mean latency in the objective, where only GPUs count."""
+    if not all(isinstance(t, GpuCount) for t in problem.terms):
+        return problem
+    scale = max(t.scale / max(t.weight, 1e-12) for t in problem.terms)
+    return replace(problem, terms=(*problem.terms, MeanE2E(weight=SIDE_WEIGHT, scale=scale)))
+
+
+def _empty(state: SearchState, g: int) -> bool:
+    """Deals the items of a GPU to the others, the heaviest first, each to where it does least harm."""
+    others = [h for h in range(len(state.options)) if h != g and state.members[h]]
+    if not others or (state.item_pin[state.members[g]] >= 0).any():
+        return False
+    weight = state.item_phi[state.members[g]].sum(axis=1)
+    for i in np.array(state.members[g])[np.argsort(-weight, kind="stable")].tolist():
+        best, target = np.inf, -1
+        for h in others:
+            if not state.item_allowed[i, state.options[h]] or (
+                state.item_has_twin[i] and state.item_adapter[i] in state.item_adapter[state.members[h]]
+            ):
+                continue
+            excess, costs = state.exchanged(h, np.array([-1]), np.array([i]), exact=False)
+            harm = 1e6 * float(excess[0] - 0.0) + float(costs.sum() - state.costs[h].sum())
+            if harm < best:
+                best, target = harm, h
+        if target < 0:
+            return False
+        state.members[g].remove(i)
+        state.members[target].append(i)
+        state.phi[target] += state.item_phi[i]
+    state.refresh(*range(len(state.options)))
+    state.choose_options(others)
+    return True

@@ -79,7 +79,10 @@ class Incumbent:
         """
         found = self.placement is not None
         infeasible = infeasible and not found
-        bound = None if aggregate is None else aggregate.bound
+        # What is proven of the pieces is not proven of a planning model that they only approximate.
+        exact = self.problem.model is None
+        bound = None if aggregate is None or not exact else aggregate.bound
+        infeasible = infeasible and exact
         if found and bound is not None:
             # a placement may use the tolerance of `violations`, which the bound does not know
             bound = min(bound, self.objective)

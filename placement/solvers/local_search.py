@@ -7,6 +7,7 @@ model. Deterministic for a given generator, unless the clock stops it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +20,7 @@ REPAIR_SAMPLE = 24
 _GAIN = 1e-9
 #: Exchanges of a pair that the planning model is asked for, of those that its linear pieces like best; a third more are
 #: drawn at random. Objective that a unit of excess of the pieces is worth, in shares of the objective.
-LOOKS, PRICE_OF_EXCESS = 24, 3.0
+LOOKS, PRICE_OF_EXCESS = 12, 3.0
 
 
 def _candidates(state: SearchState, g: int, h: int, rng: np.random.Generator, most: int) -> tuple[Indices, Indices]:
@@ -74,7 +75,10 @@ def best_exchange(
     if state.problem.model is not None and len(give) > 2 * LOOKS:
         chosen = _worth_a_look(state, g, h, give, take, rng, excess_only=excess_only)
         give, take = give[chosen], take[chosen]
-    parts = [(state.exchanged(gpu, leave, enter), gpu, leave, enter) for gpu, leave, enter in ((g, give, take), (h, take, give))]
+    parts = [
+        (state.exchanged(gpu, leave, enter), gpu, leave, enter)
+        for gpu, leave, enter in ((g, give, take), (h, take, give))
+    ]
     excess = sum((e + _bans(state, gpu, leave, enter) for (e, _), gpu, leave, enter in parts), np.zeros(len(give)))
     change = excess - (state.excess[g] + state.excess[h])
     if excess_only:
@@ -148,10 +152,10 @@ def repair(
     return not (state.excess > 0).any()
 
 
-def _pairs(state: SearchState, rng: np.random.Generator, most: int) -> list[tuple[int, int]]:
+def _pairs(state: SearchState, rng: np.random.Generator, most: int, focus: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs of GPUs to look at in one round: all, or for large fleets the worst GPUs with everyone and a sample."""
     size = len(state.options)
-    pairs = list(combinations(range(size), 2))
+    pairs = list(combinations(focus or range(size), 2))
     if len(pairs) <= most:
         chosen = [pairs[i] for i in rng.permutation(len(pairs)).tolist()]
     else:
@@ -171,12 +175,17 @@ def improve(
     deadline: float,
     max_rounds: int = 20,
     pairs_per_round: int = 300,
+    focus: Sequence[int] = (),
 ) -> int:
-    """Descends on (excess, objective) by exchanges and option changes; returns the number of changes made."""
+    """Descends on (excess, objective) by exchanges and option changes; returns the number of changes made.
+
+    Args:
+        focus: only these GPUs exchange; () = all.
+    """
     changes = 0
     for _ in range(max_rounds):
         before = changes
-        for g, h in _pairs(state, rng, pairs_per_round):
+        for g, h in _pairs(state, rng, pairs_per_round, focus):
             if time.perf_counter() > deadline:
                 return changes
             for _ in range(8):
@@ -185,7 +194,7 @@ def improve(
                     break
                 state.exchange(g, h, found[2], found[3])
                 changes += 1
-        changes += int(state.choose_options())
+        changes += int(state.choose_options(focus or None))
         if changes == before:
             break
     return changes

@@ -8,6 +8,7 @@ linear pieces only say which changes are worth a look, and how far an overloaded
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +160,14 @@ class SearchState:
         return float(self.excess.sum())
 
     # ------------------------------------------------------------------ changes
+    def copy(self) -> SearchState:
+        """Another state that shares what does not change, with no work done."""
+        other = copy(self)
+        other.options, other.members = list(self.options), [list(m) for m in self.members]
+        other.phi, other.excess, other.costs = self.phi.copy(), self.excess.copy(), self.costs.copy()
+        other.work = 0
+        return other
+
     def exchange(self, g: int, h: int, give: int, take: int) -> None:
         """Moves item `give` from g to h and item `take` from h to g; -1 = nothing."""
         if give >= 0:

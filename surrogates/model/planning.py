@@ -110,7 +110,9 @@ class PlanningModel(Protocol):
     """Turns adapters into additive features and settings into facets.
 
     One whose facets and loads are approximations of something better has a third method,
-    `columns(items, settings, margin) -> surrogates.model.columns.ColumnModel`: placements are then judged by that.
+    `columns(items, settings, margin) -> surrogates.model.columns.ColumnModel`: placements are then judged by that; and
+    a fourth, `below(setting) -> OptionModel`, whose facets hold what is healthy and whose loads lie below the model's,
+    as far as its columns of this workload show: bounds are computed from these.
     """
 
     def features(self, adapters: Sequence[Adapter]) -> Array:

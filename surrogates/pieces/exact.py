@@ -130,8 +130,9 @@ class SteadyColumns:
                 margin = found.quantile(MARGIN, 1.0 - CONFIDENCE)
             else:
                 margin = found.log_margin + np.log(max(1.0 - self.margin, 1e-3))
-            broken = np.isfinite(physics.pace_s) & (physics.promise_use > 1.0)
-            violation = np.where(broken, np.maximum(-margin, np.log(physics.promise_use)), -margin)
+            # A promise that no waiting breaks but the time of a step or of a long prompt itself.
+            broken = np.log(np.maximum(np.where(np.isfinite(physics.promise_use), physics.promise_use, 1.0), 1.0))
+            violation = np.where(broken > 0, np.maximum(-margin, broken), -margin)
             violation = np.where(np.isfinite(physics.pace_s), violation + np.log(self.level.load), FAR)
         settings = tuple(self.settings[o] for o in options.tolist())
         in_system = state.requests_in_system * self.level.in_system

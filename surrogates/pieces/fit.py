@@ -62,11 +62,28 @@ def over_promise(facets: Polyhedron, rays: Rays, quantile: float) -> float:
     return max(0.0, float(np.quantile(1.0 - use, quantile)))
 
 
-def fit_load(phi: Array, values: Array, facets: Polyhedron) -> HingeLoad:
+def under_promise(facets: Polyhedron, rays: Rays, quantile: float) -> float:
+    """Factor on the facets' limits with which this share of the rays' healthy ends lies inside, >= 1."""
+    ended = ~rays.open
+    if not ended.any() or not len(facets.g):
+        return 1.0
+    return max(1.0, float(np.quantile((rays.ends[ended] @ facets.G.T).max(axis=1), quantile)))
+
+
+def fit_load_below(phi: Array, values: Array, facets: Polyhedron, quantile: float) -> HingeLoad:
+    """A convex, growing load that lies below this share of `values`; arguments as in `fit_load`."""
+    load = fit_load(phi, values, facets, careful=1.0 / CAREFUL)
+    told = np.isfinite(values) & (values > 0)
+    ratio = values[told] / np.maximum(load(phi[told]), 1e-12)
+    return load.scaled(min(1.0, float(np.quantile(ratio, 1.0 - quantile))))
+
+
+def fit_load(phi: Array, values: Array, facets: Polyhedron, careful: float = CAREFUL) -> HingeLoad:
     """A convex, growing load through `values` (P,) > 0 at features `phi` (P, F).
 
     Args:
         facets: what limits columns: loads bend towards them.
+        careful: weight of a value that is told too low, in weights of one that is told too high.
     """
     # Beyond the capacity (rule `published`) there is no steady state, and no load to speak of.
     told = np.isfinite(values) & (values > 0)
@@ -87,7 +104,7 @@ def fit_load(phi: Array, values: Array, facets: Polyhedron) -> HingeLoad:
     weights = _ridge(rows_of_fit, np.ones(len(values)))
     for _ in range(CAREFUL_ROUNDS):
         # A solver looks for columns whose load is told too low: too low counts more than too high.
-        importance = np.where(rows_of_fit @ weights < 1.0, CAREFUL, 1.0)
+        importance = np.where(rows_of_fit @ weights < 1.0, careful, 1.0)
         weights = _ridge(rows_of_fit * importance[:, None], importance)
     linear, slopes = weights[: len(scale)] * size / scale, weights[len(scale) :]
     kept = slopes > 1e-9

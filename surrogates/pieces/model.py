@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from surrogates.model.planning import OptionModel, Polyhedron, affine_load
 from surrogates.pieces.exact import SteadyColumns
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
-from surrogates.pieces.fit import fit_facets, fit_load, over_promise
+from surrogates.pieces.fit import fit_facets, fit_load, fit_load_below, over_promise, under_promise
 from surrogates.pieces.rays import FRACTIONS, Correct, Rays, draw_rays, joined
 from surrogates.residual.model import CorrectedModel, corrected
 from surrogates.residual.weights import Residual, read_residual
@@ -41,6 +41,8 @@ MOST_KINDS = 2000
 LEAST_MARGIN = 0.05
 #: Share of rays whose end the margin keeps outside.
 COVERAGE = 0.95
+#: Share of the columns drawn of which pieces for bounds lie on the optimistic side.
+BELOW = 0.975
 #: Adapters with more tokens per second enter rays in shares.
 MOST_TOKENS_PER_S = 1500.0
 #: Kinds of such adapters that are looked at alone.
@@ -66,7 +68,9 @@ class PiecesModel:
     rays: int = 32
     seed: int = 0
     residual: Residual | None = None
-    _options: dict[EngineSetting, OptionModel] = field(default_factory=dict, compare=False, repr=False)
+    _options: dict[EngineSetting, tuple[OptionModel, OptionModel]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     _models: dict[tuple[int, int | None, bool], tuple[SteadyStateModel, Array]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -102,16 +106,23 @@ class PiecesModel:
         return adapter_features(adapters, self.calibration)
 
     def option(self, setting: EngineSetting) -> OptionModel:
-        """Facets and loads under one setting.
+        """Facets and loads under one setting, as near to the model as they get.
 
         Raises:
             InputError: the server would not start.
         """
+        return self._both(setting)[0]
+
+    def below(self, setting: EngineSetting) -> OptionModel:
+        """Facets and loads on the optimistic side of the model, for bounds; for `BELOW` of the columns drawn."""
+        return self._both(setting)[1]
+
+    def _both(self, setting: EngineSetting) -> tuple[OptionModel, OptionModel]:
         if setting not in self._options:
             self._options[setting] = self._fitted(setting)
         return self._options[setting]
 
-    def _fitted(self, setting: EngineSetting) -> OptionModel:
+    def _fitted(self, setting: EngineSetting) -> tuple[OptionModel, OptionModel]:
         if setting.gpu_type != self.calibration.stamp.gpu_type:
             raise InputError(
                 f"setting {setting.label} is for GPU type {setting.gpu_type!r}, the calibration for "
@@ -124,13 +135,13 @@ class PiecesModel:
         model, phi = self._model(setting)
         rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self._correct())
         if rays is None:
-            return self._nothing(setting)
+            return self._nothing(setting), self._nothing(setting)
         if self._hot:
             rays = joined(rays, self._lone(setting))
         outer = fit_facets(rays)
         margin = max(LEAST_MARGIN, over_promise(outer, rays, COVERAGE))
         none = Polyhedron(np.zeros((0, len(FEATURE_NAMES))), np.zeros(0))
-        return OptionModel(
+        near = OptionModel(
             setting=setting,
             feasible=outer.shifted(margin),
             outer=outer,
@@ -139,6 +150,15 @@ class PiecesModel:
             requests_decoding=fit_load(rays.phi, rays.decoding, outer),
             max_adapters=setting.max_cpu_loras or max(len(self.adapters), 1),
         )
+        wide = Polyhedron(outer.G / under_promise(outer, rays, BELOW), outer.g)
+        below = replace(
+            near,
+            feasible=wide,
+            outer=wide,
+            requests_in_system=fit_load_below(rays.phi, rays.in_system, outer, BELOW),
+            requests_decoding=fit_load_below(rays.phi, rays.decoding, outer, BELOW),
+        )
+        return near, below
 
     def columns(
         self, items: Sequence[Adapter], settings: tuple[EngineSetting, ...], margin: float | None = None

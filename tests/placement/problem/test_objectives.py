@@ -21,8 +21,7 @@ from placement.problem.objectives import (
     objective,
     relaxed_terms,
 )
-from placement.problem.problem import GpuAssignment, ObjectiveContext, Placement, evaluate
-from surrogates.model.features import FEATURE_NAMES
+from placement.problem.problem import GpuAssignment, Placement, evaluate
 from tests.placement.known import skewed
 from twin.config.folder import conf_dir
 from twin.config.instantiate import build

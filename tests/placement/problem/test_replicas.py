@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.problem.replicas import Items, split_hot
+from placement.problem.replicas import Alone, Items, split_hot
 from surrogates.model.planning import OptionModel
 from tests.placement import synthetic
 from tests.placement.synthetic import adapter, option
@@ -34,7 +34,7 @@ class Model:
 
 def split(*adapters: Adapter, most: int = 64) -> Items:
     allowed = np.array([[a.rank <= o.setting.max_lora_rank for o in OPTIONS] for a in adapters])
-    return split_hot(adapters, Model(), OPTIONS, allowed, most_replicas=most)
+    return split_hot(adapters, Alone(Model(), OPTIONS), allowed, most_replicas=most)
 
 
 @pytest.mark.parametrize(("rate", "replicas"), [(5.0, 1), (ROOM * 0.999, 1), (ROOM * 1.001, 2), (3 * ROOM - 0.01, 3)])
@@ -71,7 +71,7 @@ def test_the_split_limit_is_named_with_the_rate_that_would_do() -> None:
 def test_what_no_rate_can_mend_is_not_called_a_rate() -> None:
     closed = replace(OPTIONS[0], feasible=OPTIONS[0].feasible.shifted(2.0))
     with pytest.raises(InfeasibleError, match="'hot' of rank 8 cannot be served at any rate") as error:
-        split_hot((adapter("hot", 5.0),), Model(), (closed,), np.array([[True]]))
+        split_hot((adapter("hot", 5.0),), Alone(Model(), (closed,)), np.array([[True]]))
     assert "engine.max_loras" in error.value.remedy
 
 
@@ -92,7 +92,7 @@ def test_an_adapter_pinned_to_a_gpu_type_is_split_as_without_the_pin(rank: int) 
     hot = adapter("hot", 50.0, rank)
     pinned = replace(hot, pinned_gpu="gpu")
     free, tied = (
-        split_hot((a,), Model(), OPTIONS, np.array([[True, True]]), gpu_types=("gpu",)) for a in (hot, pinned)
+        split_hot((a,), Alone(Model(), OPTIONS), np.array([[True, True]]), gpu_types=("gpu",)) for a in (hot, pinned)
     )
     assert len(tied.adapters) == len(free.adapters) > 1
     assert {a.pinned_gpu for a in tied.adapters} == {"gpu"}
