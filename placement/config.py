@@ -68,6 +68,7 @@ COMPONENTS: Components = {
     "solver": (
         "placement.solvers.cpsat.CpSat", "placement.solvers.greedy.Greedy",
         "placement.solvers.greedy_published.GreedyPublished", "placement.solvers.milp.MilpSolver",
+        "placement.solvers.portfolio.Portfolio",
     ),
     "verify": ("placement.verify.TwinVerifier", "placement.verify.no_verification"),
     "export": ("placement.export.VllmExport", "placement.export.nothing"),

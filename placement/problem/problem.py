@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -92,7 +92,9 @@ class PlacementProblem:
         banned: columns refuted by the twin: (option index, item indices); no GPU may hold a superset.
         model: the planning model that placements are judged by; None = the linear pieces themselves.
         below: pieces on the optimistic side of the model, for bounds; () = the pieces are the model.
-        reserve: more of the load than the model's own margin that stays free under each option, (O,), () = none.
+        reserve: more of the load than the model's own margin that stays free under each option, (O,), () = none; less
+            where negative.
+        trusted: columns that the twin accepted: (option index, item indices); healthy whatever the model says.
     """
 
     items: tuple[Adapter, ...]
@@ -111,6 +113,7 @@ class PlacementProblem:
     model: ColumnModel | None = None
     below: tuple[OptionModel, ...] = ()
     reserve: tuple[float, ...] = ()
+    trusted: frozenset[tuple[int, frozenset[int]]] = frozenset()
 
     @property
     def judge(self) -> ColumnModel:
@@ -120,9 +123,16 @@ class PlacementProblem:
     def columns_of(self, groups: Sequence[Sequence[int]], options: Sequence[int]) -> Columns:
         """P columns as the planning model sees them, with what is kept in reserve."""
         found = self.judge.of(groups, options)
-        if self.model is None or not self.reserve:
-            return found
-        return reserved(found, np.array(self.reserve)[np.asarray(options, np.int64)])
+        if self.model is not None and self.reserve:
+            found = reserved(found, np.array(self.reserve)[np.asarray(options, np.int64)])
+        return self.with_trust(found, groups, options)
+
+    def with_trust(self, columns: Columns, groups: Sequence[Sequence[int]], options: Sequence[int]) -> Columns:
+        """The columns, those that the twin accepted being healthy."""
+        if not self.trusted:
+            return columns
+        known = [(o, frozenset(g)) in self.trusted for g, o in zip(groups, options, strict=True)]
+        return replace(columns, violation=np.where(known, np.minimum(columns.violation, 0.0), columns.violation))
 
     @property
     def replica_groups(self) -> list[list[int]]:

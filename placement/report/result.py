@@ -35,10 +35,10 @@ class Result:
         original: the one before tightening; bounds and the objective belong to it.
         bound: lower bound for every placement under the planning model with its margin; None = none claimed.
         bound_outer: the same without the margin.
-        bound_tightened: the same with what verification taught; equals `bound` if it taught nothing.
         gap: (objective - bound) / |objective|.
         rounds: times the solver ran.
         history: per round, GPUs, objective and number of refuted GPUs.
+        proven: bound that the solver proved itself. cut: phases that the clock ended.
     """
 
     run: Run
@@ -52,7 +52,6 @@ class Result:
     terms: dict[str, float] = field(default_factory=dict)
     bound: float | None = None
     bound_outer: float | None = None
-    bound_tightened: float | None = None
     gap: float | None = None
     simulated_objective: float | None = None
     simulated_terms: dict[str, float] = field(default_factory=dict)
@@ -64,6 +63,8 @@ class Result:
     details: dict[str, float | str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     certified_minimum: int | None = None
+    proven: float | None = None
+    cut: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -87,7 +88,8 @@ class Result:
             "terms": finite(self.terms),
             "bound": finite(self.bound),
             "bound_outer": finite(self.bound_outer),
-            "bound_tightened": finite(self.bound_tightened),
+            "stopped_by_clock": list(self.cut),
+            "bound_tightened": finite(self.bound),
             "gap": finite(self.gap),
             "simulated_objective": finite(self.simulated_objective),
             "simulated_terms": finite(self.simulated_terms),

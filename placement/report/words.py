@@ -35,9 +35,6 @@ def certificate_text(document: Document) -> str:
     outer = document["bound_outer"]
     if outer is not None:
         text += f" Without the model's safety margin the bound would be {number(outer, 4)} {unit}".rstrip() + "."
-    tightened = document["bound_tightened"]
-    if tightened is not None and tightened > bound * (1 + 1e-9):
-        text += f" With what verification taught it is {number(tightened, 4)} {unit}".rstrip() + "."
     return text + " The bound speaks about these pieces, not about reality: verification does."
 
 

@@ -1,7 +1,7 @@
 """Moves and swaps of single items between pairs of GPUs: first towards feasibility, then towards the objective.
 
-Exchanges of a pair of GPUs are scored in one batch: by the linear pieces first, and those that they like by the planning
-model. Deterministic for a given generator, unless the clock stops it.
+Exchanges of a pair of GPUs are scored in one batch: by the linear pieces first, and those that they like by the
+planning model. Deterministic for a given generator, unless the clock stops it.
 """
 
 from __future__ import annotations
@@ -75,11 +75,8 @@ def best_exchange(
     if state.problem.model is not None and len(give) > 2 * LOOKS:
         chosen = _worth_a_look(state, g, h, give, take, rng, excess_only=excess_only)
         give, take = give[chosen], take[chosen]
-    parts = [
-        (state.exchanged(gpu, leave, enter), gpu, leave, enter)
-        for gpu, leave, enter in ((g, give, take), (h, take, give))
-    ]
-    excess = sum((e + _bans(state, gpu, leave, enter) for (e, _), gpu, leave, enter in parts), np.zeros(len(give)))
+    (excess_g, costs_g), (excess_h, costs_h) = state.exchanged(g, give, take), state.exchanged(h, take, give)
+    excess = excess_g + excess_h + _bans(state, g, give, take) + _bans(state, h, take, give)
     change = excess - (state.excess[g] + state.excess[h])
     if excess_only:
         best = int(change.argmin())
@@ -88,7 +85,7 @@ def best_exchange(
     tied = np.flatnonzero(change <= change.min() + _GAIN)
     if change[tied[0]] > _GAIN:
         return None
-    costs = np.stack([costs[tied] for (_, costs), *_ in parts], axis=1)
+    costs = np.stack([costs_g[tied], costs_h[tied]], axis=1)
     merit = state.merit()
     change_objective = state.totals([g, h], costs) - merit
     row = int(change_objective.argmin())

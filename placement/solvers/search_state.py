@@ -124,9 +124,11 @@ class SearchState:
         for g in gpus:
             self.phi[g] = self.item_phi[self.members[g]].sum(axis=0)
         columns = self.judge.of([self.members[g] for g in gpus], [self.options[g] for g in gpus])
+        trusted = self.problem.trusted
         for k, g in enumerate(gpus):
             excess, costs = self._scored(_row(columns, k), self.options[g], self.phi[g : g + 1], True)
-            self.excess[g], self.costs[g] = excess[0] + self._rules(g), costs[0]
+            known = bool(trusted) and (self.options[g], frozenset(self.members[g])) in trusted
+            self.excess[g], self.costs[g] = (0.0 if known else excess[0] + self._rules(g)), costs[0]
 
     def refresh(self, *gpus: int) -> None:
         """Recomputes GPUs from their members, so that rounding errors do not add up."""
@@ -225,7 +227,7 @@ class SearchState:
         return changed
 
     def _promising(self, g: int, candidates: Indices) -> Indices:
-        """Settings worth the planning model: for the members' ranks no more than the least, and no fewer slots than help."""
+        """Settings worth the planning model: no more slots or rank than the members need."""
         settings = [self.problem.options[o].setting for o in candidates.tolist()]
         adapters = sum(self.problem.items[i].rank > 0 for i in self.members[g])
         rest: dict[tuple[object, ...], int] = {}

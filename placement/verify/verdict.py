@@ -11,6 +11,8 @@ from twin.figures.promises import Kept
 Decision = Literal["accepted", "refuted", "undecided", "untested"]
 #: Reason of a GPU that stays undecided because the placement changes anyway.
 NOT_JUDGED = "not judged further: another GPU is refuted"
+#: Reason of a GPU whose hours could not all be simulated.
+OUT_OF_TIME = "the time ended before enough hours were simulated (time_limit_s)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ undecided. GPUs alike share windows.
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from placement.verify.alike import groups_alike
 from placement.verify.claim import EARLY_LOOKS, Claim
 from placement.verify.judge import Opinion, few_requests, judge, mean_metrics, promises_kept
 from placement.verify.peaks import busiest_windows
-from placement.verify.verdict import NOT_JUDGED, ColumnVerdict, Decision, Peak, Verification
+from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Peak, Verification
 from placement.verify.windows import profile_s, random_start_s, starting_at, window_length_s
 from twin.config.ranges import Range, check_fields
 from twin.figures.health import Constraint
@@ -55,6 +57,7 @@ class Verifier(Protocol):
         round_: int,
         progress: Progress | None = None,
         stop_at_refuted: bool = False,
+        deadline: float = math.inf,
     ) -> Verification: ...
 
 
@@ -121,8 +124,13 @@ class TwinVerifier:
         round_: int,
         progress: Progress | None = None,
         stop_at_refuted: bool = False,
+        deadline: float = math.inf,
     ) -> Verification:
-        """Judges columns; every round gets seeds of its own."""
+        """Judges columns; every round gets seeds of its own.
+
+        Args:
+            deadline: `time.perf_counter()` value after which no window is begun: what is open then is undecided.
+        """
         from twin.simulation import simulate
 
         def run(column: Column, seed: int, window_s: float) -> SimulationResult:
@@ -135,8 +143,9 @@ class TwinVerifier:
 
         first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * SEEDS_OF_A_ROUND
         return self.judged(
-            columns, constraint, run, first_seed=first, progress=progress, stop_at_refuted=stop_at_refuted
-        )
+            columns, constraint, run, first_seed=first, progress=progress, stop_at_refuted=stop_at_refuted,
+            deadline=deadline,
+        )  # fmt: skip
 
     def judged(
         self,
@@ -147,6 +156,7 @@ class TwinVerifier:
         first_seed: int,
         progress: Progress | None = None,
         stop_at_refuted: bool = False,
+        deadline: float = math.inf,
     ) -> Verification:
         """Sequential looks with any simulation `run(column, seed, window_s)`.
 
@@ -163,11 +173,25 @@ class TwinVerifier:
                     for g in open_groups
                     for n in range(len(g.results), _windows_at(g, stage))
                 ]
-                done = pool.map(lambda job: run(columns[job[1]], job[2], job[0].window_s), jobs)
+                done = pool.map(
+                    lambda job: (
+                        run(columns[job[1]], job[2], job[0].window_s) if time.perf_counter() < deadline else None
+                    ),
+                    jobs,
+                )
+                late = False
                 for (group, member, seed), result in zip(jobs, done, strict=True):
-                    group.results.append((member, seed, result))
+                    if result is None:
+                        late = True
+                    else:
+                        group.results.append((member, seed, result))
                 for group in open_groups:
-                    group.opinion = self._opinion(group, stage, constraint, claim)
+                    if late:
+                        group.opinion = Opinion("open", OUT_OF_TIME, group.opinion.bad)
+                    else:
+                        group.opinion = self._opinion(group, stage, constraint, claim)
+                if late:
+                    break
                 open_groups = [g for g in open_groups if g.opinion.decision == "open"]
                 log.debug("look %d: %d of %d groups of GPUs open", stage + 1, len(open_groups), len(groups))
                 if progress:

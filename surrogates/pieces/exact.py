@@ -110,7 +110,7 @@ class SteadyColumns:
         return self._columns(state, np.full(len(leave), option), total, careful)
 
     def _careful(self, states: Any) -> SteadyState | None:
-        """States at a load that keeps the margin, where the residual does not tell how far a column is from its limit."""
+        """States at a load that keeps the margin, where no residual tells how far a column is from its limit."""
         if self.residual is not None and self.constraint.rule == "stable":
             return None
         margin = UNKNOWN_ERROR if self.margin is None else self.margin

@@ -1,0 +1,187 @@
+"""The twin has the last word: every GPU is judged, and what it does not accept is mended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from placement.config import Run
+from placement.pipeline.clock import Clock
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
+from placement.report.figures import simulated_objective
+from placement.report.result import Result
+from placement.solvers.mending import mend, warned
+from placement.verify.verdict import NOT_JUDGED, ColumnVerdict, Decision, Verification
+
+if TYPE_CHECKING:
+    from placement.pipeline.job import Progress
+
+#: Share of the time left that one mending may take.
+MENDING = 0.3
+
+Key = tuple[int, frozenset[int]]
+
+
+def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) -> None:
+    """Simulates every GPU, and mends the placement where the twin did not accept one, a bounded number of rounds.
+
+    GPUs that were refuted are mended at once. GPUs that stayed undecided are not known to be bad, only too close to the
+    limit to tell: where nothing else is wrong they are asked to be a little safer. Untested GPUs cannot be helped by
+    another placement. A GPU that was accepted is not judged again as long as it stays as it is.
+    """
+    verifier = run.verifier
+    assert verifier is not None
+    rounds = getattr(verifier, "max_rounds", 0)
+    known: dict[Key, ColumnVerdict] = {}
+    checked = Verification(())
+    for round_ in range(rounds + 1):
+        assert result.placement is not None
+        checked = judged(run, result, result.placement, known, round_, round_ < rounds, progress, clock)
+        if checked.passed:
+            checked = with_peaks(run, result, checked)
+        result.verification = checked
+        result.simulated_objective, result.simulated_terms = simulated_objective(
+            result.problem, result.placement, checked
+        )
+        refuted, undecided = checked.having("refuted"), checked.having("undecided")
+        result.history.append(
+            {
+                "gpus": len(result.placement.gpus),
+                "objective": evaluate(result.problem, result.placement)[0],
+                "refuted": len(refuted),
+                "undecided": len(undecided),
+            }
+        )
+        if checked.passed:
+            result.status = "verified"
+            return
+        unwanted = refuted or undecided
+        if round_ == rounds or result.termination == "interrupted" or not unwanted:
+            break
+        if clock.out_of_time():
+            clock.cut["verification"] = None
+            break
+        with progress.stage(f"mending {len(unwanted)} GPUs, round {round_ + 1}"):
+            if not mended(run, result, unwanted, known, round_ + 1, clock):
+                break
+    result.status = "unverified"
+    result.warnings += unverified_because(run, result, checked)
+
+
+def key_of(gpu: GpuAssignment) -> Key:
+    return gpu.option, frozenset(gpu.items)
+
+
+def judged(
+    run: Run,
+    result: Result,
+    placement: Placement,
+    known: dict[Key, ColumnVerdict],
+    round_: int,
+    stop_at_refuted: bool,
+    progress: Progress,
+    clock: Clock,
+) -> Verification:
+    """Verdicts of all GPUs; those accepted before keep theirs, and new ones join them."""
+    assert run.verifier is not None
+    columns = placement.columns(result.problem)
+    open_ = [k for k, gpu in enumerate(placement.gpus) if key_of(gpu) not in known]
+    found: dict[int, ColumnVerdict] = {}
+    if open_:
+        text = f"verification, {len(open_)} GPUs" + (f", round {round_ + 1}" if round_ else "")
+        with progress.stage(text) as step:
+            checked = run.verifier.columns(
+                [columns[k] for k in open_],
+                run.calibration,
+                run.constraint,
+                round_=round_,
+                progress=step,
+                stop_at_refuted=stop_at_refuted,
+                deadline=clock.deadline,
+            )
+        found = dict(zip(open_, checked.gpus, strict=True))
+    for k, verdict in found.items():
+        if verdict.accepted:
+            known[key_of(placement.gpus[k])] = verdict
+    return Verification(tuple(found[k] if k in found else known[key_of(gpu)] for k, gpu in enumerate(placement.gpus)))
+
+
+def mended(
+    run: Run, result: Result, unwanted: Sequence[int], known: dict[Key, ColumnVerdict], round_: int, clock: Clock
+) -> bool:
+    """Another placement in which these GPUs carry less; False, with a warning, where none was found."""
+    assert result.placement is not None
+    gpus = [result.placement.gpus[k] for k in unwanted]
+    problem = replace(warned(result.problem, gpus, round_), trusted=frozenset(known))
+    free = run.gpu.count is None
+    began, limit_s = time.perf_counter(), clock.left_s(MENDING)
+    found = mend(problem, result.placement, may_add=free, seed=run.options.seed, deadline=began + limit_s)
+    if found is None:
+        found = solved_again(run, result, problem, limit_s)
+    clock.note("mending", time.perf_counter() - began, limit_s)
+    result.rounds += 1
+    result.solver_s += time.perf_counter() - began
+    if found is None:
+        result.warnings.append("no placement was found in which the GPUs that the twin did not accept carry less")
+        return False
+    if problem.max_gpus is not None and len(found.gpus) > problem.max_gpus:
+        result.warnings.append(
+            f"the fleet grew from {problem.max_gpus} to {len(found.gpus)} GPUs, because the twin did not accept "
+            f"{len(unwanted)} of them"
+        )
+        problem = replace(problem, max_gpus=len(found.gpus))
+        result.original = replace(result.original, max_gpus=len(found.gpus))
+    result.placement, result.problem = found, problem
+    # Verdicts belong to the placement before.
+    result.verification, result.simulated_objective, result.simulated_terms = None, None, {}
+    return True
+
+
+def solved_again(run: Run, result: Result, problem: PlacementProblem, limit_s: float) -> Placement | None:
+    """What the solver itself makes of the problem, where mending found nothing."""
+    if not run.solver.capabilities.refuted_columns:
+        return None
+    report = run.solver.solve(problem, time_limit_s=limit_s, warm_start=result.placement)
+    return report.placement
+
+
+def with_peaks(run: Run, result: Result, checked: Verification) -> Verification:
+    """The verdicts with the busiest windows of a workload whose rates change."""
+    peaks = getattr(run.verifier, "peaks", None)
+    if peaks is None or result.placement is None:
+        return checked
+    shares = [[float(result.problem.item_share[i]) for i in gpu.items] for gpu in result.placement.gpus]
+    found = peaks(
+        result.placement.columns(result.problem),
+        run.calibration,
+        run.constraint,
+        recording=run.workload.recording,
+        shares=shares,
+    )
+    return replace(checked, peaks=found)
+
+
+def unverified_because(run: Run, result: Result, checked: Verification) -> list[str]:
+    """Why the placement is not verified, for people."""
+    said: dict[Decision, str] = {
+        "refuted": "the twin refuted",
+        "undecided": "the twin could not decide on",
+        "untested": "no request arrived that could test",
+    }
+    warnings = []
+    for decision, words in said.items():
+        which = [k for k in checked.having(decision) if checked.gpus[k].reason != NOT_JUDGED]
+        if which:
+            warnings.append(f"{words} {len(which)} of {len(result.gpus)} GPUs: {checked.gpus[which[0]].reason}")
+    broken = [p for p in checked.peaks if p.broken]
+    if broken:
+        from placement.verify.peaks import peak_warning
+
+        worst = max(broken, key=lambda p: p.peak_to_mean)
+        options = run.config.get("workload") or {}
+        warnings.append(
+            peak_warning(worst, len(broken), len(checked.peaks), run.workload.recording, result.columns, options)
+        )
+    return warnings

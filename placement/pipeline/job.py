@@ -1,0 +1,302 @@
+"""The main job: workload -> settings -> problem -> first placement -> solver -> bound -> verification -> result.
+
+The order of the functions below is the order of the job. Every solver gets the same problem, and one clock runs for all
+of it. From the first placement on there is something to report, whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from placement.config import Run
+from placement.pipeline.clock import Clock
+from placement.problem.admission import admit
+from placement.problem.build import build_problem
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.promises import keepable
+from placement.problem.solver import SolveReport, relative_gap
+from placement.report.promises import planning_notes, unsettled_notes
+from placement.report.result import Result
+from placement.solvers.bounds import certified_minimum, outer, prove_bound
+from placement.solvers.capabilities import refuse
+from placement.solvers.greedy import Greedy
+from twin.confidence.seeds import short_windows
+from twin.errors import NoSolutionError, PlacementError
+from twin.server.column import Column
+from twin.workload.peaks import peak_to_mean
+
+log = logging.getLogger(__name__)
+
+#: Shares of the time left that the first placement, the solver and each bound may take.
+FIRST, SOLVING, BOUNDING = 0.3, 0.5, 0.2
+#: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
+LESS_MARGIN = (0.1, 0.25, 0.5)
+#: A placement this near to its bound, as a share, is optimal.
+OPTIMAL_GAP = 1e-6
+
+
+class Progress(Protocol):
+    """Where the job says how far it is; see `placement.report.progress`."""
+
+    def stage(self, text: str) -> AbstractContextManager[Advance]: ...
+
+
+class Advance(Protocol):
+    """Called with (done, total)."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+def run_pipeline(run: Run, progress: Progress) -> Result:
+    """Computes, certifies and verifies a placement.
+
+    Raises:
+        InfeasibleError: proven that none exists under the planning model.
+        NoSolutionError: none was found within the limits.
+    """
+    clock = Clock(run.options.time_limit_s)
+    with progress.stage("planning model"):
+        problem, notes = posed(run)
+        refuse(problem, run.solver)
+    result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem)
+    result.warnings += notes
+    try:
+        with progress.stage("first placement"):
+            problem, first = first_placement(run, result, problem, clock)
+            result.problem = result.original = problem
+        if first is not None:
+            log.info("first placement: %d GPUs after %.1f s", len(first.gpus), clock.spent_s())
+            result.placement, result.status = first, "unverified"
+        warm = warm_up(run, problem)
+        with progress.stage(f"solver {run.solver.name}"):
+            solve(run, result, problem, first, clock)
+        if result.termination != "interrupted":
+            with progress.stage("bound"):
+                bound_result(result, clock)
+        result.status = "unverified"
+        if run.verifier is not None and result.termination != "interrupted":
+            from placement.pipeline.check import verify_and_mend
+
+            with progress.stage("compiling the twin"):
+                warm.join()
+            verify_and_mend(run, result, progress, clock)
+    except KeyboardInterrupt:
+        if result.placement is None:
+            raise
+        result.status, result.termination = "unverified", "interrupted"
+    return finished(run, result, clock)
+
+
+def finished(run: Run, result: Result, clock: Clock) -> Result:
+    """Figures of the placement that was found, and what has to be said about it."""
+    assert result.placement is not None
+    result.objective, result.terms = evaluate(result.original, result.placement)
+    result.gap = relative_gap(result.objective, result.bound)
+    if result.gap is not None and result.gap <= OPTIMAL_GAP and result.termination not in ("interrupted",):
+        result.termination = "optimal"
+    broken = violations(replace(result.problem, max_gpus=None), result.placement)
+    if broken:
+        raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")
+    result.warnings += calibration_warnings(run, result.placement.columns(result.original))
+    if run.constraint.rule == "stable":  # the other one judges no promise
+        result.warnings += unsettled_notes(result.verification)
+    result.cut = tuple(clock.cut)
+    if result.cut:
+        result.warnings.append(
+            f"the clock (time_limit_s={run.options.time_limit_s:g}) ended {', '.join(result.cut)}: another run may "
+            "find another placement"
+        )
+    result.runtime_s = clock.spent_s()
+    return result
+
+
+def posed(run: Run) -> tuple[PlacementProblem, list[str]]:
+    """The problem, and what the output must say of it."""
+    settings, left_out = admit(run.workload, run.settings, run.planning, run.calibration)
+    kept = keepable(run.workload.adapters, settings, run.calibration, run.constraint)
+    problem = build_problem(
+        run.workload,
+        run.planning,
+        kept.settings,
+        (run.gpu,),
+        run.objective.terms,
+        margin=run.constraint.margin,
+        keepable=kept.allowed,
+    )
+    unknown = planning_notes(run.workload.adapters, run.constraint, run.planning, verified=run.verifier is not None)
+    peak = peak_to_mean(run.workload)
+    short = short_windows(getattr(run.verifier, "horizon_s", math.inf))
+    notes = [*([short] if short else []), *run.notes, *left_out, *kept.notes, *unknown]
+    return problem, notes + ([str(peak)] if peak is not None else [])
+
+
+def first_placement(
+    run: Run, result: Result, problem: PlacementProblem, clock: Clock
+) -> tuple[PlacementProblem, Placement | None]:
+    """A greedy placement at fixed work: what is saved if nothing better comes, and the size of the fleet.
+
+    Where no term prices GPUs and their number is not given, the fleet is `expansion` times what greedy needs.
+
+    Raises:
+        InfeasibleError: proven that no placement exists.
+        NoSolutionError: the size of the fleet is unknown.
+    """
+    dealing = Greedy(seed=run.options.seed, local_search=False)
+    existing = run.gpu.count
+    counted = problem
+    if not run.objective.prices_gpus:
+        same_price = replace(problem.context, price=dict.fromkeys(problem.context.price, 1.0))
+        counted = replace(problem, terms=(GpuCount(),), context=same_price)
+    limit_s = clock.left_s(FIRST)
+    found: Placement | None = None
+    for less in (0.0, *LESS_MARGIN):
+        reserve = tuple(-less for _ in problem.options) if less and problem.model is not None else problem.reserve
+        report = dealing.solve(replace(counted, reserve=reserve), time_limit_s=limit_s)
+        clock.note("the first placement", report.runtime_s, limit_s)
+        found = report.placement
+        if found is not None or problem.model is None or (less and clock.out_of_time()):
+            problem = replace(problem, reserve=reserve)
+            break
+    if found is not None and less:
+        result.warnings.append(
+            f"no placement was found that keeps the planning model's margin; this one keeps {100 * less:.0f} % of the "
+            "load less"
+        )
+    if run.objective.prices_gpus:
+        return problem, found
+    if found is None and existing is None:
+        refuse_impossible(problem, clock)
+        raise NoSolutionError(
+            "no placement was found, so the size of the fleet is unknown",
+            where=f"time_limit_s = {run.options.time_limit_s:g}",
+            remedy="raise time_limit_s, or give the size of the fleet with hardware.count=...",
+        )
+    size = run.objective.fleet_size(len(found.gpus) if found is not None else 1, existing)
+    # A fleet of all GPUs that exist is limited by their stock.
+    return (problem if size is None or size == existing else replace(problem, max_gpus=size)), found
+
+
+def solve(run: Run, result: Result, problem: PlacementProblem, first: Placement | None, clock: Clock) -> None:
+    """Runs the solver; the better of its placement and the first one becomes the result's."""
+    limit_s = clock.left_s(SOLVING)
+    report = run.solver.solve(problem, time_limit_s=limit_s, warm_start=first)
+    clock.note(f"solver {run.solver.name}", report.runtime_s, limit_s)
+    result.rounds += 1
+    result.solver_s += report.runtime_s
+    result.termination = report.termination
+    result.details = dict(report.details)
+    result.problem = problem
+    result.proven = report.bound
+    if report.placement is not None:
+        result.placement = report.placement
+    elif first is None or run.solver.capabilities.gpu_count_only:
+        raise_without_placement(run, result, problem, report, clock)
+    else:
+        result.warnings.append(f"solver {run.solver.name} found no placement; this is the first one, dealt greedily")
+
+
+def raise_without_placement(
+    run: Run, result: Result, problem: PlacementProblem, report: SolveReport, clock: Clock
+) -> None:
+    """Explains why there is no placement."""
+    if report.termination == "interrupted":
+        raise KeyboardInterrupt
+    result.status = "infeasible"
+    if report.status == "infeasible":
+        from placement.solvers.explain import infeasible_error
+
+        raise infeasible_error(problem)
+    refuse_impossible(problem, clock)
+    result.status = "no_solution"
+    other = "greedy" if report.solver != "greedy" else "milp"
+    raise NoSolutionError(
+        f"solver {report.solver} found no placement ({report.termination}, {report.runtime_s:.1f} s)",
+        where=f"time_limit_s = {run.options.time_limit_s:g}",
+        remedy=f"raise time_limit_s, try solver={other}, or allow more GPUs (hardware.count)",
+    )
+
+
+def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
+    """Raises `InfeasibleError` where a price list or a count proves that no placement exists."""
+    from placement.solvers.aggregate import Aggregate
+    from placement.solvers.bounds import bounding
+    from placement.solvers.explain import infeasible_error, miscount
+
+    counted = replace(bounding(problem), terms=(GpuCount(),))
+    aggregate = Aggregate(counted)
+    if aggregate.prove(clock.left_s(BOUNDING), refinements=0).status == "infeasible":
+        _, proven = aggregate.carried_share(clock.left_s(BOUNDING))
+        if proven:
+            raise infeasible_error(problem)
+    proof = miscount(counted)
+    if proof is not None:
+        raise proof
+
+
+def bound_result(result: Result, clock: Clock) -> None:
+    """Bounds of the problem; where the planning model is not linear they rest on pieces on its optimistic side."""
+    bounds = [result.proven]
+    for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
+        limit_s, began = clock.left_s(BOUNDING), time.perf_counter()
+        if name == "bound" and (result.proven is not None or result.original.model is not None):
+            continue
+        value = prove_bound(problem, limit_s)
+        clock.note("the bound", time.perf_counter() - began, limit_s)
+        bounds.append(value)
+        if name == "bound_outer":
+            result.bound_outer = value
+    # What no placement beats without the margin, none beats with it.
+    result.bound = max((b for b in bounds if b is not None), default=None)
+    terms = result.original.terms
+    if len(terms) == 1 and isinstance(terms[0], GpuCount) and set(result.original.context.price.values()) == {1.0}:
+        known = None if result.bound is None else result.bound * terms[0].scale / terms[0].weight
+        result.certified_minimum = None if known is None else max(1, math.ceil(known - 1e-6))
+        return
+    result.certified_minimum = certified_minimum(result.original, clock.left_s(BOUNDING))
+
+
+def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:
+    """Loads, or compiles, the twin's kernel while the solver works: a second, on a fresh machine a quarter minute."""
+
+    def load_twin() -> None:
+        from twin.simulation import simulate
+
+        item = int(np.argmin([a.rate_req_per_s for a in problem.items]))
+        option = int(np.argmax(problem.allowed[item]))
+        column = Column((problem.items[item],), problem.options[option].setting)
+        try:
+            simulate(column, run.calibration, horizon_s=60.0)
+        except PlacementError as error:  # verification meets it again, where it can be told
+            log.debug("warming up the twin: %s", error)
+
+    thread = threading.Thread(target=load_twin if run.verifier is not None else lambda: None, daemon=True)
+    thread.start()
+    return thread
+
+
+def calibration_warnings(run: Run, columns: Sequence[Column]) -> list[str]:
+    """Settings and loads outside the range in which the calibration was fitted."""
+    notes: dict[str, None] = {}
+    for column in columns:
+        s = column.setting
+        notes |= dict.fromkeys(
+            run.calibration.outside(
+                max_loras=s.max_loras,
+                max_lora_rank=s.max_lora_rank,
+                max_num_seqs=s.max_num_seqs,
+                max_num_batched_tokens=s.max_num_batched_tokens,
+                block_size=s.block_size,
+                gpu_memory_utilization=s.gpu_memory_utilization,
+            )
+        )
+    return list(notes)

@@ -1,0 +1,124 @@
+"""Several solvers under one clock, each starting from the best placement so far; the default."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
+from placement.problem.solver import Capabilities, Solver, SolveReport, relative_gap
+from placement.solvers.capabilities import SHEET, refuse, unsupported
+from placement.solvers.greedy import Greedy, with_side_term
+from placement.solvers.milp import MilpSolver
+from placement.solvers.perturb import iterate
+from placement.solvers.search_state import state_of
+
+#: Shares of the time left for the milp, and for each greedy.
+MILP, GREEDY = 0.5, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """Greedy, then the milp from its placement, then kicks from the best of both.
+
+    The milp chooses settings and counts from the linear pieces, which sees combinations that no exchange reaches; local
+    search on the planning model itself finishes. Terms that the milp does not take are left to the others.
+
+    Args:
+        target_gap: of the milp.
+        effort: columns that the planning model is asked for in the kicks at the end, in thousands.
+        seed: of everything random.
+    """
+
+    target_gap: float = 0.002
+    effort: float = 60.0
+    seed: int = 0
+    name: str = "portfolio"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return SHEET["portfolio"]
+
+    def solve(
+        self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
+    ) -> SolveReport:
+        """See `placement.problem.solver.Solver`."""
+        refuse(problem, self)
+        began = time.perf_counter()
+        deadline = began + time_limit_s
+        found: list[tuple[float, Placement, str]] = []
+        reports: list[SolveReport] = []
+        interrupted = False
+
+        def offer(placement: Placement | None, origin: str) -> None:
+            if placement is not None and not violations(problem, placement):
+                found.append((evaluate(problem, placement)[0], placement, origin))
+
+        offer(warm_start, "warm start")
+        try:
+            solvers: list[Solver] = [Greedy(seed=self.seed, effort=self.effort / 4), MilpSolver(self.target_gap, self.seed)]
+            for solver, share in zip(solvers, (GREEDY, MILP), strict=True):
+                if unsupported(problem, solver.capabilities) or time.perf_counter() > deadline:
+                    continue
+                start = min(found, key=lambda f: f[0])[1] if found else None
+                limit_s = max(0.2, share * (deadline - time.perf_counter()))
+                report = solver.solve(problem, time_limit_s=limit_s, warm_start=start)
+                reports.append(report)
+                offer(report.placement, f"{solver.name}: {report.details.get('construction', 'local search')}")
+                if report.termination == "interrupted":
+                    raise KeyboardInterrupt
+            if found and time.perf_counter() < deadline and not self._settled(problem, found, reports):
+                state = state_of(with_side_term(problem), min(found, key=lambda f: f[0])[1])
+                rng = np.random.default_rng([self.seed, 2])
+                better = iterate(state, rng, work=int(1000 * self.effort), deadline=deadline)
+                offer(better.placement(), "kicks")
+        except KeyboardInterrupt:
+            interrupted = True
+        return self._report(found, reports, interrupted=interrupted, began=began, deadline=deadline)
+
+    def _settled(
+        self, problem: PlacementProblem, found: list[tuple[float, Placement, str]], reports: list[SolveReport]
+    ) -> bool:
+        """Whether nothing better can be found: a bound is met, and the objective has no ties worth breaking."""
+        bounds = [r.bound for r in reports if r.bound is not None]
+        gap = relative_gap(min(f[0] for f in found), max(bounds, default=None))
+        counts = all(isinstance(t, GpuCount) for t in problem.terms)
+        return gap is not None and gap <= (1e-9 if counts else self.target_gap) and not counts
+
+    def _report(
+        self,
+        found: list[tuple[float, Placement, str]],
+        reports: list[SolveReport],
+        *,
+        interrupted: bool,
+        began: float,
+        deadline: float,
+    ) -> SolveReport:
+        value, placement, origin = min(found, key=lambda f: f[0]) if found else (float("nan"), None, "")
+        bound = max((r.bound for r in reports if r.bound is not None), default=None)
+        infeasible = not found and any(r.status == "infeasible" for r in reports)
+        details: dict[str, float | str] = {"construction": origin}
+        for report in reports:
+            details |= {f"{report.solver}_s": round(report.runtime_s, 3)}
+        gap = relative_gap(value, bound) if found else None
+        optimal = infeasible or (gap is not None and gap <= 1e-6)
+        return SolveReport(
+            status="feasible" if found else "infeasible" if infeasible else "no_solution",
+            termination="interrupted"
+            if interrupted
+            else "optimal"
+            if optimal
+            else "time_limit"
+            if time.perf_counter() >= deadline
+            else "gap",
+            placement=placement,
+            objective=value,
+            bound=bound,
+            gap=gap,
+            runtime_s=time.perf_counter() - began,
+            solver=self.name,
+            details=details,
+        )
