@@ -16,7 +16,8 @@ from benchmarks.judge_power import verifier
 from benchmarks.old_judge import old_accepts
 from benchmarks.workloads import WORKLOADS, composed
 from placement.config import load_run
-from placement.pipeline import run_pipeline, with_peaks
+from placement.pipeline import run_pipeline
+from placement.pipeline.check import with_peaks
 from placement.report.progress import progress
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 

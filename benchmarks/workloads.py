@@ -99,11 +99,13 @@ def workload_overrides(name: str, data: str = "") -> list[str]:
     return WORKLOADS[name].overrides(data)
 
 
-def composed(name: str, data: str = "", more: Sequence[str] = ()) -> dict[str, Any]:
+def composed(
+    name: str, data: str = "", more: Sequence[str] = (), *, objective: str = "gpu_count"
+) -> dict[str, Any]:
     """The configuration of a run on a named workload, in plain containers."""
     from placement.command import APP
 
-    return compose(APP, ["+objective=gpu_count", *workload_overrides(name, data), *more])
+    return compose(APP, [f"+objective={objective}", *workload_overrides(name, data), *more])
 
 
 def named_workload(name: str, data: str = "") -> Workload:
