@@ -50,8 +50,9 @@ RANK = 16
 SLOW = 2.5
 #: When the pushed hours are pushed, s, for how long, and how many times the traffic.
 PUSH_S, PUSH_FOR_S, PUSH = 600.0, 60.0, 3
-#: Rates of the sweep and hours of a point of it; a bisection for the largest healthy rate looks between these factors.
-FACTORS, SWEEP_HOURS = (0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0, 1.05, 1.1), 8
+#: Rates of the sweep, hours of a point of it, and hours of a point of the bisection for the largest healthy rate, which
+#: looks between two factors: with few hours a single bad one decides.
+FACTORS, SWEEP_HOURS, LARGEST_HOURS = (0.7, 0.8, 0.9, 0.925, 0.95, 0.975, 1.0, 1.025, 1.05, 1.1), 20, 60
 FROM, TO, HALVINGS = 0.6, 1.4, 8
 #: Columns in which a second state of the physics is looked for: equal adapters, slots, requests per second of all.
 SCAN_ADAPTERS, SCAN_SLOTS = (100, 200, 400, 800, 1600), (8, 16, 32, 48, 64, 96, 128)
@@ -66,7 +67,7 @@ class Options:
     adapters: Annotated[int, Range(2)] = 400
     slots: Annotated[int, Range(1)] = 64
     rate: Annotated[float, Range(above=0.0, unit="req/s")] = 0.0135
-    seeds: Annotated[int, Range(1)] = 16
+    seeds: Annotated[int, Range(1)] = 20
     scan: bool = False
     calibration: str = "llama-3.1-8b-h100-64gb"
 
@@ -199,7 +200,7 @@ def run(options: Options) -> int:
         )
     loads = swept(options, calibration, min(SWEEP_HOURS, options.seeds))
     tell(loads)
-    largest = largest_rates(options, calibration, min(SWEEP_HOURS, options.seeds))
+    largest = largest_rates(options, calibration, LARGEST_HOURS)
     print("largest healthy req/s: " + ", ".join(f"{name} {value:.2f}" for name, value in largest.items()))
     if options.out:
         stays = [h for h in hours if h.first_slow_minute(limit) is None]

@@ -66,6 +66,7 @@ def test_the_command_says_what_it_found(
 ) -> None:
     monkeypatch.setattr(cascade, "FACTORS", (0.9, 1.0))
     monkeypatch.setattr(cascade, "HALVINGS", 2)
+    monkeypatch.setattr(cascade, "LARGEST_HOURS", 1)
     monkeypatch.setattr(cascade, "cascade_png", lambda *_: b"picture")
     assert main(["seeds=1", f"out={tmp_path / 'cascade.png'}"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
