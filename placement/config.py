@@ -63,7 +63,7 @@ COMPONENTS: Components = {
     "objective.terms.*": _TERMS,
     "surrogate": (
         "surrogates.model.analytic.AnalyticSurrogate", "surrogates.pieces.model.load_planning_model",
-        "surrogates.pieces.model.physics_planning",
+        "surrogates.pieces.model.physics_planning", "surrogates.pieces.model.twin_planning",
     ),
     "solver": (
         "placement.solvers.cpsat.CpSat", "placement.solvers.greedy.Greedy",

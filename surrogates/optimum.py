@@ -22,7 +22,7 @@ from twin.server.calibration import Calibration, load_calibration
 from twin.server.column import Column
 from twin.server.memory import memory_error
 from twin.server.settings import EngineSetting
-from twin.sources.synthetic import discrete_rates
+from twin.sources.synthetic import PUBLISHED_OUTPUT_MEAN, PUBLISHED_PROMPT_MEAN, discrete_rates
 
 Source = Literal["neural", "physics", "twin"]
 SOURCES: tuple[Source, ...] = ("neural", "physics", "twin")
@@ -38,6 +38,7 @@ class OptimumCommand:
 
     Args:
         rates, ranks: of the adapters, dealt in turn (`workload=published`).
+        prompt_tokens, output_tokens: mean lengths of their requests.
         slots: numbers of slots to choose from. adapters: numbers of adapters.
         rule: what starves: `published` (throughput / ideal < 0.90) or `stable`.
         source: `neural` (physics with its residual), `physics` or `twin`.
@@ -46,6 +47,8 @@ class OptimumCommand:
     calibration: str = "llama-3.1-8b-h100-64gb"
     rates: tuple[float, ...] = (0.4, 0.05, 0.0125)
     ranks: tuple[int, ...] = (8, 16, 16)
+    prompt_tokens: Annotated[float, Range(1, unit="tokens")] = PUBLISHED_PROMPT_MEAN
+    output_tokens: Annotated[float, Range(1, unit="tokens")] = PUBLISHED_OUTPUT_MEAN
     slots: tuple[int, ...] = PUBLISHED_GRID
     adapters: tuple[int, ...] = PUBLISHED_GRID
     rule: str = "published"
@@ -73,7 +76,10 @@ class Point:
 
 def column_of(adapters: int, slots: int, options: OptimumCommand, gpu_type: str) -> Column:
     """The server with so many adapters of the published shape."""
-    workload = discrete_rates(adapters, list(options.rates), list(options.ranks), seed=options.seed)
+    workload = discrete_rates(
+        adapters, list(options.rates), list(options.ranks), seed=options.seed, prompt_mean=options.prompt_tokens,
+        output_mean=options.output_tokens,
+    )  # fmt: skip
     return Column(workload.adapters, EngineSetting(gpu_type, slots, max(options.ranks)))
 
 

@@ -38,6 +38,7 @@ HEAVY = {
     ),
     "pytorch_lightning": ("surrogates/residual/training.py",),
     "lightning": (),
+    "sklearn": ("surrogates/tree.py",),
     "ortools": ("placement/solvers/assignment.py",),
     "pyomo": ("placement/solvers/perspective.py",),
     "highspy": ("placement/solvers/highs.py",),

@@ -81,9 +81,10 @@ def build_problem(
     alone = Alone(planning_model, options, margin)
     items = split_hot(workload.adapters, alone, allowed, gpu_types=names, most_replicas=most_replicas)
     exact = getattr(planning_model, "columns", None)
-    below = getattr(planning_model, "below", None)
+    model = None if exact is None else exact(items.adapters, tuple(settings), margin)
+    below = None if model is None else getattr(planning_model, "below", None)
     return PlacementProblem(
-        model=None if exact is None else exact(items.adapters, tuple(settings), margin),
+        model=model,
         below=() if below is None else tuple(below(s) for s in settings),
         items=items.adapters,
         item_adapter=items.item_adapter,

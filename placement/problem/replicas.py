@@ -87,6 +87,8 @@ class Alone:
             return found
         settings = tuple(self.options[o].setting for o in options)
         model = exact([adapters[n] for n in doubtful.tolist()], settings, self.margin)
+        if model is None:
+            return found
         groups = [[k] for k in range(len(doubtful))]
         for column in range(len(options)):
             found[doubtful, column] = model.of(groups, [column] * len(groups)).violation

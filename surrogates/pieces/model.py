@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path as Folder
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from surrogates.model.planning import OptionModel, Polyhedron, affine_load
 from surrogates.pieces.exact import SteadyColumns
 from surrogates.pieces.features import FEATURE_NAMES, adapter_features, features_of_tables, kind_of
 from surrogates.pieces.fit import fit_facets, fit_load, fit_load_below, over_promise, under_promise
+from surrogates.pieces.played import Path, Player, path_of
 from surrogates.pieces.rays import FRACTIONS, Correct, Rays, draw_rays, joined
 from surrogates.residual.model import CorrectedModel, corrected
 from surrogates.residual.weights import Residual, read_residual
@@ -60,6 +61,7 @@ class PiecesModel:
         rays: columns from light to the boundary that each setting is fitted to.
         seed: of the rays.
         residual: the learned correction of the physics; None = the physics as it is.
+        player: the twin, where it says how rays end and what is in the system; None = the steady state does.
     """
 
     calibration: Calibration
@@ -68,6 +70,7 @@ class PiecesModel:
     rays: int = 32
     seed: int = 0
     residual: Residual | None = None
+    player: Player | None = None
     _options: dict[EngineSetting, tuple[OptionModel, OptionModel]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -136,6 +139,11 @@ class PiecesModel:
         rays = draw_rays(model, phi, self._count, setting, self.rays, self.seed, self._correct())
         if rays is None:
             return self._nothing(setting), self._nothing(setting)
+        if self.player is not None:
+            paths = [path_of([self._kinds[k] for k in o], n) for o, n in zip(rays.orders, rays.lengths, strict=True)]
+            rays = self.player.played(paths, rays, setting, self.features)
+            if not len(rays.ends):
+                return self._nothing(setting), self._nothing(setting)
         if self._hot:
             rays = joined(rays, self._lone(setting))
         outer = fit_facets(rays)
@@ -162,18 +170,23 @@ class PiecesModel:
 
     def columns(
         self, items: Sequence[Adapter], settings: tuple[EngineSetting, ...], margin: float | None = None
-    ) -> SteadyColumns:
+    ) -> SteadyColumns | None:
         """The steady state itself of columns of these items, which the pieces approximate.
+
+        None where the pieces were made of simulated hours: then they are all that is known.
 
         Args:
             margin: share of the largest healthy load that is kept free; None = by the residual's errors.
         """
+        if self.player is not None:
+            return None
         return SteadyColumns(
             items, settings, self.calibration, self.constraint, self.residual, margin, limits=self._limits()
         )
 
     def figures(self, columns: Sequence[Column]) -> list[dict[str, float]]:
-        """What the steady state itself says of columns, without pieces: fields of `twin.figures.prediction.Prediction`.
+        """What the steady state, or the twin, says of columns, without pieces: fields of
+        `twin.figures.prediction.Prediction`.
 
         `load` is the share of the largest healthy load, 1 / theta*.
         """
@@ -189,6 +202,9 @@ class PiecesModel:
                 theta = model.largest_loads(members, [column.setting])
             else:
                 theta = CorrectedModel(model, self.residual).largest_loads(members, [column.setting]).theta
+            if self.player is not None:
+                found.append(self.player.figures(column, float(theta[0])))
+                continue
             found.append(
                 {
                     "load": 1.0 / float(theta[0]),
@@ -221,10 +237,17 @@ class PiecesModel:
             decoding += states.decoding.tolist()
             ray += [len(ends) - 1] * len(loads)
         size = (-1, len(FEATURE_NAMES))
-        return Rays(
+        found = Rays(
             np.array(ends).reshape(size), np.zeros(len(ends), np.int64), np.zeros(len(ends), np.bool_),
             np.array(phi).reshape(size), np.array(in_system), np.array(decoding), np.array(ray, np.int64),
         )  # fmt: skip
+        if self.player is None or not ends:
+            return found
+        # An adapter in part, half of one that is twice as busy as the boundary.
+        healthy = np.flatnonzero(np.isfinite(theta)).tolist()
+        paths = [Path((self._hot[k].scaled(2.0 * float(theta[k])),), 0.5) for k in healthy]
+        played = self.player.played(paths, found, setting, self.features)
+        return played if len(played.ends) else found
 
     def _nothing(self, setting: EngineSetting) -> OptionModel:
         """A setting under which no adapter of the workload is healthy, not even alone."""
@@ -281,5 +304,25 @@ def load_planning_model(
     Raises:
         InputError: the weights are missing or damaged.
     """
-    residual = read_residual(Path(weights) if weights else None)
+    residual = read_residual(Folder(weights) if weights else None)
     return PiecesModel(calibration, workload.adapters, health, rays=rays, seed=seed, residual=residual)
+
+
+def twin_planning(
+    calibration: Calibration,
+    workload: Workload,
+    health: Constraint,
+    *,
+    rays: Annotated[int, Range(8, 1000)] = 12,
+    hours: Annotated[int, Range(1, 100)] = 3,
+    seed: Annotated[int, Range(0)] = 0,
+) -> PiecesModel:
+    """The planning model of `surrogate=twin`: the same pieces, made of simulated hours; the steady state only guesses.
+
+    Args:
+        hours: simulated for the predicted figures of a GPU.
+    """
+    player = Player(calibration, health, seed=seed, hours=hours)
+    return PiecesModel(
+        calibration, workload.adapters, health, rays=rays, seed=seed, residual=read_residual(), player=player
+    )

@@ -41,6 +41,8 @@ class Rays:
         ends: features at the boundary, (R, F). limits: what limits there, index into `LIMITS`, (R,).
         open: the ray never became unhealthy: its end is not on the boundary, (R,).
         phi: features of the columns, (P, F). in_system, decoding: loads, (P,). ray: of each column, (P,).
+        orders: adapters of each ray in the order in which they are added, R arrays of indices.
+        lengths: how many of them are healthy, the last one in part, (R,).
     """
 
     ends: Array
@@ -50,6 +52,8 @@ class Rays:
     in_system: Array
     decoding: Array
     ray: Ints
+    orders: tuple[Ints, ...] = ()
+    lengths: tuple[float, ...] = ()
 
 
 def joined(first: Rays, second: Rays) -> Rays:
@@ -97,7 +101,7 @@ def draw_rays(
     states = correct(model.states(columns, np.repeat(law, len(columns))))
     return Rays(
         ends, limits, open_ended, np.array([phi[c].sum(axis=0) for c in columns]), states.requests_in_system,
-        states.decoding, np.repeat(np.arange(rays), len(FRACTIONS)),
+        states.decoding, np.repeat(np.arange(rays), len(FRACTIONS)), tuple(orders), tuple((last + shares).tolist()),
     )  # fmt: skip
 
 
