@@ -3,18 +3,21 @@
     python -m benchmarks.plans [suite=quick|full] [objectives=[latency,gpu_count]] [solvers=[portfolio]] [data=FOLDER]
         [surrogate=neural] [time_limit_s=60] [workloads=[...]]
 
-A row is one run of `python -m placement` on a named workload (`benchmarks.workloads`): mean E2E and ITL planned and
-simulated, weighted by traffic, from the hours of the verification; GPUs that the twin refuted in the first round, before
-anything was mended; the bound. Fleets of `latency` are what the workload needs, with a quarter more.
+A row is one run of `python -m placement` on a named workload (`benchmarks.workloads`). `simulated` is the objective on
+fresh seeds (`hours` an hour each, seeds that no verification uses); E2E and ITL are simulated / planned - 1, weighted by
+traffic: on these seeds, and before the run's own hours corrected the model's level. `refuted` counts GPUs that the twin
+refuted in the first round, before anything was mended. Fleets of `latency` are what the workload needs and a quarter.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -23,14 +26,25 @@ import numpy as np
 from benchmarks.workloads import WORKLOADS, composed
 from placement.config import load_run
 from placement.pipeline import run_pipeline
+from placement.report.figures import simulated_objective
 from placement.report.progress import progress
 from placement.report.result import Result
+from placement.verify.verdict import ColumnVerdict, Verification
+from surrogates.pieces.exact import Level
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.config.ranges import Range
 from twin.errors import InfeasibleError, InputError, NoSolutionError
+from twin.server.column import Column
 
 QUICK = ("default", "published_192", "servegen_40")
+#: Seeds that no verification uses, and what is read of an hour.
+FIRST_SEED = 900_000_000
+FIGURES = ("e2e_mean_s", "itl_mean_ms", "ttft_mean_s", "ttft_p99_s", "kv_usage")
+HEADER = (
+    "workload", "objective", "solver", "status", "GPUs", "value", "simulated", "bound", "E2E %", "before", "ITL %",
+    "before", "refuted", "rounds", "s", "",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,9 @@ class Options:
     workloads: tuple[str, ...] = ()
     data: str = ""
     time_limit_s: Annotated[float, Range(above=0, high=86_400, unit="seconds")] = 60.0
+    hours: Annotated[int, Range(1, 1000)] = 6
+    #: One more option of every run, e.g. `hardware.count=3`.
+    hardware: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,8 @@ class Row:
     bound: float = math.nan
     e2e_error: float = math.nan
     itl_error: float = math.nan
+    e2e_before: float = math.nan
+    itl_before: float = math.nan
     refuted: int = 0
     undecided: int = 0
     rounds: int = 0
@@ -73,7 +92,7 @@ def plan(name: str, objective: str, solver: str, options: Options) -> Row:
     began = time.perf_counter()
     more = [
         f"solver={solver}", f"surrogate={options.surrogate}",
-        f"time_limit_s={options.time_limit_s:g}",
+        f"time_limit_s={options.time_limit_s:g}", *((options.hardware,) if options.hardware else ()),
     ]  # fmt: skip
     try:
         config = composed(name, options.data, more, objective=objective)
@@ -81,26 +100,44 @@ def plan(name: str, objective: str, solver: str, options: Options) -> Row:
     except (InputError, InfeasibleError, NoSolutionError) as error:
         took_s = time.perf_counter() - began
         return Row(name, objective, solver, "no plan", seconds=took_s, problem=error.problem)
+    seconds = time.perf_counter() - began
     first = result.history[0] if result.history else {}
-    e2e, itl = errors(result)
+    simulated, e2e, itl = fresh(result, options.hours)
+    level = result.level or Level()
     return Row(
         workload=name, objective=objective, solver=solver, status=result.status, gpus=len(result.gpus),
-        value=result.objective, simulated=_known(result.simulated_objective), bound=_known(result.bound),
-        e2e_error=e2e, itl_error=itl, refuted=int(first.get("refuted", 0)), undecided=int(first.get("undecided", 0)),
-        rounds=result.rounds, seconds=time.perf_counter() - began, cut=", ".join(result.cut),
+        value=result.objective, simulated=_known(simulated), bound=_known(result.bound),
+        e2e_error=e2e, itl_error=itl, e2e_before=e2e + level.in_system - 1, itl_before=itl + level.decoding - 1,
+        refuted=int(first.get("refuted", 0)), undecided=int(first.get("undecided", 0)),
+        rounds=result.rounds, seconds=seconds, cut=", ".join(result.cut),
     )  # fmt: skip
 
 
-def errors(result: Result) -> tuple[float, float]:
-    """Simulated / planned - 1 of mean E2E (by requests) and mean ITL (by tokens)."""
-    if result.verification is None or result.placement is None:
-        return math.nan, math.nan
+def fresh(result: Result, hours: int) -> tuple[float | None, float, float]:
+    """Objective on fresh seeds, and simulated / planned - 1 of mean E2E (by requests) and mean ITL (by tokens)."""
+    from twin.simulation import simulate
+
+    run = result.run
+    jobs = [(column, FIRST_SEED + n) for column in result.columns for n in range(hours)]
+
+    def hour(job: tuple[Column, int]) -> dict[str, float]:
+        found = simulate(job[0], run.calibration, seed=job[1], default_ttft_slo_s=run.constraint.slo.ttft_p99_s)
+        return found.prediction_row()
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        rows = list(pool.map(hour, jobs))
+    told = [
+        {name: float(np.nanmean([r[name] for r in rows[k * hours : (k + 1) * hours]])) for name in FIGURES}
+        for k in range(len(result.gpus))
+    ]
+    assert result.placement is not None
+    verdicts = tuple(ColumnVerdict("accepted", "", (), t) for t in told)
+    value, _ = simulated_objective(result.problem, result.placement, Verification(verdicts))
     planned = result.problem.columns_of([g.items for g in result.gpus], [g.option for g in result.gpus])
-    told = [v.simulated for v in result.verification.gpus]
-    e2e_s = np.array([t.get("e2e_mean_s", math.nan) for t in told])
-    itl_s = np.array([t.get("itl_mean_ms", math.nan) for t in told]) / 1000
-    in_system, decoding = planned.rate_req_per_s * e2e_s, planned.output_tokens_per_s * itl_s
+    in_system = planned.rate_req_per_s * np.array([t["e2e_mean_s"] for t in told])
+    decoding = planned.output_tokens_per_s * np.array([t["itl_mean_ms"] for t in told]) / 1000
     return (
+        value,
         float(in_system.sum() / planned.requests_in_system.sum() - 1),
         float(decoding.sum() / planned.decoding.sum() - 1),
     )
@@ -113,20 +150,19 @@ def _known(value: float | None) -> float:
 def run(options: Options) -> int:
     names = options.workloads or (QUICK if options.suite == "quick" else tuple(WORKLOADS))
     rows = []
-    print("| workload | objective | solver | status | GPUs | value | simulated | bound | E2E | ITL | refuted | rounds | s |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
     for name in names:
         for objective in options.objectives:
             for solver in options.solvers:
                 row = plan(name, objective, solver, options)
                 rows.append(row)
-                print(
-                    f"| {row.workload} | {row.objective} | {row.solver} | {row.status} | {row.gpus} | {row.value:.4g} | "
-                    f"{row.simulated:.4g} | {row.bound:.4g} | {100 * row.e2e_error:+.1f} % | "
-                    f"{100 * row.itl_error:+.1f} % | {row.refuted} | {row.rounds} | {row.seconds:.0f} |"
-                    + (f" {row.problem}" if row.problem else "") + (f" cut: {row.cut}" if row.cut else ""),
-                    flush=True,
-                )  # fmt: skip
+                percents = [f"{100 * e:+.1f}" for e in (row.e2e_error, row.e2e_before, row.itl_error, row.itl_before)]
+                cells = [
+                    row.workload, row.objective, row.solver, row.status, row.gpus, f"{row.value:.4g}",
+                    f"{row.simulated:.4g}", f"{row.bound:.4g}", *percents, row.refuted, row.rounds,
+                    f"{row.seconds:.0f}", row.problem or (f"cut: {row.cut}" if row.cut else ""),
+                ]  # fmt: skip
+                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     print(json.dumps(summary(rows)))
     return 0
 
@@ -135,12 +171,15 @@ def summary(rows: Sequence[Row]) -> dict[str, float | int | list[dict[str, objec
     """What the rows say together."""
     told = [abs(100 * r.e2e_error) for r in rows if math.isfinite(r.e2e_error)]
     itl = [abs(100 * r.itl_error) for r in rows if math.isfinite(r.itl_error)]
+    before = [abs(100 * r.e2e_before) for r in rows if math.isfinite(r.e2e_before)]
     gpus = sum(r.gpus for r in rows)
     return {
         "runs": len(rows),
         "verified": sum(r.status == "verified" for r in rows),
         "e2e_error_median_percent": float(np.median(told)) if told else math.nan,
         "e2e_error_worst_percent": max(told, default=math.nan),
+        "e2e_before_median_percent": float(np.median(before)) if before else math.nan,
+        "e2e_before_worst_percent": max(before, default=math.nan),
         "itl_error_median_percent": float(np.median(itl)) if itl else math.nan,
         "itl_error_worst_percent": max(itl, default=math.nan),
         "gpus": gpus,

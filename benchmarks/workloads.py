@@ -99,9 +99,7 @@ def workload_overrides(name: str, data: str = "") -> list[str]:
     return WORKLOADS[name].overrides(data)
 
 
-def composed(
-    name: str, data: str = "", more: Sequence[str] = (), *, objective: str = "gpu_count"
-) -> dict[str, Any]:
+def composed(name: str, data: str = "", more: Sequence[str] = (), *, objective: str = "gpu_count") -> dict[str, Any]:
     """The configuration of a run on a named workload, in plain containers."""
     from placement.command import APP
 

@@ -105,7 +105,7 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("surrogates/residual/mixes.py", "import profiling"),
         ("surrogates/model/analytic.py", "import torch.nn"),
         ("surrogates/model/analytic.py", "import importlib\nimportlib.import_module('torch')"),
-        ("placement/pipeline.py", "from profiling.fit.calibration import fit"),
+        ("placement/pipeline/job.py", "from profiling.fit.calibration import fit"),
         ("placement/solvers/certificate.py", "import highspy"),
         ("placement/problem/objectives.py", "from omegaconf import DictConfig"),
         ("surrogates/model/planning.py", "from placement.problem.problem import Term"),

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from placement.config import Run
-from placement.pipeline.clock import Clock
+from placement.pipeline.clock import Clock, Progress
+from placement.pipeline.level import at_level, bound_at_level, level_of
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.report.figures import simulated_objective
 from placement.report.result import Result
 from placement.solvers.mending import mend, warned
 from placement.verify.verdict import NOT_JUDGED, ColumnVerdict, Decision, Verification
-
-if TYPE_CHECKING:
-    from placement.pipeline.job import Progress
+from surrogates.pieces.exact import Level, SteadyColumns
 
 #: Share of the time left that one mending may take.
 MENDING = 0.3
@@ -56,6 +54,7 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
         )
         if checked.passed:
             result.status = "verified"
+            corrected(result, checked)
             return
         unwanted = refuted or undecided
         if round_ == rounds or result.termination == "interrupted" or not unwanted:
@@ -67,7 +66,23 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
             if not mended(run, result, unwanted, known, round_ + 1, clock):
                 break
     result.status = "unverified"
+    corrected(result, checked)
     result.warnings += unverified_because(run, result, checked)
+
+
+def corrected(result: Result, checked: Verification) -> None:
+    """Brings the planning model to the level of the hours that were simulated of this workload."""
+    assert result.placement is not None
+    level = level_of(result.problem, result.placement, checked)
+    if level is None:
+        return
+    before = result.problem.model
+    assert isinstance(before, SteadyColumns)
+    result.problem, result.original = at_level(result.problem, level), at_level(result.original, level)
+    change = Level(level.in_system / before.level.in_system, level.decoding / before.level.decoding)
+    result.bound = bound_at_level(result.original, result.bound, change)
+    result.bound_outer = bound_at_level(result.original, result.bound_outer, change)
+    result.level = level
 
 
 def key_of(gpu: GpuAssignment) -> Key:

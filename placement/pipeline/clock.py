@@ -1,9 +1,11 @@
-"""One clock for a whole run: what is left of `time_limit_s`, and what it cut short."""
+"""One clock for a whole run: what is left of `time_limit_s`, and what it cut short; and who is told of its phases."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 #: A phase that ends this near to its limit was ended by the clock.
 NEAR_S = 0.05
@@ -41,3 +43,15 @@ class Clock:
         """Remembers a phase that took all it was given."""
         if took_s >= limit_s - NEAR_S:
             self.cut[phase] = None
+
+
+class Progress(Protocol):
+    """Where the job says how far it is; see `placement.report.progress`."""
+
+    def stage(self, text: str) -> AbstractContextManager[Advance]: ...
+
+
+class Advance(Protocol):
+    """Called with (done, total)."""
+
+    def __call__(self, done: int, total: int) -> None: ...

@@ -11,14 +11,12 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from placement.config import Run
-from placement.pipeline.clock import Clock
+from placement.pipeline.clock import Clock, Progress
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount
@@ -43,18 +41,6 @@ FIRST, SOLVING, BOUNDING = 0.3, 0.5, 0.2
 LESS_MARGIN = (0.1, 0.25, 0.5)
 #: A placement this near to its bound, as a share, is optimal.
 OPTIMAL_GAP = 1e-6
-
-
-class Progress(Protocol):
-    """Where the job says how far it is; see `placement.report.progress`."""
-
-    def stage(self, text: str) -> AbstractContextManager[Advance]: ...
-
-
-class Advance(Protocol):
-    """Called with (done, total)."""
-
-    def __call__(self, done: int, total: int) -> None: ...
 
 
 def run_pipeline(run: Run, progress: Progress) -> Result:

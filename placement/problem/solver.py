@@ -75,8 +75,8 @@ class Solver(Protocol):
         ...
 
 
-def relative_gap(objective: float, bound: float | None) -> float | None:
-    """(objective - bound) / |objective|, clipped at 0; None without a bound."""
-    if bound is None or not np.isfinite(objective):
+def relative_gap(objective: float | None, bound: float | None) -> float | None:
+    """(objective - bound) / |objective|, clipped at 0; None without one of them."""
+    if bound is None or objective is None or not np.isfinite(objective):
         return None
     return max(0.0, (objective - bound) / max(abs(objective), 1e-12))

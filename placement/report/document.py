@@ -212,10 +212,13 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "status": status,
         "termination": "optimal" if status == "infeasible" else "time_limit",
-        **dict.fromkeys(("objective", "bound", "bound_outer", "bound_tightened", "gap", "simulated_objective")),
+        **dict.fromkeys(
+            ("objective", "bound", "bound_outer", "bound_tightened", "gap", "gap_simulated", "simulated_objective")
+        ),
         "objective_units": {t.name: t.unit for t in run.objective.terms},
         "terms": {},
         "simulated_terms": {},
+        "stopped_by_clock": [],
         "certified_minimum_gpus": None,
         "solver": run.solver.name,
         "runtime_s": 0.0,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.problem.solver import relative_gap
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
@@ -19,6 +20,7 @@ from placement.report.document import (
     write_outputs,
 )
 from placement.verify.verdict import Verification
+from surrogates.pieces.exact import Level
 from twin.server.column import Column
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Result:
         rounds: times the solver ran.
         history: per round, GPUs, objective and number of refuted GPUs.
         proven: bound that the solver proved itself. cut: phases that the clock ended.
+        level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
     """
 
     run: Run
@@ -65,6 +68,7 @@ class Result:
     certified_minimum: int | None = None
     proven: float | None = None
     cut: tuple[str, ...] = ()
+    level: Level | None = None
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -91,6 +95,7 @@ class Result:
             "stopped_by_clock": list(self.cut),
             "bound_tightened": finite(self.bound),
             "gap": finite(self.gap),
+            "gap_simulated": finite(relative_gap(self.simulated_objective, self.bound)),
             "simulated_objective": finite(self.simulated_objective),
             "simulated_terms": finite(self.simulated_terms),
             "certified_minimum_gpus": self.certified_minimum,

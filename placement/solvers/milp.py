@@ -106,11 +106,11 @@ class MilpSolver:
                 run.details["carried_share"] = share
             else:
                 # the bound first: searching stops where a placement meets it. After a refutation the bound that
-                # counts is already known.
-                if not problem.banned:
+                # counts is already known; and where the planning model is not linear, it is that of other pieces.
+                if not problem.banned and problem.model is None:
                     aggregate.refine(0.25 * run.left_s())
                 infeasible = self._search(run, aggregate)
-                if run.placement is not None and not self._done(run, aggregate):
+                if run.placement is not None and problem.model is None and not self._done(run, aggregate):
                     self._compare(run)
                 if self._worth_refining(run, aggregate):
                     aggregate.refine(run.left_s(), rounds=2)
@@ -238,6 +238,8 @@ class MilpSolver:
     def _worth_refining(self, run: Incumbent, aggregate: Aggregate) -> bool:
         """Whether finer classes could close a good part of the gap that is left."""
         if run.placement is None or run.problem.banned or self._done(run, aggregate) or aggregate.bound is None:
+            return False
+        if run.problem.model is not None:
             return False
         return aggregate.unproven >= WORTHWHILE * (run.objective - aggregate.bound)
 

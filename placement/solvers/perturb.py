@@ -100,7 +100,8 @@ def _movable(state: SearchState, items: Indices, to: int) -> Indices:
     """Items that are not pinned and have no replica on the other GPU."""
     items = items[state.item_pin[items] < 0]
     hosted = state.item_adapter[state.members[to]]
-    return np.asarray(items[~(state.item_has_twin[items] & np.isin(state.item_adapter[items], hosted))])
+    clash = state.item_has_twin[items] & np.isin(state.item_adapter[items], hosted)
+    return np.asarray(items[~clash])
 
 
 def _group(items: Indices, traits: Traits, rng: np.random.Generator) -> Indices:

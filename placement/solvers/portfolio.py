@@ -59,7 +59,10 @@ class Portfolio:
 
         offer(warm_start, "warm start")
         try:
-            solvers: list[Solver] = [Greedy(seed=self.seed, effort=self.effort / 4), MilpSolver(self.target_gap, self.seed)]
+            solvers: list[Solver] = [
+                Greedy(seed=self.seed, effort=self.effort / 4),
+                MilpSolver(self.target_gap, self.seed),
+            ]
             for solver, share in zip(solvers, (GREEDY, MILP), strict=True):
                 if unsupported(problem, solver.capabilities) or time.perf_counter() > deadline:
                     continue
@@ -71,9 +74,10 @@ class Portfolio:
                 if report.termination == "interrupted":
                     raise KeyboardInterrupt
             if found and time.perf_counter() < deadline and not self._settled(problem, found, reports):
+                counts = all(isinstance(t, GpuCount) for t in problem.terms)
                 state = state_of(with_side_term(problem), min(found, key=lambda f: f[0])[1])
                 rng = np.random.default_rng([self.seed, 2])
-                better = iterate(state, rng, work=int(1000 * self.effort), deadline=deadline)
+                better = iterate(state, rng, work=int(1000 * self.effort / (4 if counts else 1)), deadline=deadline)
                 offer(better.placement(), "kicks")
         except KeyboardInterrupt:
             interrupted = True

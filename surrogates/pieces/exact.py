@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,11 @@ class Level:
     """What simulations of the workload at hand say over what the model says: factors, 1 = the model is right.
 
     Args:
-        in_system, decoding: of the two loads. load: of the largest healthy load.
+        in_system, decoding: of the two loads.
     """
 
     in_system: float = 1.0
     decoding: float = 1.0
-    load: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,20 @@ class SteadyColumns:
         careful = self._careful(lambda load: model.exchanges(own, gone, new, laws, load))
         return self._columns(state, np.full(len(leave), option), total, careful)
 
+    def with_level(self, level: Level) -> SteadyColumns:
+        """The same model at another level."""
+        other = replace(self, level=level)
+        # What was computed for it stays.
+        other._models.update(self._models)
+        other._laws.update(self._laws)
+        return other
+
     def _careful(self, states: Any) -> SteadyState | None:
         """States at a load that keeps the margin, where no residual tells how far a column is from its limit."""
         if self.residual is not None and self.constraint.rule == "stable":
             return None
         margin = UNKNOWN_ERROR if self.margin is None else self.margin
-        found: SteadyState = states(self.level.load / max(1.0 - margin, 1e-3))
+        found: SteadyState = states(1.0 / max(1.0 - margin, 1e-3))
         return found
 
     def _columns(self, physics: SteadyState, options: Indices, tokens: Array, careful: SteadyState | None) -> Columns:
@@ -133,7 +140,7 @@ class SteadyColumns:
             # A promise that no waiting breaks but the time of a step or of a long prompt itself.
             broken = np.log(np.maximum(np.where(np.isfinite(physics.promise_use), physics.promise_use, 1.0), 1.0))
             violation = np.where(broken > 0, np.maximum(-margin, broken), -margin)
-            violation = np.where(np.isfinite(physics.pace_s), violation + np.log(self.level.load), FAR)
+            violation = np.where(np.isfinite(physics.pace_s), violation, FAR)
         settings = tuple(self.settings[o] for o in options.tolist())
         in_system = state.requests_in_system * self.level.in_system
         most = [s.max_cpu_loras or np.inf for s in settings]

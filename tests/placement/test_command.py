@@ -190,7 +190,7 @@ def test_unexpected_exception_is_not_hidden(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("placement.pipeline.build_problem", broken)
+    monkeypatch.setattr("placement.pipeline.job.build_problem", broken)
     assert main(["verify=none", *small]) == 1
     err = capsys.readouterr().err
     assert "internal error" in err

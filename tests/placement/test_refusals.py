@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from placement import pipeline
 from placement.__main__ import main
+from placement.pipeline import job
 from tests.placement import synthetic
 from tests.placement.conftest import HEADER
 from twin.errors import InputError
@@ -65,7 +65,7 @@ def test_an_unattainable_promise_is_refused_before_anything_is_solved(
     def solved(*_: Any, **__: Any) -> None:
         raise AssertionError("a solver was asked")
 
-    monkeypatch.setattr(pipeline, "certified_minimum", solved)
+    monkeypatch.setattr(job, "first_placement", solved)
     rows = "\n".join(f"a{i},16,0.2,2000,200,0.02" for i in range(4))
     assert placed(rows, "surrogate=neural", "verify=twin", column="slo_ttft_p99_s") == 3
     error = capfd.readouterr().err
@@ -110,4 +110,4 @@ def test_a_twin_that_cannot_warm_up_is_silent(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("twin.simulation.simulate", refuse)
     problem = synthetic.problem([synthetic.adapter("a", 1.0)])
     run: Any = SimpleNamespace(verifier=object(), calibration=None)
-    pipeline.warm_up(run, problem).join()
+    job.warm_up(run, problem).join()

@@ -15,12 +15,14 @@ from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
 from placement.solvers.milp import MilpSolver
+from placement.solvers.portfolio import Portfolio
 from tests.placement.known import TERMS, TINY, tiny
 from twin.errors import InputError
 
-SOLVERS: dict[str, Solver] = {s.name: s for s in (MilpSolver(), CpSat(), Greedy(), GreedyPublished())}
+SOLVERS: dict[str, Solver] = {s.name: s for s in (Portfolio(), MilpSolver(), CpSat(), Greedy(), GreedyPublished())}
 #: Solver -> objectives of `tests.placement.known.TERMS` that it takes; the rest is refused.
 TAKES = {
+    "portfolio": set(TERMS),
     "milp": {"gpu_count", "latency", "itl", "weighted"},
     "cpsat": {"gpu_count", "latency", "itl", "weighted", "tail", "mixed"},
     "greedy": set(TERMS),
@@ -82,13 +84,15 @@ def test_refusals_follow_the_table(solver: str, name: str, terms: str, monkeypat
 
 def test_a_maximum_without_a_convex_lower_bound_is_for_greedy() -> None:
     problem = replace(tiny("six adapters", "latency"), terms=(BusiestGpu(),))
-    assert [name for name, sheet in SHEET.items() if not unsupported(problem, sheet)] == ["greedy"]
+    assert [name for name, sheet in SHEET.items() if not unsupported(problem, sheet)] == ["portfolio", "greedy"]
 
 
 def test_the_published_greedy_also_names_the_objective_that_it_takes() -> None:
     with pytest.raises(InputError) as caught:
         refuse(tiny("six adapters", "latency"), GreedyPublished())
-    assert caught.value.remedy == "use +objective=gpu_count, solver=milp, solver=cpsat or solver=greedy"
+    assert (
+        caught.value.remedy == "use +objective=gpu_count, solver=portfolio, solver=milp, solver=cpsat or solver=greedy"
+    )
 
 
 def test_a_solver_of_somebody_else_is_judged_by_its_own_sheet() -> None:
@@ -101,4 +105,4 @@ def test_a_solver_of_somebody_else_is_judged_by_its_own_sheet() -> None:
 
     with pytest.raises(InputError, match="solver mine cannot optimise the term 'tail'") as caught:
         refuse(tiny("six adapters", "tail"), Mine())  # type: ignore[arg-type]
-    assert caught.value.remedy == "use solver=cpsat or solver=greedy"
+    assert caught.value.remedy == "use solver=portfolio, solver=cpsat or solver=greedy"
