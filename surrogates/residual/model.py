@@ -32,7 +32,7 @@ from surrogates.residual.heads import (
 )
 from surrogates.residual.inputs import inputs_of
 from surrogates.residual.weights import Residual
-from surrogates.steady_state.model import PIVOT_TPS, ColumnSums, Groups, SteadyStateModel, steady_state_model
+from surrogates.steady_state.model import ColumnSums, Groups, SteadyStateModel, largest_load, steady_state_model
 from surrogates.steady_state.state import SteadyState
 from twin.errors import InputError
 from twin.server.calibration import Calibration
@@ -196,8 +196,9 @@ def corrected_largest_load(
     column: Column, calibration: Calibration, residual: Residual, *, default_ttft_slo_s: float = DEFAULT_TTFT_P99_S
 ) -> CorrectedLoads:
     """theta* of one column, whatever its rates are; arrays of shape (1,)."""
-    tokens = sum(a.rate_req_per_s * (a.prompt_tokens.mean + a.output_tokens.mean) for a in column.adapters)
-    pivot = PIVOT_TPS / tokens
+    physics = float(largest_load([column], calibration, default_ttft_slo_s=default_ttft_slo_s)[0])
+    # Tables about theta*, where they matter most.
+    pivot = physics if np.isfinite(physics) else 1.0
     model, groups = corrected_model(
         [column], calibration, residual, default_ttft_slo_s=default_ttft_slo_s, pivot=pivot
     )  # fmt: skip

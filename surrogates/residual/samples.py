@@ -5,6 +5,7 @@ Computed from the stored columns each time: after a change of the physics the sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -20,8 +21,9 @@ from surrogates.residual.heads import (
 )
 from surrogates.residual.inputs import inputs_of
 from surrogates.residual.mixes import Draw
+from surrogates.residual.rays import light_factor, physics_guess
 from surrogates.residual.shards import Ray
-from surrogates.steady_state.model import PIVOT_TPS, SteadyStateModel, steady_state_model
+from surrogates.steady_state.model import SteadyStateModel, steady_state_model
 from surrogates.steady_state.state import SteadyState
 from twin.server.calibration import Calibration
 
@@ -59,11 +61,12 @@ class Samples:
 
 def ray_model(drawn: Draw, calibration: Calibration) -> tuple[SteadyStateModel, float]:
     """The physics of a ray: a model whose loads are shares of the returned factor on the rates."""
-    adapters, mix = drawn.mix.adapters(), drawn.mix
-    pivot = PIVOT_TPS / float((mix.rate_req_per_s * (mix.prompt_mean + mix.output_mean)).sum())
+    guess = physics_guess(drawn, calibration)
+    # Tables about theta*, where they matter most.
+    pivot = guess if math.isfinite(guess) else light_factor(drawn)
     model = steady_state_model(
-        adapters, calibration, drawn.setting, crowded=int((mix.rank > 0).sum()) > drawn.setting.max_loras, pivot=pivot,
-        default_ttft_slo_s=drawn.slo_s,
+        drawn.mix.adapters(), calibration, drawn.setting, pivot=pivot, default_ttft_slo_s=drawn.slo_s,
+        crowded=int((drawn.mix.rank > 0).sum()) > drawn.setting.max_loras,
     )  # fmt: skip
     return model, pivot
 
