@@ -54,8 +54,9 @@ def test_a_ray_that_is_always_or_never_healthy_has_no_boundary() -> None:
             factors.append(factor)
             return [window(healthy)]
 
-        assert math.isnan(boundary(1.0, simulate))
-        assert max(abs(math.log(f)) for f in factors) <= FARTHEST
+        # Of many starts some differ from their farthest factor by less than that, after rounding.
+        assert all(math.isnan(boundary(start, simulate)) for start in np.linspace(0.9, 1.1, 20).tolist())
+        assert max(abs(math.log(f)) for f in factors) <= FARTHEST + 0.11
 
 
 @pytest.mark.parametrize("threads", [1, 2])
