@@ -135,7 +135,9 @@ def draw(rng: np.random.Generator, settings: Sequence[EngineSetting], emphasis: 
 def _count(rng: np.random.Generator, slots: int, kind: str, emphasis: Emphasis) -> int:
     if kind == "hot":
         return int(rng.integers(1, 17))
-    few = slots >= MAX_ADAPTERS or rng.random() < (min(0.3, emphasis.within_slots) if kind == "cold" else emphasis.within_slots)
+    few = slots >= MAX_ADAPTERS or rng.random() < (
+        min(0.3, emphasis.within_slots) if kind == "cold" else emphasis.within_slots
+    )
     if few:
         # Half spread evenly, half in orders of magnitude: one adapter on 384 slots occurs as well.
         high = min(slots, MAX_ADAPTERS)

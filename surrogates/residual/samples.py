@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def samples_of(rays: Sequence[Ray], calibrations: Mapping[str, Calibration]) -> 
             continue
         loads = ray.loads / pivot
         states = states_at(model, ray.draw, np.concatenate([guess * np.array(BOUNDARY_LOADS), loads]))
-        first, rest = _split(states, len(BOUNDARY_LOADS))
+        first, rest = states[: len(BOUNDARY_LOADS)], states[len(BOUNDARY_LOADS) :]
         of_column = np.full((len(loads), len(OUTPUTS)), np.nan)
         for k, head in enumerate(HEADS):
             of_column[:, k] = head.log_ratio(ray.metrics, rest)
@@ -115,9 +115,3 @@ def samples_of(rays: Sequence[Ray], calibrations: Mapping[str, Calibration]) -> 
         max_loras=np.array([ray.draw.setting.max_loras for ray in kept]),
         skipped=len(rays) - len(kept),
     )
-
-
-def _split(states: SteadyState, first: int) -> tuple[SteadyState, SteadyState]:
-    names = [f.name for f in fields(SteadyState)]
-    head = SteadyState(**{name: getattr(states, name)[:first] for name in names})
-    return head, SteadyState(**{name: getattr(states, name)[first:] for name in names})
