@@ -135,8 +135,8 @@ def _overlap(cv2: float) -> float:
 @compiled
 def _fill(
     base_s: float, rate: Floats, k: Floats, exponential: Floats, output_cv2: Floats, output: Floats,
-    prompt_rate: Floats, request_kv: Floats, own_kv: Floats, in_slot: Floats, level: NDArray[np.int64], levels: int, paced: Floats,
-    aside: Floats,
+    prompt_rate: Floats, request_kv: Floats, own_kv: Floats, in_slot: Floats, level: NDArray[np.int64], levels: int,
+    paced: Floats, aside: Floats,
 ) -> None:  # fmt: skip
     for n in range(len(rate)):
         overlap = _overlap(output_cv2[n])
