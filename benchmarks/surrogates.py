@@ -69,7 +69,7 @@ class Errors:
     Args:
         theta: (R,). figures: of healthy columns, by name, with the ray of each.
         labels: right or wrong about late shares; `verdicts`, about health, of columns, with the ray of each.
-        inside: whether the twin's value lies in the 90 % interval, by name.
+        inside: whether the twin's value of an hour lies in the 90 % interval, by name; theta* of all seeds pooled.
     """
 
     theta: Floats
@@ -103,13 +103,15 @@ def errors_of(labels: Sequence[Label], residual: Residual | None) -> Errors:
         theta.append(np.log(label.theta / largest))
         healthy = np.flatnonzero(label.healthy & np.isfinite(physics.pace_s))
         for name, attribute, metric, unit in FIGURES:
-            truth = unit * label.metrics[metric].mean(axis=1)
+            hours = unit * label.metrics[metric]
+            truth = hours.mean(axis=1)
             with np.errstate(divide="ignore"):
                 # Nothing arrived in an hour: left out as infinite.
                 figures[name] += np.log(truth / getattr(state, attribute))[healthy].tolist()
             if found is not None:
-                low_, high_ = (found.quantile(attribute, q) for q in INTERVAL)
-                inside[name] += ((truth >= low_) & (truth <= high_))[healthy].tolist()
+                # An interval is of one hour, not of the mean of several.
+                low_, high_ = (found.quantile(attribute, q)[:, None] for q in INTERVAL)
+                inside[name] += ((hours >= low_) & (hours <= high_))[healthy].ravel().tolist()
         figure_ray += [r] * len(healthy)
         in_time = (state.late_share <= MAX_LATE_SHARE) & (state.adapter_late_share <= MAX_ADAPTER_LATE_SHARE)
         right += (in_time & np.isfinite(physics.pace_s) == label.in_time).tolist()

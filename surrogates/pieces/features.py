@@ -56,7 +56,7 @@ def kind_of(adapter: Adapter) -> Adapter:
 
 def features_of_tables(tables: Tables) -> Array:
     """Features of the adapters of tables, (N, F)."""
-    paced = tables.paced[:, _POINTS][:, :, _PACED]
+    paced = tables.paced[_POINTS][:, :, _PACED].swapaxes(0, 1)
     return np.concatenate([tables.linear[:, _LINEAR], paced.reshape(len(paced), -1)], axis=1)
 
 

@@ -66,11 +66,7 @@ class Network:
         """
         made = self.members(inputs)
         mean, scale = (np.empty((len(inputs), len(self.out_mean))) for _ in range(2))
-        _combine(made, mean, scale)
-        mean *= self.out_std
-        mean += self.out_mean
-        scale *= self.out_std
-        np.maximum(np.minimum(mean, self.out_high, out=mean), self.out_low, out=mean)
+        _combine(made, self.out_mean, self.out_std, self.out_low, self.out_high, mean, scale)
         return mean, scale
 
     def members(self, inputs: Floats) -> Singles:
@@ -91,13 +87,17 @@ class Network:
 
 def combined(made: Singles) -> tuple[Floats, Floats]:
     """Scaled predictions and scales of an ensemble, (P, O) each, of those of its members (E, P, 2 O)."""
-    mean, scale = (np.empty((made.shape[1], made.shape[2] // 2)) for _ in range(2))
-    _combine(made, mean, scale)
+    outputs = made.shape[2] // 2
+    mean, scale = (np.empty((made.shape[1], outputs)) for _ in range(2))
+    one, any_ = np.ones(outputs), np.full(outputs, np.inf)
+    _combine(made, 0.0 * one, one, -any_, any_, mean, scale)
     return mean, scale
 
 
 @compiled
-def _combine(made: Singles, mean: Floats, scale: Floats) -> None:
+def _combine(
+    made: Singles, out_mean: Floats, out_std: Floats, out_low: Floats, out_high: Floats, mean: Floats, scale: Floats
+) -> None:
     members, outputs = len(made), mean.shape[1]
     for p in range(len(mean)):
         for k in range(outputs):
@@ -108,7 +108,8 @@ def _combine(made: Singles, mean: Floats, scale: Floats) -> None:
             middle /= members
             for e in range(members):
                 spread += abs(made[e, p, k] - middle)
-            mean[p, k], scale[p, k] = middle, spread / members
+            mean[p, k] = max(min(middle * out_std[k] + out_mean[k], out_high[k]), out_low[k])
+            scale[p, k] = spread / members * out_std[k]
 
 
 @compiled

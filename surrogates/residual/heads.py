@@ -6,14 +6,16 @@ of what the twin says to what the physics says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.residual.inputs import INPUTS, inputs_of, stacked
-from surrogates.steady_state.state import SteadyState
+from surrogates.residual.inputs import INPUTS, inputs_of
+from surrogates.steady_state.state import PLACE, SteadyState
+from twin.compiled import compiled
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +61,7 @@ HEADS: tuple[Head, ...] = (
     Head("late_share", "late_fraction", floor=1e-3, healthy_only=False),
     Head("adapter_late_share", "adapter_late_fraction", floor=5e-3, healthy_only=False),
 )
-_NAMES = tuple(head.name for head in HEADS)
+_PLACES: NDArray[np.int64] = np.array([PLACE[head.name] for head in HEADS])
 _FLOORS: Floats = np.array([head.floor for head in HEADS])
 _MOST: Floats = np.array([1.0 if head.floor else np.inf for head in HEADS])
 #: The last output: log(theta* / load), as far as it is of interest.
@@ -71,9 +73,20 @@ BOUNDARY_OUTPUTS: tuple[str, ...] = ("log_theta",)
 
 def corrected_figures(state: SteadyState, log_ratios: Floats) -> Floats:
     """Figures of P columns with their corrections, (P, len(HEADS)) from (P, len(OUTPUTS))."""
-    physics = stacked(state, _NAMES).T
-    values: Floats = (physics + _FLOORS) * np.exp(log_ratios[:, : len(HEADS)]) - _FLOORS
-    return np.clip(values, 0.0, _MOST)
+    out = np.empty((len(state), len(HEADS)))
+    _correct(np.ascontiguousarray(state.figures), log_ratios, _PLACES, _FLOORS, _MOST, out)
+    return out
+
+
+@compiled
+def _correct(
+    figures: Floats, log_ratios: Floats, places: NDArray[np.int64], floors: Floats, most: Floats, out: Floats
+) -> None:
+    for p in range(len(out)):
+        for k in range(len(places)):
+            value = (figures[p, places[k]] + floors[k]) * math.exp(log_ratios[p, k]) - floors[k]
+            # Without a steady state it is NaN, and stays so.
+            out[p, k] = min(max(value, 0.0), most[k]) if value == value else value
 
 
 def boundary_inputs(states: SteadyState) -> Floats:

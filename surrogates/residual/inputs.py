@@ -7,14 +7,13 @@ They are `surrogates.steady_state.numbers.STATE_NUMBERS` and a few more. A table
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from surrogates.steady_state.numbers import LEAST
-from surrogates.steady_state.state import SteadyState
+from surrogates.steady_state.state import PLACE, SteadyState
 from twin.compiled import compiled
 
 Floats = NDArray[np.float64]
@@ -74,34 +73,31 @@ NUMBERS: dict[str, Number] = {
     "log_in_system_per_running": Number(LOG, "requests_in_system", c="running"),
 }
 INPUTS: tuple[str, ...] = tuple(NUMBERS)
-#: Fields that the numbers are made of, the first being 1.
-FIELDS: tuple[str, ...] = ("", *sorted({f for n in NUMBERS.values() for f in (n.a, n.b, n.c)} - {""}))
+#: Where the three fields of each number are among a state's figures; -1 = 1.
 _PLACES: NDArray[np.int64] = np.array(
-    [[n.kind, *(FIELDS.index(f) for f in (n.a, n.b, n.c))] for n in NUMBERS.values()], np.int64
+    [[n.kind, *(PLACE[f] if f else -1 for f in (n.a, n.b, n.c))] for n in NUMBERS.values()], np.int64
 )
 _TIMES: Floats = np.array([n.times for n in NUMBERS.values()])
-
-
-def stacked(state: SteadyState, names: Sequence[str]) -> Floats:
-    """Fields of P columns, (len(names), P); "" is 1."""
-    one = np.ones(len(state))
-    rows: Floats = np.concatenate([getattr(state, name) if name else one for name in names])
-    return rows.reshape(len(names), len(state))
 
 
 def inputs_of(state: SteadyState) -> Floats:
     """Inputs of P columns, (P, len(INPUTS)); 0 where a number is not known."""
     out = np.empty((len(state), len(INPUTS)))
-    _fill(stacked(state, FIELDS), _PLACES, _TIMES, out)
+    _fill(np.ascontiguousarray(state.figures), _PLACES, _TIMES, out)
     return out
 
 
 @compiled
-def _fill(fields: Floats, places: NDArray[np.int64], times: Floats, out: Floats) -> None:
+def _figure(figures: Floats, place: int) -> float:
+    return float(figures[place]) if place >= 0 else 1.0
+
+
+@compiled
+def _fill(figures: Floats, places: NDArray[np.int64], times: Floats, out: Floats) -> None:
     for p in range(len(out)):
         for k in range(len(places)):
-            value = times[k] * fields[places[k, 1], p] * fields[places[k, 2], p] / max(fields[places[k, 3], p], LEAST)
-            kind = places[k, 0]
+            kind, a, b, c = places[k]
+            value = times[k] * _figure(figures[p], a) * _figure(figures[p], b) / max(_figure(figures[p], c), LEAST)
             if kind == LOG:
                 value = math.log(min(max(value, LEAST), 1.0 / LEAST)) if value == value else np.nan
             elif kind == LOG_OF_MORE:

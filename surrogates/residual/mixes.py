@@ -22,10 +22,8 @@ ADAPTER_RANKS = (8, 16, 32, 64)
 #: Mean lengths of the publications (ShareGPT), tokens.
 PUBLISHED_PROMPT, PUBLISHED_OUTPUT = 223.0, 197.0
 SHORTEST, LONGEST = 8.0, 3000.0
-#: Share of rays with bursty arrivals, and the largest CV of their gaps.
-BURSTY_SHARE, MAX_BURSTY_CV = 0.3, 10.0
-#: Share of rays with another promise than the default, and these promises, s.
-OTHER_PROMISE_SHARE, PROMISES_S = 0.15, (1.0, 20.0)
+#: Most slots of settings that have few, and the largest CV of the gaps between arrivals.
+FEW_SLOTS, MAX_BURSTY_CV = 32, 10.0
 
 #: Share of each kind of mix. All but the first imitate columns that solvers propose.
 KINDS: dict[str, float] = {
@@ -36,6 +34,32 @@ KINDS: dict[str, float] = {
     "hot": 0.06,
     "even_split": 0.15,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Emphasis:
+    """How often a draw is what.
+
+    Args:
+        few_slots: share with at most `FEW_SLOTS` slots; None = slots as the settings have them.
+        within_slots: share with no more adapters than slots.
+        bursty: share with bursty arrivals. bursty_cv: their least typical CV.
+        other_promise: share with another TTFT promise than the default. promises_s: these, drawn log-uniformly, s.
+    """
+
+    few_slots: float | None = None
+    within_slots: float = 0.5
+    bursty: float = 0.3
+    bursty_cv: float = 1.0
+    other_promise: float = 0.15
+    promises_s: tuple[float, float] = (1.0, 20.0)
+
+
+#: Draws as they come, and where the physics is weakest.
+USUAL = Emphasis()
+HARD = Emphasis(
+    few_slots=0.45, within_slots=0.3, bursty=0.5, bursty_cv=2.5, other_promise=0.6, promises_s=(0.2, 90.0)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +112,32 @@ class Draw:
     simulation_seed: int
 
 
-def draw(rng: np.random.Generator, settings: Sequence[EngineSetting]) -> Draw:
+def draw(rng: np.random.Generator, settings: Sequence[EngineSetting], emphasis: Emphasis = USUAL) -> Draw:
     """A mix and a setting: these evenly over `max_loras`, half of them with adapters <= slots."""
-    slots = rng.choice(sorted({s.max_loras for s in settings}))
+    choices = sorted({s.max_loras for s in settings})
+    if emphasis.few_slots is not None and rng.random() < emphasis.few_slots:
+        choices = [slots for slots in choices if slots <= FEW_SLOTS] or choices
+    slots = rng.choice(choices)
     fitting = [s for s in settings if s.max_loras == slots]
     setting = fitting[int(rng.integers(len(fitting)))]
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    count = _count(rng, setting.max_loras, kind)
-    mix = _traffic(rng, _rates(rng, count, kind), _ranks(rng, count, setting.max_lora_rank), kind == "homogeneous")
+    count = _count(rng, setting.max_loras, kind, emphasis)
+    rates, ranks = _rates(rng, count, kind), _ranks(rng, count, setting.max_lora_rank)
+    mix = _traffic(rng, rates, ranks, kind == "homogeneous", emphasis)
     if rng.random() < 0.15:
         mix = _with_base_model(rng, mix)
     slo_s = DEFAULT_TTFT_P99_S
-    if rng.random() < OTHER_PROMISE_SHARE:
-        slo_s = round(_log_uniform_number(rng, *PROMISES_S), 2)
+    if rng.random() < emphasis.other_promise:
+        slo_s = round(_log_uniform_number(rng, *emphasis.promises_s), 2)
     return Draw(mix, setting, kind, slo_s, int(rng.integers(2**31)))
 
 
-def _count(rng: np.random.Generator, slots: int, kind: str) -> int:
+def _count(rng: np.random.Generator, slots: int, kind: str, emphasis: Emphasis) -> int:
     if kind == "hot":
         return int(rng.integers(1, 17))
-    few = slots >= MAX_ADAPTERS or rng.random() < (0.3 if kind == "cold" else 0.5)
+    few = slots >= MAX_ADAPTERS or rng.random() < (
+        min(0.3, emphasis.within_slots) if kind == "cold" else emphasis.within_slots
+    )
     if few:
         # Half spread evenly, half in orders of magnitude: one adapter on 384 slots occurs as well.
         high = min(slots, MAX_ADAPTERS)
@@ -163,7 +193,7 @@ def _ranks(rng: np.random.Generator, count: int, max_lora_rank: int) -> Floats:
     return rng.choice(np.array(allowed), count, p=rng.dirichlet(np.ones(len(allowed))))
 
 
-def _traffic(rng: np.random.Generator, rates: Floats, ranks: Floats, alike: bool) -> Mix:
+def _traffic(rng: np.random.Generator, rates: Floats, ranks: Floats, alike: bool, emphasis: Emphasis) -> Mix:
     """Lengths, burstiness and prefix caching: published values for about a half, wide ranges for the rest."""
     n = len(rates)
     prompt, output = PUBLISHED_PROMPT, PUBLISHED_OUTPUT
@@ -179,8 +209,9 @@ def _traffic(rng: np.random.Generator, rates: Floats, ranks: Floats, alike: bool
     # Wide spreads leave no room for a strong negative correlation of positive lengths.
     correlation = max(correlation, -0.8 / max(prompt_cv * output_cv, 1e-9))
     arrival_cv = np.ones(n)
-    if rng.random() < BURSTY_SHARE:
-        typical, spread = _log_uniform_number(rng, 1.0, MAX_BURSTY_CV), 0.0 if alike else rng.uniform(0.0, 0.6)
+    if rng.random() < emphasis.bursty:
+        typical = _log_uniform_number(rng, emphasis.bursty_cv, MAX_BURSTY_CV)
+        spread = 0.0 if alike else rng.uniform(0.0, 0.6)
         arrival_cv = np.clip(typical * np.exp(rng.normal(0.0, spread, n)), 1.0, MAX_BURSTY_CV)
     cached = np.zeros(n)
     if rng.random() < 0.2:

@@ -32,8 +32,8 @@ from surrogates.residual.heads import (
 )
 from surrogates.residual.inputs import inputs_of
 from surrogates.residual.weights import Residual
-from surrogates.steady_state.model import PIVOT_TPS, ColumnSums, Groups, SteadyStateModel, steady_state_model
-from surrogates.steady_state.state import SteadyState
+from surrogates.steady_state.model import ColumnSums, Groups, SteadyStateModel, largest_load, steady_state_model
+from surrogates.steady_state.state import PLACE, SteadyState
 from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.column import Column
@@ -44,6 +44,7 @@ Floats = NDArray[np.float64]
 Settings = Sequence[EngineSetting] | Any
 
 _PLACE = {name: k for k, name in enumerate(OUTPUTS)}
+_HEAD_PLACES = np.array([PLACE[head.name] for head in HEADS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +117,20 @@ def corrected(physics: SteadyState, residual: Residual, *, judged: bool = True) 
             which the residual was not trained on).
     """
     correction, scale = residual.column.predict(inputs_of(physics))
-    solved = np.isfinite(physics.pace_s)
-    correction[~solved], scale[~solved] = 0.0, 0.0
-    correction[~solved, _PLACE[MARGIN]] = np.where(physics.healthy[~solved] > 0, MARGIN_RANGE[1], MARGIN_RANGE[0])
-    figures = corrected_figures(physics, correction)
-    values = {head.name: figures[:, k] for k, head in enumerate(HEADS)}
-    # A promise that no waiting breaks but the time of a step or of a long prompt itself.
-    in_reach = ~(physics.promise_use > 1.0)
-    state = replace(
-        physics,
-        **values,
-        # Little's law: as many more are decoding as a token takes longer.
-        decoding=physics.decoding * np.exp(correction[:, _PLACE["itl_mean_s"]]),
-        e2e_mean_s=values["requests_in_system"] / physics.rate_req_per_s,
-        healthy=(in_reach & (correction[:, _PLACE[MARGIN]] >= 0.0)).astype(np.float64) if judged else physics.healthy,
-    )
-    return CorrectedState(state, physics, correction, scale, correction[:, _PLACE[MARGIN]], residual)
+    margin = correction[:, _PLACE[MARGIN]]
+    if not (solved := np.isfinite(physics.pace_s)).all():
+        correction[~solved], scale[~solved] = 0.0, 0.0
+        margin[~solved] = np.where(physics.healthy[~solved] > 0, MARGIN_RANGE[1], MARGIN_RANGE[0])
+    figures = physics.figures.copy()
+    figures[:, _HEAD_PLACES] = corrected_figures(physics, correction)
+    state = SteadyState(figures)
+    # Little's law: as many more are decoding as a token takes longer.
+    figures[:, PLACE["decoding"]] *= np.exp(correction[:, _PLACE["itl_mean_s"]])
+    figures[:, PLACE["e2e_mean_s"]] = state.requests_in_system / state.rate_req_per_s
+    if judged:
+        # A promise that no waiting breaks but the time of a step or of a long prompt itself.
+        figures[:, PLACE["healthy"]] = ~(physics.promise_use > 1.0) & (margin >= 0.0)
+    return CorrectedState(state, physics, correction, scale, margin, residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +195,9 @@ def corrected_largest_load(
     column: Column, calibration: Calibration, residual: Residual, *, default_ttft_slo_s: float = DEFAULT_TTFT_P99_S
 ) -> CorrectedLoads:
     """theta* of one column, whatever its rates are; arrays of shape (1,)."""
-    tokens = sum(a.rate_req_per_s * (a.prompt_tokens.mean + a.output_tokens.mean) for a in column.adapters)
-    pivot = PIVOT_TPS / tokens
+    physics = float(largest_load([column], calibration, default_ttft_slo_s=default_ttft_slo_s)[0])
+    # Tables about theta*, where they matter most.
+    pivot = physics if np.isfinite(physics) else 1.0
     model, groups = corrected_model(
         [column], calibration, residual, default_ttft_slo_s=default_ttft_slo_s, pivot=pivot
     )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from surrogates.residual.around import random_calibration
-from surrogates.residual.mixes import Draw, draw
+from surrogates.residual.mixes import HARD, USUAL, Draw, draw
 from surrogates.residual.search import boundary
 from surrogates.residual.shards import METRICS, Ray, shard_path, write_header, write_shard
 from surrogates.steady_state.model import largest_load
@@ -54,6 +54,7 @@ class RaySpec:
     Args:
         calibrations: shipped calibrations. rays: of each, rounded up to whole shards, so that more can be added.
         around: calibrations drawn at random around them in turn (`surrogates.residual.around`). rays_around: of each.
+        hard: share of the rays that are drawn where the physics is weakest (`mixes.HARD`).
         inside, outside: columns between 30 and 97 % of the boundary, and between 103 and 150 %.
         grid: flags of the engine, `max_loras` and `max_lora_rank` as lists; what does not fit is left out.
     """
@@ -64,6 +65,7 @@ class RaySpec:
     rays_around: Annotated[int, Range(0)]
     grid: Any
     seed: Annotated[int, Range(0)] = 0
+    hard: Annotated[float, Range(0, 1)] = 0.0
     horizon_s: Annotated[float, Range(above=0, unit="seconds")] = 3600.0
     inside: Annotated[int, Range(0)] = 5
     outside: Annotated[int, Range(0)] = 1
@@ -161,10 +163,13 @@ def physics_guess(drawn: Draw, calibration: Calibration) -> float:
 
 def start_of(drawn: Draw, guess: float, rng: np.random.Generator) -> float:
     """Factor from which the boundary is sought."""
-    if not math.isfinite(guess):
-        mix = drawn.mix
-        guess = LIGHT_TPS / float((mix.rate_req_per_s * (mix.prompt_mean + mix.output_mean)).sum())
-    return guess * math.exp(rng.uniform(-START, START))
+    return (guess if math.isfinite(guess) else light_factor(drawn)) * math.exp(rng.uniform(-START, START))
+
+
+def light_factor(drawn: Draw) -> float:
+    """Factor that makes a mix a light load."""
+    mix = drawn.mix
+    return LIGHT_TPS / float((mix.rate_req_per_s * (mix.prompt_mean + mix.output_mean)).sum())
 
 
 def trace(
@@ -172,7 +177,8 @@ def trace(
 ) -> Ray:
     """Draws a ray, finds its boundary and simulates columns on both sides of it."""
     rng = np.random.default_rng([spec.seed, index, *calibration.name.encode()])
-    drawn = draw(rng, settings)
+    hard = spec.hard > 0.0 and rng.random() < spec.hard
+    drawn = draw(rng, settings, HARD if hard else USUAL)
     loads: list[float] = []
     results: list[SimulationResult] = []
 

@@ -5,8 +5,9 @@ Computed from the stored columns each time: after a change of the physics the sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from surrogates.residual.heads import (
 )
 from surrogates.residual.inputs import inputs_of
 from surrogates.residual.mixes import Draw
+from surrogates.residual.rays import light_factor, physics_guess
 from surrogates.residual.shards import Ray
-from surrogates.steady_state.model import PIVOT_TPS, SteadyStateModel, steady_state_model
+from surrogates.steady_state.model import SteadyStateModel, steady_state_model
 from surrogates.steady_state.state import SteadyState
 from twin.server.calibration import Calibration
 
@@ -59,11 +61,12 @@ class Samples:
 
 def ray_model(drawn: Draw, calibration: Calibration) -> tuple[SteadyStateModel, float]:
     """The physics of a ray: a model whose loads are shares of the returned factor on the rates."""
-    adapters, mix = drawn.mix.adapters(), drawn.mix
-    pivot = PIVOT_TPS / float((mix.rate_req_per_s * (mix.prompt_mean + mix.output_mean)).sum())
+    guess = physics_guess(drawn, calibration)
+    # Tables about theta*, where they matter most.
+    pivot = guess if math.isfinite(guess) else light_factor(drawn)
     model = steady_state_model(
-        adapters, calibration, drawn.setting, crowded=int((mix.rank > 0).sum()) > drawn.setting.max_loras, pivot=pivot,
-        default_ttft_slo_s=drawn.slo_s,
+        drawn.mix.adapters(), calibration, drawn.setting, pivot=pivot, default_ttft_slo_s=drawn.slo_s,
+        crowded=int((drawn.mix.rank > 0).sum()) > drawn.setting.max_loras,
     )  # fmt: skip
     return model, pivot
 
@@ -85,7 +88,7 @@ def samples_of(rays: Sequence[Ray], calibrations: Mapping[str, Calibration]) -> 
             continue
         loads = ray.loads / pivot
         states = states_at(model, ray.draw, np.concatenate([guess * np.array(BOUNDARY_LOADS), loads]))
-        first, rest = _split(states, len(BOUNDARY_LOADS))
+        first, rest = states[: len(BOUNDARY_LOADS)], states[len(BOUNDARY_LOADS) :]
         of_column = np.full((len(loads), len(OUTPUTS)), np.nan)
         for k, head in enumerate(HEADS):
             of_column[:, k] = head.log_ratio(ray.metrics, rest)
@@ -112,9 +115,3 @@ def samples_of(rays: Sequence[Ray], calibrations: Mapping[str, Calibration]) -> 
         max_loras=np.array([ray.draw.setting.max_loras for ray in kept]),
         skipped=len(rays) - len(kept),
     )
-
-
-def _split(states: SteadyState, first: int) -> tuple[SteadyState, SteadyState]:
-    names = [f.name for f in fields(SteadyState)]
-    head = SteadyState(**{name: getattr(states, name)[:first] for name in names})
-    return head, SteadyState(**{name: getattr(states, name)[first:] for name in names})

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from surrogates.residual.mixes import FEW_SLOTS
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Slots up to which a setting has few, and the CV up to which arrivals are not called bursty.
-FEW_SLOTS, CALM_CV = 32, 3.0
+#: CV up to which arrivals are not called bursty.
+CALM_CV = 3.0
 
 
 def regimes(arrival_cv: Floats, adapters: NDArray[np.int64], max_loras: NDArray[np.int64]) -> dict[str, Flags]:

@@ -31,7 +31,8 @@ def boundary(guess: float, simulate: Simulate) -> float:
     step, low, high = FIRST_STEP, start, start
     upwards = healthy(start)
     while True:
-        if max(high - start, start - low) >= FARTHEST:
+        # Within rounding: start - (start - FARTHEST) may be less than FARTHEST.
+        if max(high - start, start - low) > FARTHEST - WIDTH:
             return math.nan
         if upwards:
             high = min(low + step, start + FARTHEST)

@@ -58,7 +58,7 @@ class ResidualOptions:
     members: Annotated[int, Range(2, 64)] = 5
     folds: Annotated[int, Range(2, 64)] = 5
     hidden: Annotated[int, Range(1, 1024)] = 48
-    boundary_steps: Annotated[int, Range(1)] = 600
+    boundary_steps: Annotated[int, Range(1)] = 1000
     column_steps: Annotated[int, Range(1)] = 5000
     batch_size: Annotated[int, Range(1)] = 512
     rate: Annotated[float, Range(above=0)] = 0.01

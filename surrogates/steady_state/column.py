@@ -79,23 +79,35 @@ def sum_linear(linear: Floats, members: Members, out: Floats) -> None:
 
 
 @compiled
+def _sum_rows(rows: Floats, members: Members, out: Floats) -> None:
+    out[:] = 0.0
+    # Four at a time: the sum is stored less often than its terms are read.
+    fours = len(members) // 4 * 4
+    for k in range(0, fours, 4):
+        i, j, m, n = members[k], members[k + 1], members[k + 2], members[k + 3]
+        for c in range(len(out)):
+            out[c] += (rows[i, c] + rows[j, c]) + (rows[m, c] + rows[n, c])
+    for k in range(fours, len(members)):
+        for c in range(len(out)):
+            out[c] += rows[members[k], c]
+
+
+@compiled
 def _sum_paced(column: Column, g: int) -> None:
-    row = column.base_paced[g] if column.exchanged else column.paced_sums[g]
-    if not (column.exchanged and column.base_known[g]):
-        row[:] = 0.0
-        for n in column.members:
-            for c in range(len(row)):
-                row[c] += column.paced[n, g, c]
     if column.exchanged:
-        column.base_known[g] = True
-        changed, leave, enter = column.paced_sums[g], column.leave, column.enter
+        if not column.base_known[g]:
+            _sum_rows(column.paced[g], column.members, column.base_paced[g])
+            column.base_known[g] = True
+        row, changed, leave, enter = column.base_paced[g], column.paced_sums[g], column.leave, column.enter
         for c in range(len(row)):
             value = row[c]
             if leave >= 0:
-                value -= column.paced[leave, g, c]
+                value -= column.paced[g, leave, c]
             if enter >= 0:
-                value += column.paced[enter, g, c]
+                value += column.paced[g, enter, c]
             changed[c] = value
+    else:
+        _sum_rows(column.paced[g], column.members, column.paced_sums[g])
     column.known[g] = True
 
 
@@ -106,17 +118,17 @@ def _sum_aside(column: Column, point: int, t: int) -> None:
     else:
         active, starts = 0.0, 0.0
         for n in column.members:
-            active += column.aside[n, point, t, 0]
-            starts += column.aside[n, point, t, 1]
+            active += column.aside[point, t, n, 0]
+            starts += column.aside[point, t, n, 1]
     if column.exchanged:
         column.base_aside[point, t, 0], column.base_aside[point, t, 1] = active, starts
         column.base_aside_known[point, t] = True
         if column.leave >= 0:
-            active -= column.aside[column.leave, point, t, 0]
-            starts -= column.aside[column.leave, point, t, 1]
+            active -= column.aside[point, t, column.leave, 0]
+            starts -= column.aside[point, t, column.leave, 1]
         if column.enter >= 0:
-            active += column.aside[column.enter, point, t, 0]
-            starts += column.aside[column.enter, point, t, 1]
+            active += column.aside[point, t, column.enter, 0]
+            starts += column.aside[point, t, column.enter, 1]
     column.aside_sums[point, t, 0], column.aside_sums[point, t, 1] = active, starts
     column.aside_known[point, t] = True
 

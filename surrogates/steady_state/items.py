@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainc
 
 from twin.figures.promises import limit_of
 from twin.workload.adapter import DEFAULT_TTFT_P99_S, Adapter, Lengths, Slo
@@ -105,6 +104,9 @@ def _moments(lengths: Lengths, longest: float) -> tuple[float, float, float]:
     whole = (mean, mean * mean * (1.0 + square), mean**3 * third)
     if mean * (1.0 + 12.0 * lengths.cv) < longest:
         return whole
+    # Where lengths are cut only: half of the time until a planning model answers first.
+    from scipy.special import gammainc
+
     shape, x = 1.0 / square, longest / (mean * square)
     inside = gammainc(shape + np.arange(4), x)
     first, second, cube = (float(w * inside[j + 1] + longest ** (j + 1) * (1 - inside[0])) for j, w in enumerate(whole))

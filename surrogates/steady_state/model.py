@@ -86,8 +86,8 @@ class SteadyStateModel:
     def __post_init__(self) -> None:
         t = self.tables
         room = Room(
-            np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[1:]), np.zeros(t.aside.shape[1:]),
-            np.zeros(t.paced.shape[1], np.bool_), np.zeros(t.aside.shape[1:3], np.bool_), np.zeros(t.paced.shape[2]),
+            np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[::2]), np.zeros((*t.aside.shape[:2], 2)),
+            np.zeros(len(t.paced), np.bool_), np.zeros(t.aside.shape[:2], np.bool_), np.zeros(t.paced.shape[2]),
             np.zeros(1, GATE), np.zeros(1, STEP), np.zeros(1, WAITING), np.zeros(0, np.int64),
             np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[1:]), np.zeros(t.aside.shape[1:]),
             np.zeros(t.paced.shape[1], np.bool_), np.zeros(t.aside.shape[1:3], np.bool_),
@@ -107,16 +107,15 @@ class SteadyStateModel:
             load: factor on all rates, () or (P,).
         """
         members, starts = _flat(groups)
-        law, loads = self.laws(settings), np.broadcast_to(np.asarray(load, np.float64), len(groups)).copy()
-        out = unsolved(len(groups))
+        law, out, loads = self.laws(settings), unsolved(len(groups)), np.empty(len(groups))
+        loads[:] = load
         solve_groups(self._source, members, starts, loads, law, self._judge(), self._room, out)
         state = state_of(out)
         if self.rule == "published":
             # The rule lets a tenth be lost: a column is as healthy as one that is asked for nine tenths.
-            solve_groups(
-                self._source, members, starts, STARVATION_THRESHOLD * loads, law, self._judge(), self._room, out
-            )
-            state = replace(state, healthy=np.ascontiguousarray(out["healthy"]))
+            lighter, loads = unsolved(len(groups)), STARVATION_THRESHOLD * loads
+            solve_groups(self._source, members, starts, loads, law, self._judge(), self._room, lighter)
+            state = state.replaced(healthy=lighter["healthy"])
         return state
 
     def exchanges(
@@ -135,7 +134,7 @@ class SteadyStateModel:
         state = state_of(out)
         if self.rule == "published":
             groups = [_exchanged(own, *pair) for pair in zip(leave.tolist(), enter.tolist(), strict=True)]
-            state = replace(state, healthy=self.states(groups, law, load).healthy)
+            state = state.replaced(healthy=self.states(groups, law, load).healthy)
         return state
 
     def largest_loads(self, groups: Groups, settings: Sequence[EngineSetting] | Any) -> Floats:
@@ -162,13 +161,15 @@ class SteadyStateModel:
     def sums(self, groups: Groups) -> ColumnSums:
         """Columns as sums of rows, (P,)."""
         t = self.tables
-        parts = [(t.linear[g].sum(0), t.paced[g].sum(0), t.aside[g].sum(0)) for g in (np.asarray(g) for g in groups)]
+        members = [np.asarray(g, np.int64) for g in groups]
+        parts = [(t.linear[g].sum(0), t.paced[:, g].sum(1), t.aside[:, :, g].sum(2)) for g in members]
         return ColumnSums(*(np.stack(arrays) for arrays in zip(*parts, strict=True)))
 
     def rows(self, adapters: Sequence[int] | NDArray[np.int64]) -> ColumnSums:
         """The adapters themselves, one a row: what adding one to a column adds."""
         which = np.asarray(adapters, np.int64)
-        return ColumnSums(self.tables.linear[which], self.tables.paced[which], self.tables.aside[which])
+        t = self.tables
+        return ColumnSums(t.linear[which], t.paced[:, which].swapaxes(0, 1), np.moveaxis(t.aside[:, :, which], 2, 0))
 
     def promise_limits(self, groups: Groups) -> tuple[Floats, Floats]:
         """Longest pace, and time per computed prompt token, that promises of each column allow, s, (P,); inf = any."""
@@ -193,12 +194,12 @@ class SteadyStateModel:
         solve_sums(self._source, linear, paced, aside, one, pace_limits_s, token_limits_s, law, judge, self._room, out)
         state = state_of(out)
         if self.rule == "published":
-            nine_tenths = STARVATION_THRESHOLD * one
+            lighter, nine_tenths = unsolved(len(sums)), STARVATION_THRESHOLD * one
             solve_sums(
                 self._source, linear, paced, aside, nine_tenths, pace_limits_s, token_limits_s, law, judge,
-                self._room, out,
+                self._room, lighter,
             )  # fmt: skip
-            state = replace(state, healthy=np.ascontiguousarray(out["healthy"]))
+            state = state.replaced(healthy=lighter["healthy"])
         return state
 
     def _judge(self) -> Judge:
@@ -239,12 +240,10 @@ def steady_state(
     Raises:
         InputError: the calibration lacks what the columns need (adapter costs, a sharing law).
     """
-    out = unsolved(len(columns))
+    state = state_of(unsolved(len(columns)))
     for which, model, groups in _models(columns, calibration, rule, default_ttft_slo_s):
-        part = model.states(groups, [columns[p].setting for p in which], load)
-        for name in out.dtype.names:
-            out[name][which] = getattr(part, name)
-    return state_of(out)
+        state.figures[which] = model.states(groups, [columns[p].setting for p in which], load).figures
+    return state
 
 
 def largest_load(
@@ -312,6 +311,9 @@ def _exchanged(members: NDArray[np.int64], leave: int, enter: int) -> NDArray[np
 
 def _flat(groups: Groups) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Members behind one another, and where each column starts, (P + 1,)."""
+    if len(groups) == 1:
+        alone = np.asarray(groups[0], np.int64)
+        return alone, np.array([0, len(alone)])
     starts = np.zeros(len(groups) + 1, np.int64)
     np.cumsum([len(g) for g in groups], out=starts[1:])
     members = np.concatenate([np.asarray(g, np.int64) for g in groups]) if len(groups) else np.zeros(0, np.int64)

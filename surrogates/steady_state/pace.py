@@ -15,7 +15,7 @@ import numpy as np
 from surrogates.steady_state.column import Column, look_aside, look_up, pace_at, position
 from surrogates.steady_state.law import PLAIN_BATCH, SMALL_BATCH
 from surrogates.steady_state.slots import MOST_FEEDBACK, Demand, gate
-from surrogates.steady_state.special import normal_tail, rough_gamma_tail
+from surrogates.steady_state.special import next_part, normal_tail, rough_gamma_tail
 from surrogates.steady_state.tables import (
     ACTIVE,
     AGAIN,
@@ -204,42 +204,49 @@ def find_pace(column: Column) -> float:
     Points of the grid from the shortest step upwards, then the root in the cell.
     """
     shortest = column.law[0].base_s
-    point = math.floor(position(column, shortest))
-    last = math.ceil(position(column, LONGEST * shortest))
-    high = math.log(evaluate(column, pace_at(column, point)))
+    # A step is longer than the shortest one: at the first point step / pace is above 1, whatever it is.
+    first = math.floor(position(column, shortest))
+    last, point = math.ceil(position(column, LONGEST * shortest)), first
+    before, high = np.nan, 1.0
     while high > 0.0:
         if point >= last:
             return 0.0
+        before = high if point > first else np.nan
         point += SCAN_POINTS
         high = math.log(evaluate(column, pace_at(column, point)))
-    low = high
-    for _ in range(SCAN_POINTS):
-        low = math.log(evaluate(column, pace_at(column, point - 1)))
-        if low > 0.0:
-            break
-        point, high = point - 1, low
-    return _root(column, pace_at(column, point - 1), low, pace_at(column, point), high)
+    middle = math.log(evaluate(column, pace_at(column, point - 1)))
+    if middle > 0.0:
+        return _root(column, pace_at(column, point - 1), middle, pace_at(column, point), high)
+    if math.isnan(before):
+        before = math.log(evaluate(column, pace_at(column, point - SCAN_POINTS)))
+        if before <= 0.0:
+            return pace_at(column, point - SCAN_POINTS)
+    return _root(column, pace_at(column, point - SCAN_POINTS), before, pace_at(column, point - 1), middle)
 
 
 @compiled
 def _root(column: Column, low_s: float, low: float, high_s: float, high: float) -> float:
-    """Where log(step / pace) is 0 between two paces, `low` > 0 >= `high` (regula falsi with the Illinois rule)."""
+    """Where log(step / pace) is 0 between two paces, `low` > 0 >= `high`.
+
+    Secants, then parabolas through three points where these are monotone, else halvings (T. R. Chandrupatla, "A new
+    hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function", 1997).
+    """
     a, b, pace_s = math.log(low_s), math.log(high_s), high_s
-    side = 0
+    of_a, of_b = low, high
+    part = of_a / (of_a - of_b)
     for _ in range(ROUNDS):
-        c = (a * high - b * low) / (high - low)
-        pace_s = math.exp(c)
+        x = a + part * (b - a)
+        pace_s = math.exp(x)
         value = math.log(evaluate(column, pace_s))
-        if abs(value) < PRECISION or b - a < PRECISION:
+        if abs(value) < PRECISION or abs(b - a) < PRECISION:
             break
-        if value > 0.0:
-            a, low = c, value
-            high *= 0.5 if side == 1 else 1.0
-            side = 1
+        # The root lies between a, the point found last, and b; c is the one that was left.
+        if (value > 0.0) == (of_a > 0.0):
+            c, of_c = a, of_a
         else:
-            b, high = c, value
-            low *= 0.5 if side == -1 else 1.0
-            side = -1
+            c, b, of_c, of_b = b, a, of_b, of_a
+        a, of_a = x, value
+        part = next_part(a, of_a, b, of_b, c, of_c)
     return pace_s
 
 

@@ -84,3 +84,18 @@ def erlang_c(servers: float, offered: float) -> float:
         return 0.0
     blocked = min(1.0, math.exp(log_b) / max(gamma_tail(servers + 1.0, offered), 1e-300))
     return blocked / (1.0 - offered / servers * (1.0 - blocked))
+
+
+@compiled
+def next_part(a: float, of_a: float, b: float, of_b: float, c: float, of_c: float) -> float:
+    """Where to look for the root between a and b, as a share of the way to b, with a third point beyond one of them.
+
+    On the parabola through all three in the function's values if it is monotone between them, else in the middle (T. R.
+    Chandrupatla 1997).
+    """
+    xi, phi = (a - b) / (c - b), (of_a - of_b) / (of_c - of_b)
+    if not (phi * phi < xi and (1.0 - phi) * (1.0 - phi) < 1.0 - xi):
+        return 0.5
+    first = of_a / (of_b - of_a) * of_c / (of_b - of_c)
+    second = (c - a) / (b - a) * of_a / (of_c - of_a) * of_b / (of_c - of_b)
+    return min(max(first + second, 1e-6), 1.0 - 1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,28 @@ from surrogates.steady_state.solve import LIMITS, STATE
 
 Floats = NDArray[np.float64]
 
+#: Where a figure is among those of a column.
+PLACE: dict[str, int] = {name: k for k, name in enumerate(STATE.names or ())}
+
+
+class _Figure:
+    """A figure of all columns, (P,), by its name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._place = PLACE[name]
+
+    def __get__(self, state: SteadyState, owner: type | None = None) -> Floats:
+        return state.figures[:, self._place]
+
 
 @dataclass(frozen=True, slots=True)
 class SteadyState:
-    """P columns; arrays of shape (P,), NaN where there is no steady state (`healthy` is 0 and `limit` says why).
+    """P columns; figures of shape (P,), NaN where there is no steady state (`healthy` is 0 and `limit` says why).
 
     Of a GPU, where several servers share one: their sum for counts and rates, one server's for shares and times.
 
     Args:
+        figures: all of the following, (P, len(PLACE)).
         rate_req_per_s: requests arriving per second. adapters: those that need a slot.
         pace_s: mean time of a step, as tokens see it; it is the mean ITL.
         requests_in_system: running and waiting; by Little's law rate x mean E2E latency.
@@ -48,54 +62,66 @@ class SteadyState:
         healthy: 1 or 0, by the constraint asked for.
     """
 
-    rate_req_per_s: Floats
-    adapters: Floats
-    pace_s: Floats
-    requests_in_system: Floats
-    running: Floats
-    decoding: Floats
-    ttft_mean_s: Floats
-    ttft_p99_s: Floats
-    itl_mean_s: Floats
-    itl_p99_s: Floats
-    e2e_mean_s: Floats
-    kv_share: Floats
-    kv_share_spread: Floats
-    distinct_adapters: Floats
-    distinct_spread: Floats
-    loads_per_s: Floats
-    disk_loads_per_s: Floats
-    blocked_share: Floats
-    cached_for_s: Floats
-    slots_full: Floats
-    slot_wait_s: Floats
-    kv_wait_chance: Floats
-    seqs_use: Floats
-    budget_use: Floats
-    late_share: Floats
-    adapter_late_share: Floats
-    promise_use: Floats
-    elasticity: Floats
-    decoding_variance: Floats
-    decode_share: Floats
-    kv_read_share: Floats
-    prompt_share: Floats
-    lora_share: Floats
-    past_graph_share: Floats
-    prompt_tokens_per_step: Floats
-    second_pace_s: Floats
-    escapes_per_h: Floats
-    arrival_cv: Floats
-    effective_adapters: Floats
-    stay_steps: Floats
-    base_s: Floats
-    max_loras: Floats
-    ttft_slo_s: Floats
-    limit: Floats
-    healthy: Floats
+    figures: Floats
+    rate_req_per_s = _Figure()
+    adapters = _Figure()
+    pace_s = _Figure()
+    requests_in_system = _Figure()
+    running = _Figure()
+    decoding = _Figure()
+    ttft_mean_s = _Figure()
+    ttft_p99_s = _Figure()
+    itl_mean_s = _Figure()
+    itl_p99_s = _Figure()
+    e2e_mean_s = _Figure()
+    kv_share = _Figure()
+    kv_share_spread = _Figure()
+    distinct_adapters = _Figure()
+    distinct_spread = _Figure()
+    loads_per_s = _Figure()
+    disk_loads_per_s = _Figure()
+    blocked_share = _Figure()
+    cached_for_s = _Figure()
+    slots_full = _Figure()
+    slot_wait_s = _Figure()
+    kv_wait_chance = _Figure()
+    seqs_use = _Figure()
+    budget_use = _Figure()
+    late_share = _Figure()
+    adapter_late_share = _Figure()
+    promise_use = _Figure()
+    elasticity = _Figure()
+    decoding_variance = _Figure()
+    decode_share = _Figure()
+    kv_read_share = _Figure()
+    prompt_share = _Figure()
+    lora_share = _Figure()
+    past_graph_share = _Figure()
+    prompt_tokens_per_step = _Figure()
+    second_pace_s = _Figure()
+    escapes_per_h = _Figure()
+    arrival_cv = _Figure()
+    effective_adapters = _Figure()
+    stay_steps = _Figure()
+    base_s = _Figure()
+    max_loras = _Figure()
+    ttft_slo_s = _Figure()
+    limit = _Figure()
+    healthy = _Figure()
 
     def __len__(self) -> int:
-        return len(self.pace_s)
+        return len(self.figures)
+
+    def __getitem__(self, which: slice) -> SteadyState:
+        """Some of the columns."""
+        return SteadyState(self.figures[which])
+
+    def replaced(self, **changed: Floats) -> SteadyState:
+        """The same with other figures, (P,) each, by name."""
+        figures = self.figures.copy()
+        for name, values in changed.items():
+            figures[:, PLACE[name]] = values
+        return SteadyState(figures)
 
     def verdict(self, p: int) -> str:
         """What limits column p, in a word of `LIMITS`; empty if it is healthy."""
@@ -103,10 +129,10 @@ class SteadyState:
 
 
 def state_of(records: Any) -> SteadyState:
-    """From records `STATE`, (P,)."""
-    return SteadyState(**{f.name: np.ascontiguousarray(records[f.name]) for f in fields(SteadyState)})
+    """From records `STATE`, (P,), whose memory it keeps."""
+    return SteadyState(records.view(np.float64).reshape(len(records), len(PLACE)))
 
 
 def unsolved(columns: int) -> Any:
     """Records `STATE` of which nothing is known, (P,)."""
-    return np.full((columns, len(STATE.names or ())), np.nan).view(STATE)[:, 0]
+    return np.full(columns * len(PLACE), np.nan).view(STATE)

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from surrogates.steady_state.arrivals import EXPONENTIAL_CV, activity, log_absence, variance_factor
 from surrogates.steady_state.items import Items
-from twin.compiled import allocating
+from twin.compiled import compiled
 
 Floats = NDArray[np.float64]
 
@@ -51,9 +50,9 @@ class Tables:
     Args:
         base_s: shortest step: the grid reaches from 1/16 to 256 times it.
         linear: (N, BY_RANK + R + J), for R distinct ranks > 0 and J levels of the TTFT promise.
-        paced: (N, G, ASKS + 3 J).
-        aside: A and activations/s with a further time after the last request, (N, G / STRIDE, TIMES, 2); of no time
-            and no pace (N, 0, 0, 2) where no column has more adapters than slots.
+        paced: (G, N, ASKS + 3 J): the adapters of a pace lie together, as they are summed.
+        aside: A and activations/s with a further time after the last request, (G / STRIDE, TIMES, N, 2); of no time
+            and no pace (0, 0, N, 2) where no column has more adapters than slots.
         ranks: the distinct ranks > 0, (R,).
         slo_s: the levels of the TTFT promise, ascending, (J,).
         pace_limit_s: longest pace that an adapter's ITL and E2E promises allow, (N,).
@@ -97,15 +96,15 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
     linear[:, BY_RANK : BY_RANK + len(ranks)] = items.rank[:, None] == ranks
     linear[np.arange(len(items)), BY_RANK + len(ranks) + level] = rate
     cells = CELLS * (BELOW + ABOVE) + 1
-    paced = np.zeros((len(items), cells, ASKS + 3 * len(slo_s)))
+    paced = np.zeros((cells, len(items), ASKS + 3 * len(slo_s)))
     crowd = (cells + STRIDE - 1) // STRIDE if crowded else 0
-    aside = np.zeros((len(items), crowd, TIMES if crowded else 0, 2))
+    aside = np.zeros((crowd, TIMES if crowded else 0, len(items), 2))
     request_kv = kv / items.output
     own_kv = items.prompt_2 * items.output + items.prompt * items.output_2 + items.output_3 / 3.0
     output_cv2 = np.maximum(items.output_2 / items.output**2 - 1.0, 0.0)
     exponential = np.minimum(np.sqrt(output_cv2) / EXPONENTIAL_CV, 1.0)
     _fill(
-        base_s, rate, 1.0 / cv2, exponential, _overlap(output_cv2), items.output, items.computed * rate, request_kv,
+        base_s, rate, 1.0 / cv2, exponential, output_cv2, items.output, items.computed * rate, request_kv,
         own_kv * rate, in_slot.astype(np.float64), level, len(slo_s), paced, aside,
     )  # fmt: skip
     stay = np.maximum(items.output + 0.5, 1.5)
@@ -123,27 +122,29 @@ def _levels(slo_s: Floats) -> Floats:
     return distinct[np.arange(LEVELS) * len(distinct) // LEVELS]
 
 
-def _overlap(cv2: Floats) -> Floats:
+@compiled
+def _overlap(cv2: float) -> float:
     """How much two requests that came together overlap, 2 E[min] / E[stay]: 1 for exponential, 2 for constant stays.
 
     For Gamma stays of shape a = 1 / cv2, E[min] / E[stay] = 1 - Gamma(a + 1/2) / (sqrt(pi) Gamma(a + 1)).
     """
-    a = 1.0 / np.maximum(cv2, 1e-6)
-    return np.asarray(2.0 - 2.0 * np.exp(gammaln(a + 0.5) - gammaln(a + 1.0)) / math.sqrt(math.pi))
+    a = 1.0 / max(cv2, 1e-6)
+    return 2.0 - 2.0 * math.exp(math.lgamma(a + 0.5) - math.lgamma(a + 1.0)) / math.sqrt(math.pi)
 
 
-@allocating
+@compiled
 def _fill(
-    base_s: float, rate: Floats, k: Floats, exponential: Floats, overlap: Floats, output: Floats, prompt_rate: Floats,
-    request_kv: Floats, own_kv: Floats, in_slot: Floats, level: NDArray[np.int64], levels: int, paced: Floats,
-    aside: Floats,
+    base_s: float, rate: Floats, k: Floats, exponential: Floats, output_cv2: Floats, output: Floats,
+    prompt_rate: Floats, request_kv: Floats, own_kv: Floats, in_slot: Floats, level: NDArray[np.int64], levels: int,
+    paced: Floats, aside: Floats,
 ) -> None:  # fmt: skip
     for n in range(len(rate)):
-        for g in range(paced.shape[1]):
+        overlap = _overlap(output_cv2[n])
+        for g in range(len(paced)):
             pace = base_s * 2.0 ** (g / CELLS - BELOW)
             x = rate[n] * output[n] * pace
-            row = paced[n, g]
-            f = 1.0 + (variance_factor(x, k[n]) - 1.0) * overlap[n]
+            row = paced[g, n]
+            f = 1.0 + (variance_factor(x, k[n]) - 1.0) * overlap
             active, slope = activity(x, k[n], exponential[n])
             needs = in_slot[n]
             row[ACTIVE] = active * needs
@@ -161,10 +162,10 @@ def _fill(
             row[ASKS + level[n]] = rate[n] * (1.0 - active) * needs
             row[ASKS + levels + level[n]] = rate[n] * rate[n] * (1.0 - active) * needs
             row[ASKS + 2 * levels + level[n]] = (1.0 - active) * needs
-        for g in range(aside.shape[1]):
+        for g in range(len(aside)):
             stay = rate[n] * output[n] * base_s * 2.0 ** (g * STRIDE / CELLS - BELOW)
-            for t in range(aside.shape[2]):
+            for t in range(aside.shape[1]):
                 x = stay + rate[n] * FIRST_S * 2.0**t
                 active, slope = activity(x, k[n], exponential[n] * stay / x)
-                aside[n, g, t, 0] = active * in_slot[n]
-                aside[n, g, t, 1] = rate[n] * slope * in_slot[n]
+                aside[g, t, n, 0] = active * in_slot[n]
+                aside[g, t, n, 1] = rate[n] * slope * in_slot[n]

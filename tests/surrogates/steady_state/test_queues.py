@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from scipy import special
 from scipy.stats import gamma
 
 from surrogates.steady_state.slots import GATE, Demand, chance_to_wait, gate, longer_together, mean_place, wait_tail
-from surrogates.steady_state.special import erlang_c, gamma_tail, normal_quantile, normal_tail, rough_gamma_tail
+from surrogates.steady_state.special import (
+    erlang_c,
+    gamma_tail,
+    next_part,
+    normal_quantile,
+    normal_tail,
+    rough_gamma_tail,
+)
 from surrogates.steady_state.waiting import gamma_quantile
 
 
@@ -166,3 +174,23 @@ def test_reload_cascade_of_a_poisson_number_of_new_adapters(mean: float) -> None
     drawn = np.bincount(rng.poisson(mean, 4000))
     played = sum(n * cascade_loads(k, slots, 60, k) for k, n in enumerate(drawn) if k) / drawn.sum() / slots
     assert mean / (6 + 2.3 * mean) == pytest.approx(played, abs=0.02)
+
+
+@pytest.mark.parametrize(("of", "most"), [(lambda x: 2.0 - np.exp(x), 9), (lambda x: 1.0 - 2.0 * (x > 0.3), 60)])
+def test_roots_are_found_in_few_steps(of: Callable[[float], float], most: int) -> None:
+    """Of a smooth function in a handful; where it jumps by halving."""
+    a, b, part, asked = 0.0, 1.0, 0.5, 0
+    of_a, of_b = of(a), of(b)
+    while abs(b - a) > 1e-9 and of_a != 0.0 and asked < 100:
+        x, asked = a + part * (b - a), asked + 1
+        value = of(x)
+        if (value > 0) == (of_a > 0):
+            c, of_c = a, of_a
+        else:
+            c, b, of_c, of_b = b, a, of_b, of_a
+        a, of_a = x, value
+        part = next_part(a, of_a, b, of_b, c, of_c)
+        if abs(of_a) < 1e-12:
+            break
+    assert asked <= most
+    assert a == pytest.approx(np.log(2.0) if most < 60 else 0.3, abs=1e-8)

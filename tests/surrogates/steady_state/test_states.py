@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from surrogates.steady_state import (
 )
 from surrogates.steady_state.items import items_of
 from surrogates.steady_state.pace import shared_s
+from surrogates.steady_state.state import PLACE
 from tests.surrogates.steady_state.columns import LLAMA, OPT, SETTING, adapter, mix, scaled, with_flags
 from twin.errors import InputError
 from twin.server.column import Column
@@ -30,8 +31,8 @@ FEW_SLOTS = with_flags(max_loras=8)
 
 
 def alike(one: SteadyState, other: SteadyState, rel: float) -> None:
-    for f in fields(SteadyState):
-        np.testing.assert_allclose(getattr(one, f.name), getattr(other, f.name), rtol=rel, atol=1e-12, err_msg=f.name)
+    for name in PLACE:
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=rel, atol=1e-12, err_msg=name)
 
 
 def of(adapters: Any, setting: EngineSetting = SETTING, **options: Any) -> SteadyState:
@@ -44,8 +45,8 @@ def test_many_columns_at_once_are_the_same_as_one_by_one() -> None:
     assert np.isfinite(together.pace_s).sum() >= 5
     for p, column in enumerate(columns):
         one = steady_state([column], LLAMA)
-        for f in fields(SteadyState):
-            assert getattr(one, f.name)[0] == pytest.approx(getattr(together, f.name)[p], rel=1e-12, nan_ok=True), f
+        for name in PLACE:
+            assert getattr(one, name)[0] == pytest.approx(getattr(together, name)[p], rel=1e-12, nan_ok=True), name
 
 
 @pytest.mark.parametrize("setting", [SETTING, FEW_SLOTS], ids=["within", "crowded"])
@@ -77,7 +78,7 @@ def test_a_factor_on_the_load_is_a_factor_on_the_rates() -> None:
 def test_the_same_question_gets_the_same_bytes() -> None:
     columns = [Column(tuple(mix(30, 8)), SETTING), Column(tuple(mix(90, 9)), FEW_SLOTS)]
     one, two = steady_state(columns, LLAMA), steady_state(columns, LLAMA)
-    assert all(getattr(one, f.name).tobytes() == getattr(two, f.name).tobytes() for f in fields(SteadyState))
+    assert one.figures.tobytes() == two.figures.tobytes()
 
 
 @pytest.mark.parametrize("setting", [SETTING, FEW_SLOTS], ids=["within", "crowded"])
@@ -196,7 +197,7 @@ EXTREMES: dict[str, tuple[list[Adapter], EngineSetting]] = {
 def test_extremes_have_finite_answers_or_a_reason(name: str) -> None:
     adapters, setting = EXTREMES[name]
     state = of(adapters, setting)
-    answers = [f.name for f in fields(SteadyState) if f.name not in ("cached_for_s", "ttft_slo_s")]
+    answers = [name for name in PLACE if name not in ("cached_for_s", "ttft_slo_s")]
     if state.healthy[0]:
         assert all(np.isfinite(getattr(state, f)[0]) for f in answers)
         assert state.verdict(0) == ""
