@@ -194,11 +194,14 @@ class Baseline:
         deal: fills a dealing; False = it cannot.
         fleet: GPU types of so many GPUs.
         replicas: whether hot adapters are split in proportion to load.
+        template: whether all GPUs get one setting, for the largest rank of all adapters and with as many slots as hold
+            all of them, or as start: what a deployment without a plan per GPU has to take.
     """
 
     deal: Callable[[Dealing, np.random.Generator], bool]
     fleet: Callable[[PlacementProblem, int], list[int] | None] = cheapest_fleet
     replicas: bool = False
+    template: bool = False
 
 
 BASELINES: dict[str, Baseline] = {
@@ -212,6 +215,8 @@ BASELINES: dict[str, Baseline] = {
     "min-cost flow": Baseline(flow),
     "dLoRA": Baseline(dlora),
     "Mélange": Baseline(melange, melange_fleet),
+    "round robin, one template": Baseline(round_robin, template=True),
+    "LPT, one template": Baseline(lpt, template=True),
 }
 
 
@@ -224,7 +229,7 @@ def place(problem: PlacementProblem, baseline: Baseline, gpus: int, seed: int = 
     dealing = Dealing(posed, types)
     if not baseline.deal(dealing, np.random.default_rng(seed)):
         return None
-    placement = dealing.placement()
+    placement = dealing.placement(template=baseline.template)
     return None if placement is None else Planned(posed, placement)
 
 

@@ -78,13 +78,18 @@ class Dealing:
         """Units, the largest sum of a figure of items (N,) first; pinned ones before all."""
         return sorted(self.units, key=lambda u: (u.pin < 0, -float(of_item[list(u.items)].sum())))
 
-    def placement(self) -> Placement | None:
-        """GPUs in use, each under the setting that an operator gives it; None where no setting fits its items."""
+    def placement(self, *, template: bool = False) -> Placement | None:
+        """GPUs in use, each under the setting that an operator gives it; None where no setting fits its items.
+
+        Args:
+            template: one setting for all GPUs of a type instead, the one for a GPU with all items.
+        """
         gpus = []
         for items, gpu_type in zip(self.members, self.types, strict=True):
             if not items:
                 continue
-            option = operator_option(self.problem, items, gpu_type)
+            everything = range(len(self.problem.items))
+            option = operator_option(self.problem, everything if template else items, gpu_type)
             if option is None:
                 return None
             gpus.append(GpuAssignment(option, tuple(sorted(items))))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.today.comparison import figures_of
 from placement.verify.verifier import TwinVerifier
-from twin.figures.health import STARVATION_THRESHOLD, Constraint
+from twin.figures.health import Constraint
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.simulation import simulate_many
@@ -23,8 +24,7 @@ class Judged:
 
     Args:
         gpus: in use.
-        e2e_s: mean E2E latency of all requests, GPUs weighted by rate, seconds. Of a starved GPU it grows with the
-            length of the window.
+        e2e_s: mean E2E latency of all requests, seconds. Of a starved GPU it grows with the length of the window.
         itl_ms: mean time between tokens, GPUs weighted by output tokens, milliseconds.
         bad_hours: share of bad hours of the worst GPU, 0..1.
         starved: an adapter starves, or a GPU serves less than 90 % of what it is asked.
@@ -50,19 +50,13 @@ def judged(
         default_ttft_slo_s=constraint.slo.ttft_p99_s,
         threads=threads,
     )
-    rate = np.array([c.rate_req_per_s for c in columns])
-    tokens = np.array([sum(a.rate_req_per_s * a.output_tokens.mean for a in c.adapters) for c in columns])
-
-    def mean(name: str) -> list[float]:
-        return [float(np.nanmean([r.row[name] for r in of_gpu])) for of_gpu in results]
-
-    starving = any(constraint.broken(of_gpu) for of_gpu in results)
+    figures = figures_of(columns, results, constraint)
     return Judged(
         gpus=len(columns),
-        e2e_s=float(np.average(mean("e2e_mean_s"), weights=rate)),
-        itl_ms=float(np.average(mean("itl_mean_ms"), weights=tokens)),
+        e2e_s=figures.e2e_mean_s,
+        itl_ms=figures.itl_mean_ms,
         bad_hours=max(float(np.mean([bool(constraint.broken_window(r)) for r in of_gpu])) for of_gpu in results),
-        starved=starving or min(mean("served_fraction")) < STARVATION_THRESHOLD,
+        starved=figures.starved_gpus > 0,
         hours=hours,
     )
 

@@ -29,6 +29,7 @@ from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
+from placement.today.comparison import beside_plan
 from placement.verify.verdict import NOT_JUDGED, Decision, Verification
 from twin.confidence.seeds import short_windows
 from twin.errors import InfeasibleError, NoSolutionError, PlacementError
@@ -99,6 +100,12 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     assert result.placement is not None
     result.objective, result.terms = evaluate(result.original, result.placement)
     result.gap = relative_gap(result.objective, result.bound)
+    if run.today is not None:
+        result.today, said = beside_plan(
+            run.today, run.verifier, run.calibration, run.constraint, result.columns, result.verification,
+            round_=len(result.history) - 1, progress=progress,
+        )  # fmt: skip
+        result.warnings += said
     broken = violations(result.original, result.placement)
     if broken:
         raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")

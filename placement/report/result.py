@@ -18,11 +18,13 @@ from placement.report.document import (
     workload_entry,
     write_outputs,
 )
+from placement.report.today import today_entry
 from placement.verify.verdict import Verification
 from twin.server.column import Column
 
 if TYPE_CHECKING:
     from placement.config import Run
+    from placement.today.comparison import Comparison
 
 
 @dataclass(slots=True, repr=False)
@@ -39,6 +41,7 @@ class Result:
         gap: (objective - bound) / |objective|.
         rounds: times the solver ran.
         history: per round, GPUs, objective and number of refuted GPUs.
+        today: the placement that runs today, judged beside this one.
     """
 
     run: Run
@@ -64,6 +67,7 @@ class Result:
     details: dict[str, float | str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     certified_minimum: int | None = None
+    today: Comparison | None = None
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -98,6 +102,7 @@ class Result:
             "workload": workload_entry(run),
             "gpus": gpu_entries(run, self.problem, self.gpus, self.verification),
             "verification": verification_entry(run, self.verification, rounds=self.rounds, history=self.history),
+            "today": today_entry(self.today),
             "warnings": list(self.warnings),
             "provenance": provenance(run, self.verification),
         }

@@ -123,15 +123,9 @@ class TwinVerifier:
         stop_at_refuted: bool = False,
     ) -> Verification:
         """Judges columns; every round gets seeds of its own."""
-        from twin.simulation import simulate
 
         def run(column: Column, seed: int, window_s: float) -> SimulationResult:
-            span_s = profile_s(column)
-            if span_s > window_s:
-                column = starting_at(column, random_start_s(span_s, seed))
-            return simulate(
-                column, calibration, horizon_s=window_s, seed=seed, default_ttft_slo_s=constraint.slo.ttft_p99_s
-            )
+            return one_window(column, calibration, constraint, seed, window_s)
 
         first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * SEEDS_OF_A_ROUND
         return self.judged(
@@ -265,6 +259,18 @@ class TwinVerifier:
             seed=FIRST_SEED + self.seed,
             threads=self.threads or os.cpu_count() or 1,
         )
+
+
+def one_window(
+    column: Column, calibration: Calibration, constraint: Constraint, seed: int, window_s: float
+) -> SimulationResult:
+    """A window as verification plays it: at a random time of rates that follow a longer profile."""
+    from twin.simulation import simulate
+
+    span_s = profile_s(column)
+    if span_s > window_s:
+        column = starting_at(column, random_start_s(span_s, seed))
+    return simulate(column, calibration, horizon_s=window_s, seed=seed, default_ttft_slo_s=constraint.slo.ttft_p99_s)
 
 
 def _windows_at(group: _Group, stage: int) -> int:

@@ -86,9 +86,15 @@ def test_operators_take_the_smallest_setting_that_holds_the_members() -> None:
     assert operator_option(posed, [0], 1) is None
 
 
+def test_one_template_serves_every_gpu() -> None:
+    posed = problem(power_law(60, total=30.0))
+    settings = {posed.options[g.option].setting.label for g in planned_by("LPT, one template", posed, 4).placement.gpus}
+    assert settings == {"96x32"}
+
+
 def test_counts_are_even_where_adapters_are_counted() -> None:
     posed = problem(power_law(41, total=30.0))
-    for name in ("least adapters", "round robin"):
+    for name in ("least adapters", "round robin", "round robin, one template"):
         sizes = sorted(len(g.items) for g in planned_by(name, posed, 4).placement.gpus)
         assert sizes == [10, 10, 10, 11], name
 
