@@ -2,7 +2,8 @@
 
 None but Mélange knows what a GPU can carry. Each deals the adapters to a given number of GPUs (`place`); the fewest
 GPUs that some judge accepts are found by asking for one more (`smallest`). Every GPU gets the setting that an operator
-would give it (`benchmarks.dealing.operator_option`). Pins and replicas are obeyed.
+would give it (`benchmarks.dealing.operator_option`), but for two that show what settings alone are worth. Pins and
+replicas are obeyed.
 
 Left out: anything online. Adapters are placed once, for the rates that the workload states.
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.baseline_programs import dlora, melange_fleet, min_cost_flow, share_of_gpu
-from benchmarks.dealing import Array, Dealing, Unit, token_rates
+from benchmarks.dealing import Array, Dealing, Settings, Unit, token_rates
 from placement.problem.problem import Placement, PlacementProblem, pinned_to_one, violations
 
 #: KV tokens that a slot takes for each of its ranks: Llama-3.1-8B on 64 GB, measured (docs/calibration.md).
@@ -194,14 +195,13 @@ class Baseline:
         deal: fills a dealing; False = it cannot.
         fleet: GPU types of so many GPUs.
         replicas: whether hot adapters are split in proportion to load.
-        template: whether all GPUs get one setting, for the largest rank of all adapters and with as many slots as hold
-            all of them, or as start: what a deployment without a plan per GPU has to take.
+        settings: where those of the GPUs come from (`Dealing.placement`).
     """
 
     deal: Callable[[Dealing, np.random.Generator], bool]
     fleet: Callable[[PlacementProblem, int], list[int] | None] = cheapest_fleet
     replicas: bool = False
-    template: bool = False
+    settings: Settings = "operator"
 
 
 BASELINES: dict[str, Baseline] = {
@@ -215,8 +215,10 @@ BASELINES: dict[str, Baseline] = {
     "min-cost flow": Baseline(flow),
     "dLoRA": Baseline(dlora),
     "Mélange": Baseline(melange, melange_fleet),
-    "round robin, one template": Baseline(round_robin, template=True),
-    "LPT, one template": Baseline(lpt, template=True),
+    "round robin, one template": Baseline(round_robin, settings="template"),
+    "LPT, one template": Baseline(lpt, settings="template"),
+    "LPT, settings of the model": Baseline(lpt, settings="model"),
+    "rank blocks, settings of the model": Baseline(rank_blocks, settings="model"),
 }
 
 
@@ -229,7 +231,7 @@ def place(problem: PlacementProblem, baseline: Baseline, gpus: int, seed: int = 
     dealing = Dealing(posed, types)
     if not baseline.deal(dealing, np.random.default_rng(seed)):
         return None
-    placement = dealing.placement(template=baseline.template)
+    placement = dealing.placement(baseline.settings)
     return None if placement is None else Planned(posed, placement)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
 
 Array = NDArray[np.float64]
+#: Where the settings of a dealt fleet come from.
+Settings = Literal["operator", "template", "model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +81,22 @@ class Dealing:
         """Units, the largest sum of a figure of items (N,) first; pinned ones before all."""
         return sorted(self.units, key=lambda u: (u.pin < 0, -float(of_item[list(u.items)].sum())))
 
-    def placement(self, *, template: bool = False) -> Placement | None:
-        """GPUs in use, each under the setting that an operator gives it; None where no setting fits its items.
+    def placement(self, settings: Settings = "operator") -> Placement | None:
+        """GPUs in use, each with its setting; None where no setting fits its items.
 
         Args:
-            template: one setting for all GPUs of a type instead, the one for a GPU with all items.
+            settings: `operator` (`operator_option`); `template`, one for all GPUs of a type, the one of an operator for
+                a GPU with all items; `model`, the one with most room by the planning model, which no operator has.
         """
         gpus = []
         for items, gpu_type in zip(self.members, self.types, strict=True):
             if not items:
                 continue
-            everything = range(len(self.problem.items))
-            option = operator_option(self.problem, everything if template else items, gpu_type)
+            if settings == "model":
+                option = roomiest_option(self.problem, items, gpu_type)
+            else:
+                everything = range(len(self.problem.items))
+                option = operator_option(self.problem, everything if settings == "template" else items, gpu_type)
             if option is None:
                 return None
             gpus.append(GpuAssignment(option, tuple(sorted(items))))
@@ -107,6 +114,13 @@ def operator_option(problem: PlacementProblem, items: Sequence[int], gpu_type: i
     slots = {o: s.max_loras for o, s in settings.items() if s.max_lora_rank == rank}
     loras = sum(problem.items[i].rank > 0 for i in items)
     return min(slots, key=lambda o: (slots[o] < loras, slots[o] if slots[o] >= loras else -slots[o]))
+
+
+def roomiest_option(problem: PlacementProblem, items: Sequence[int], gpu_type: int) -> int | None:
+    """The option with the most room under the planning model."""
+    fitting = np.flatnonzero((problem.option_type == gpu_type) & problem.allowed[list(items)].all(axis=0)).tolist()
+    phi = problem.phi[list(items)].sum(axis=0)[None]
+    return min(fitting, key=lambda o: float(problem.options[o].violation(phi)[0]), default=None)
 
 
 def token_rates(problem: PlacementProblem) -> Array:

@@ -1,6 +1,6 @@
 """The first publication's claim on its own shapes: GPUs that its workloads need here, and by what operators do today.
 
-    python -m benchmarks.headline [data=FOLDER] [constraint=stable|published] [hours=6] [seed=0]
+    python -m benchmarks.headline [data=FOLDER] [constraint=stable|published] [baselines=[LPT]] [hours=6]
 
 384 adapters each; rates and ranks are those of the real runs in `data` (`adapter_serving/placement_real_optimum.csv`,
 Llama-3.1-8B, up to `most_req_per_s` requests/s), or of one named workload without. A number of GPUs is enough where the
@@ -119,7 +119,8 @@ def rows_of(rates: str, ranks: str, options: Options) -> dict[str, Row]:
     fastest = plan(rates, ranks, options.constraint, ["+objective=latency", f"hardware.count={gpus}"])
     verified = fastest.status == "verified"
     found[FASTEST] = Row(len(fastest.gpus) if verified else None, judge(fastest.columns), verified)
-    for name, baseline in BASELINES.items():
+    for name in options.baselines or BASELINES:
+        baseline = BASELINES[name]
         same = place(planned.original, baseline, gpus, options.seed)
         good = same is not None and accepts(same)
 
@@ -179,7 +180,7 @@ def as_good(found: dict[str, dict[str, Row]]) -> list[str]:
     words = []
     for shape, rows in found.items():
         best = rows[PLAN].enough
-        few = [w for w in BASELINES if best is not None and (rows[w].enough or 10**9) <= best]
+        few = [w for w in rows if w in BASELINES and best is not None and (rows[w].enough or 10**9) <= best]
         fastest = rows[FASTEST].same
         fast = [w for w in few if (s := rows[w].same) and fastest and s.e2e_s <= AS_GOOD * fastest.e2e_s]
         words.append(
@@ -196,11 +197,15 @@ class Options:
     data: str = ""
     most_req_per_s: Annotated[float, Range(above=0)] = 150.0
     constraint: str = "stable"
+    baselines: tuple[str, ...] = ()
     hours: Annotated[int, Range(1, 1000)] = 6
     seed: Annotated[int, Range(0)] = 0
 
 
 def run(options: Options) -> int:
+    for name in options.baselines:
+        if name not in BASELINES:
+            raise InputError(f"baseline {name!r} is not known", remedy=f"choose some of: {', '.join(BASELINES)}")
     began = time.perf_counter()
     found: dict[str, dict[str, Row]] = {}
     for shape, (rates, ranks) in shapes(options.data, options.most_req_per_s).items():

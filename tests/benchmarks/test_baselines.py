@@ -92,6 +92,20 @@ def test_one_template_serves_every_gpu() -> None:
     assert settings == {"96x32"}
 
 
+def test_settings_of_the_model_leave_most_room() -> None:
+    """Thirty adapters that hardly send need no slots of their own; slots for all cost the ten hot ones throughput."""
+    posed = problem([*(adapter(f"hot{i}", 1.5) for i in range(10)), *(adapter(f"a{i}", 0.001) for i in range(30))])
+    operator, model = (planned_by(name, posed, 1).placement for name in ("LPT", "LPT, settings of the model"))
+    assert [g.items for g in operator.gpus] == [g.items for g in model.gpus]
+
+    def excess(option: int, items: tuple[int, ...]) -> float:
+        return float(posed.options[option].violation(posed.phi[list(items)].sum(axis=0)[None])[0])
+
+    for ours, theirs in zip(model.gpus, operator.gpus, strict=True):
+        assert excess(ours.option, ours.items) <= excess(theirs.option, theirs.items)
+    assert [posed.options[p.gpus[0].option].setting.label for p in (operator, model)] == ["96x8", "32x8"]
+
+
 def test_counts_are_even_where_adapters_are_counted() -> None:
     posed = problem(power_law(41, total=30.0))
     for name in ("least adapters", "round robin", "round robin, one template"):
