@@ -17,7 +17,7 @@ import numpy as np
 
 from placement.today.file import Today
 from placement.verify.verdict import Verification
-from placement.verify.verifier import Progress, Verifier, one_window
+from placement.verify.verifier import FIRST_SEED, Progress, Verifier, one_window
 from twin.figures.adapter_sums import E2E, TOTAL, WEIGHT
 from twin.figures.health import STARVATION_THRESHOLD, Constraint
 from twin.figures.window import served_or_in_service
@@ -98,10 +98,13 @@ def beside_plan(
     """
     if verifier is None or planned is None:
         return None, [*today.notes, f"{today.path}: today's placement was not judged, because the plan was not"]
-    with progress.stage(f"today's placement, {len(today.columns)} GPUs") as step:
-        checked = verifier.columns(today.columns, calibration, constraint, round_=round_, progress=step)
-    with progress.stage("today's placement beside the plan"):
-        return compared(today, checked, plan, planned, calibration, constraint), list(today.notes)
+    try:
+        with progress.stage(f"today's placement, {len(today.columns)} GPUs") as step:
+            checked = verifier.columns(today.columns, calibration, constraint, round_=round_, progress=step)
+        with progress.stage("today's placement beside the plan"):
+            return compared(today, checked, plan, planned, calibration, constraint), list(today.notes)
+    except KeyboardInterrupt:  # the plan is there, and is saved
+        return None, [*today.notes, f"{today.path}: interrupted before today's placement was judged"]
 
 
 def compared(
@@ -118,7 +121,7 @@ def compared(
         verification, planned: verdicts on today's placement and on the plan, of one round: from the same seeds.
     """
     both = (*verification.gpus, *planned.gpus)
-    first = min(seed for v in planned.gpus for seed in v.seeds)
+    first = min((seed for v in planned.gpus for seed in v.seeds), default=FIRST_SEED)
     seeds = tuple(range(first, first + WINDOWS))
     window_s = max(v.window_s for v in both)
 

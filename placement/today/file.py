@@ -19,11 +19,12 @@ from typing import Any
 
 from placement.problem.admission import VLLM_RANKS
 from twin.config.schema import did_you_mean, parse
+from twin.engine.input_check import check_lengths
 from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.flags import FLAGS
-from twin.server.memory import memory_error
+from twin.server.memory import max_model_len, memory_error
 from twin.server.settings import EngineSetting
 from twin.sources.table import Table, read_table
 from twin.wording import counted
@@ -206,7 +207,9 @@ def _setting(
         if "max_loras" not in stated:
             flags["max_loras"] = _slots(flags, sum(a.rank > 0 for a in members), settings, calibration)
         setting = parse(EngineSetting, flags, "")
-    problem = memory_error(setting, calibration)
+        problem = memory_error(setting, calibration)
+        longest = max_model_len(setting, calibration)
+        check_lengths(members, longest=longest, model_longest=calibration.model.max_model_len)
     if problem is not None:
         raise InputError(
             f"GPU {gpu!r} does not start with {setting.max_loras} slots of rank {rank}: {problem}",

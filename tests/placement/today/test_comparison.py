@@ -78,6 +78,19 @@ def test_an_unverified_plan_is_not_compared(small: list[str], tmp_path: Path) ->
         place(workload, "gpu_count", overrides=[*small[2:], f"today={path}"], verify="none")
 
 
+def test_an_interrupt_leaves_the_plan(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("placement.today.comparison.compared", interrupted)
+    path = tmp_path / "current.csv"
+    path.write_text("adapter_id,gpu_id\n" + "".join(f"a{i},gpu0\n" for i in range(12)))
+    overrides = [*small[2:], f"today={path}", "verify.horizon_s=600"]
+    result = place(small[1].removeprefix("workload.path="), "gpu_count", overrides=overrides)
+    assert (result.status, result.today) == ("verified", None)
+    assert any("interrupted before today's placement" in w for w in result.warnings)
+
+
 def test_figures_are_means_over_requests_and_replicas() -> None:
     setting = EngineSetting(CALIBRATION.stamp.gpu_type, 8, 8)
     columns = [

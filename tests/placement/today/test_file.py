@@ -94,6 +94,7 @@ def test_other_columns_are_noted(tmp_path: Path) -> None:
         (("base,g0,", "low,g0,0", "wide,g1,"), ",max_loras", "max_loras", "line 3"),
         (("base,g0,", "low,g0,2.5", "wide,g1,"), ",max_loras", "max_loras", "line 3"),
         (("base,g0,", "low,g0,many", "wide,g1,"), ",max_loras", "max_loras 'many' is not a number", "line 3"),
+        (("base,g0,", "low,g0,150", "wide,g1,"), ",max_model_len", "mean prompt length 220 is not below", "line 2"),
         (("base,g0,a100", "low,g0,", "wide,g1,"), ",gpu_type", "of type 'a100'", "line 2"),
         (("base,g0,1", "low,g0,0.5", "wide,g1,1"), ",share", "shares of adapter 'low' add up to 0.5", "line 3"),
         (("base,g0", ",g0"), "", "adapter_id is empty", "line 3"),
