@@ -137,18 +137,19 @@ def baseline_row(
     """A baseline on the fleet of the objective, or on the fewest GPUs that the planning model accepts for it."""
     began = time.perf_counter()
     if problem.max_gpus is not None:
-        placement: Placement | None = place(problem, BASELINES[name], problem.max_gpus)
+        planned = place(problem, BASELINES[name], problem.max_gpus)
     else:
-        placement = smallest(problem, BASELINES[name], minimum, 2 * minimum + 10)
-    feasible = placement is not None and not violations(problem, placement)
+        planned = smallest(problem, BASELINES[name], minimum, 2 * minimum + 10)
+    posed, placement = (planned.problem, planned.placement) if planned is not None else (problem, None)
+    feasible = placement is not None and not violations(posed, placement)
     return {
         "solver": name,
-        "value": _number(evaluate(problem, placement)[0]) if placement is not None and feasible else None,
+        "value": _number(evaluate(posed, placement)[0]) if placement is not None and feasible else None,
         "bound": None,
         "gap": None,
         "runtime_s": round(time.perf_counter() - began, 2),
         "gpus": len(placement.gpus) if placement is not None else None,
-        **in_twin(problem, placement, calibration, seeds),
+        **in_twin(posed, placement, calibration, seeds),
     }
 
 

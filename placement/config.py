@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from placement.problem.objectives import Objective
     from placement.problem.problem import Term
     from placement.problem.solver import Solver
+    from placement.today.file import Today
     from placement.verify.verifier import Verifier
     from surrogates.model.planning import PlanningModel
     from twin.figures.health import Constraint
@@ -82,6 +83,7 @@ class Options:
     seed: Annotated[int, Range(0, 99_999)] = 0
     time_limit_s: Annotated[float, Range(above=0, high=86_400, unit="seconds")] = 60.0
     allow_modules: tuple[str, ...] = ()
+    today: str | None = None
     debug: bool = False
 
 
@@ -92,6 +94,7 @@ class Run:
     Args:
         config: the plain configuration, for the provenance.
         notes: what the output must mention, e.g. an assumed objective.
+        today: the placement that runs today, to compare with.
     """
 
     workload: Workload
@@ -108,6 +111,7 @@ class Run:
     options: Options
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    today: Today | None = None
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -164,6 +168,7 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
     workload = make("workload", seed=options.seed)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
+    today = _today(options, workload, settings, calibration)
     solver = make("solver", seed=options.seed)
     planning = make(
         "surrogate",
@@ -187,4 +192,15 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         options=options,
         config=config,
         notes=notes,
+        today=today,
     )
+
+
+def _today(
+    options: Options, workload: Workload, settings: tuple[EngineSetting, ...], calibration: Calibration
+) -> Today | None:
+    if options.today is None:
+        return None
+    from placement.today.file import read_today
+
+    return read_today(options.today, workload, settings, calibration)

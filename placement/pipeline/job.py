@@ -28,6 +28,7 @@ from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, prove_bound
 from placement.solvers.capabilities import refuse
 from placement.solvers.greedy import Greedy
+from placement.today.comparison import beside_plan
 from twin.confidence.seeds import short_windows
 from twin.errors import NoSolutionError, PlacementError
 from twin.server.column import Column
@@ -80,14 +81,20 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         if result.placement is None:
             raise
         result.status, result.termination = "unverified", "interrupted"
-    return finished(run, result, clock)
+    return finished(run, result, clock, progress)
 
 
-def finished(run: Run, result: Result, clock: Clock) -> Result:
+def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Result:
     """Figures of the placement that was found, and what has to be said about it."""
     assert result.placement is not None
     result.objective, result.terms = evaluate(result.original, result.placement)
     result.gap = relative_gap(result.objective, result.bound)
+    if run.today is not None:
+        result.today, said = beside_plan(
+            run.today, run.verifier, run.calibration, run.constraint, result.columns, result.verification,
+            round_=max(0, len(result.history) - 1), progress=progress,
+        )  # fmt: skip
+        result.warnings += said
     if result.gap is not None and result.gap <= OPTIMAL_GAP and result.termination not in ("interrupted",):
         result.termination = "optimal"
     broken = violations(replace(result.problem, max_gpus=None), result.placement)

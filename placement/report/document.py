@@ -226,6 +226,7 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
         "workload": workload_entry(run),
         "gpus": [],
         "verification": verification_entry(run, None, rounds=0, history=()),
+        "today": None,
         "warnings": [message],
         "provenance": provenance(run),
     }

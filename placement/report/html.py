@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from placement.report.promises import promise_text
+from placement.report.today import TODAY_HEADER, today_rows, today_text
 from placement.report.words import (
     GPU_HEADER,
     Document,
@@ -63,6 +64,7 @@ def render(document: Document) -> str:
         f"<p>{escape(certificate_text(document))}</p>",
         "<h2>What was verified</h2>",
         f'<p class="{"good" if good else "bad"}">{escape(verification_text(document))}</p>',
+        *_today(document),
         "<h2>Load of each GPU</h2>",
         '<p class="lead">Share of the load that the planning model allows, by the tightest of its facets.</p>',
         _bars([(g["gpu_id"], g["predicted"]["load"], percent(g["predicted"]["load"])) for g in gpus], 1.0),
@@ -90,6 +92,21 @@ def render(document: Document) -> str:
         + "\n".join(sections)
         + "\n</body></html>\n"
     )
+
+
+def _today(document: Document) -> list[str]:
+    """Today's placement beside the plan, where one was given."""
+    if not document["today"]:
+        return []
+    head = "".join(f"<th>{escape(name)}</th>" for name in TODAY_HEADER)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in today_rows(document)
+    )
+    return [
+        "<h2>Today and planned</h2>",
+        f'<p class="lead">{escape(today_text(document))}</p>',
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
+    ]
 
 
 def _workload_text(document: Document) -> str:

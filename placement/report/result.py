@@ -19,12 +19,14 @@ from placement.report.document import (
     workload_entry,
     write_outputs,
 )
+from placement.report.today import today_entry
 from placement.verify.verdict import Verification
 from surrogates.pieces.exact import Level
 from twin.server.column import Column
 
 if TYPE_CHECKING:
     from placement.config import Run
+    from placement.today.comparison import Comparison
 
 
 @dataclass(slots=True, repr=False)
@@ -42,6 +44,7 @@ class Result:
         history: per round, GPUs, objective and number of refuted GPUs.
         proven: bound that the solver proved itself. cut: phases that the clock ended.
         level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
+        today: the placement that runs today, judged beside this one.
     """
 
     run: Run
@@ -69,6 +72,7 @@ class Result:
     proven: float | None = None
     cut: tuple[str, ...] = ()
     level: Level | None = None
+    today: Comparison | None = None
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -105,6 +109,7 @@ class Result:
             "workload": workload_entry(run),
             "gpus": gpu_entries(run, self.problem, self.gpus, self.verification),
             "verification": verification_entry(run, self.verification, rounds=self.rounds, history=self.history),
+            "today": today_entry(self.today),
             "warnings": list(self.warnings),
             "provenance": provenance(run, self.verification),
         }

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from placement.report.today import TODAY_HEADER, TODAY_LEFT, today_rows, today_text
 from placement.report.words import (
     GPU_HEADER,
     Document,
@@ -49,6 +50,14 @@ def print_report(document: Document, files: Sequence[str]) -> None:
     )
     out.print(certificate_text(document), markup=False)
     out.print(verification_text(document), markup=False)
+    if document["today"]:
+        out.print(today_text(document), markup=False)
+        beside = Table()
+        for name in TODAY_HEADER:
+            beside.add_column(name, justify="left" if name in TODAY_LEFT else "right")
+        for row in today_rows(document):
+            beside.add_row(*row)
+        out.print(beside)
     for warning in document["warnings"]:
         out.print(f"note: {warning}", markup=False, style="yellow")
     for file in files:

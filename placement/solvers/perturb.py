@@ -108,9 +108,9 @@ def _group(items: Indices, traits: Traits, rng: np.random.Generator) -> Indices:
     """Some of a GPU's items: any, of one rank, the hottest or the coldest."""
     kind = int(rng.integers(4))
     if kind == 0:
-        return items[rng.random(len(items)) < rng.uniform(0.05, 0.3)]
+        return np.asarray(items[rng.random(len(items)) < rng.uniform(0.05, 0.3)])
     if kind == 1:
-        own = items[traits.rank[items] == rng.choice(traits.rank[items])]
+        own: Indices = items[traits.rank[items] == rng.choice(traits.rank[items])]
         return own if rng.random() < 0.5 else own[rng.random(len(own)) < 0.5]
     heat = traits.rate[items] if kind == 2 else traits.tokens[items]
     bound = np.quantile(heat, rng.uniform(0.3, 0.95))

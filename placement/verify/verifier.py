@@ -131,15 +131,9 @@ class TwinVerifier:
         Args:
             deadline: `time.perf_counter()` value after which no window is begun: what is open then is undecided.
         """
-        from twin.simulation import simulate
 
         def run(column: Column, seed: int, window_s: float) -> SimulationResult:
-            span_s = profile_s(column)
-            if span_s > window_s:
-                column = starting_at(column, random_start_s(span_s, seed))
-            return simulate(
-                column, calibration, horizon_s=window_s, seed=seed, default_ttft_slo_s=constraint.slo.ttft_p99_s
-            )
+            return one_window(column, calibration, constraint, seed, window_s)
 
         first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * SEEDS_OF_A_ROUND
         return self.judged(
@@ -289,6 +283,18 @@ class TwinVerifier:
             seed=FIRST_SEED + self.seed,
             threads=self.threads or os.cpu_count() or 1,
         )
+
+
+def one_window(
+    column: Column, calibration: Calibration, constraint: Constraint, seed: int, window_s: float
+) -> SimulationResult:
+    """A window as verification plays it: at a random time of rates that follow a longer profile."""
+    from twin.simulation import simulate
+
+    span_s = profile_s(column)
+    if span_s > window_s:
+        column = starting_at(column, random_start_s(span_s, seed))
+    return simulate(column, calibration, horizon_s=window_s, seed=seed, default_ttft_slo_s=constraint.slo.ttft_p99_s)
 
 
 def _windows_at(group: _Group, stage: int) -> int:

@@ -148,6 +148,7 @@ def read_table(
     *,
     what: str,
     extra_columns: bool = False,
+    any_case: bool = False,
 ) -> Table:
     """Reads a CSV file (UTF-8, byte-order mark allowed, comma-separated, plain or gzip-packed).
 
@@ -157,6 +158,7 @@ def read_table(
         what: what the file holds, for messages, e.g. "adapter file".
         extra_columns: whether other columns are left unread (`Table.ignored`) instead of refused. A near miss of an
             optional column's name is refused in any case.
+        any_case: whether `GPU-ID` and `gpu id` stand for `gpu_id`.
 
     Raises:
         InputError: the file or its form is wrong; names file, line and remedy.
@@ -166,6 +168,8 @@ def read_table(
         line = 1
         try:
             header = [name.strip() for name in next(reader, [])]
+            if any_case:
+                header = [name.lower().replace("-", "_").replace(" ", "_") for name in header]
             _check_header(header, file, required, optional, what=what, extra_columns=extra_columns)
             rows: list[list[str]] = []
             lines: list[int] = []
