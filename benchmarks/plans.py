@@ -4,9 +4,10 @@
         [surrogate=neural] [time_limit_s=60] [workloads=[...]]
 
 A row is one run of `python -m placement` on a named workload (`benchmarks.workloads`). `simulated` is the objective on
-fresh seeds (`hours` an hour each, seeds that no verification uses); E2E and ITL are simulated / planned - 1, weighted by
-traffic: on these seeds, and before the run's own hours corrected the model's level. `refuted` counts GPUs that were
-refuted in the first round, before anything was mended. Fleets of `latency` are what the workload needs and a quarter.
+fresh seeds (`hours` an hour each, seeds that no verification uses). E2E and ITL are simulated / planned - 1, by
+traffic: on these seeds, and before the run's own hours corrected the model's level. `refuted` counts GPUs that the
+twin refuted in the first round, before anything was mended. Fleets of `latency` are what the workload needs and a
+quarter more.
 """
 
 from __future__ import annotations

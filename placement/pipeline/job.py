@@ -144,7 +144,7 @@ def first_placement(
         InfeasibleError: proven that no placement exists.
         NoSolutionError: the size of the fleet is unknown.
     """
-    dealing = Greedy(seed=run.options.seed, local_search=False)
+    dealing = Greedy(seed=run.options.seed, local_search=False, quick=True)
     existing = run.gpu.count
     counted = problem
     if not run.objective.prices_gpus:

@@ -72,6 +72,8 @@ class Greedy:
         patience: stop raising the number of GPUs after so many steps without a better objective.
         starts: local search starts from so many placements.
         max_rounds: rounds of descent from each.
+        quick: a first placement within a second (a minute for 100,000 adapters): the number of GPUs only grows, and
+            little is repaired.
         effort: columns that the planning model is asked for after the descent, in thousands: with it, not the clock,
             ending the search, results are reproducible.
     """
@@ -82,6 +84,7 @@ class Greedy:
     max_rounds: int = 12
     starts: int = 3
     effort: float = 60.0
+    quick: bool = False
     name: str = "greedy"
 
     @property
@@ -148,6 +151,8 @@ class Greedy:
         patience = 0 if one_price and all(isinstance(t, GpuCount) for t in problem.terms) else self.patience
         size, step, worse = lowest, 1, 0
         top = -1.0
+        if self.quick:
+            patience, step = 0, max(1, round(0.02 * lowest))
         while size <= most and worse <= patience:
             yield size
             value = best.tried[size]
@@ -157,14 +162,14 @@ class Greedy:
                 worse = worse + 1 if top >= 0 and value >= top * (1 - 1e-9) else 0
                 top = value if top < 0 else min(top, value)
                 step = max(1, round(0.06 * size))
-            elif size >= 2 * lowest + 8:
+            elif size >= 2 * lowest + 8 or self.quick:
                 step *= 2
             size += step
         feasible = [s for s, v in best.tried.items() if np.isfinite(v)]
         if most not in best.tried and (not feasible or problem.max_gpus is not None):
             yield most
         feasible = [s for s, v in best.tried.items() if np.isfinite(v)]
-        if not feasible:
+        if not feasible or self.quick:
             return
         for size in range(min(feasible) - 1, 0, -1):  # one GPU less, as long as that works
             if size in best.tried:
@@ -196,11 +201,13 @@ class Greedy:
                 rng = np.random.default_rng([self.seed, gpus])
                 limit = min(deadline, time.perf_counter() + max(1.0, 0.2 * (deadline - time.perf_counter())))
                 moves, patience = effort * (60 + 4 * gpus), effort * max(20, gpus)
+                if self.quick:
+                    moves, patience = 20 + gpus, 10
                 if not repair(state, rng, deadline=limit, max_moves=moves, patience=patience):
                     continue
             state.choose_options()
             lowest = min(lowest, best.offer(state))
-            if time.perf_counter() > deadline:
+            if time.perf_counter() > deadline or (self.quick and np.isfinite(lowest)):
                 break
         return lowest
 

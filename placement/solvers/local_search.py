@@ -18,6 +18,8 @@ from placement.solvers.search_state import Indices, SearchState
 SAMPLE = 40
 REPAIR_SAMPLE = 24
 _GAIN = 1e-9
+#: Share of its items that an unhealthy GPU gives away where no exchange helps, how often, and to how many it is offered.
+SHARE_SHED, SHEDS, PARTNERS = 0.08, 4, 3
 #: Exchanges of a pair that the planning model is asked for, of those that its linear pieces like best; a third more are
 #: drawn at random. Objective that a unit of excess of the pieces is worth, in shares of the objective.
 LOOKS, PRICE_OF_EXCESS = 12, 3.0
@@ -99,13 +101,17 @@ def _worth_a_look(
     state: SearchState, g: int, h: int, give: Indices, take: Indices, rng: np.random.Generator, *, excess_only: bool
 ) -> Indices:
     """Exchanges that the linear pieces like best, and a few others: the planning model is asked for these only."""
-    (excess_g, costs_g), (excess_h, costs_h) = (
-        state.exchanged(gpu, leave, enter, exact=False) for gpu, leave, enter in ((g, give, take), (h, take, give))
-    )
-    score = excess_g + excess_h
-    if not excess_only:
+    if excess_only:
+        # Less on the fuller one, however little the pieces mind what it holds, and not too much on the other.
+        full, other = state.pieces_violation(g, give, take), state.pieces_violation(h, take, give)
+        score = full + PRICE_OF_EXCESS * np.maximum(other, 0.0)
+    else:
+        (excess_g, costs_g), (excess_h, costs_h) = (
+            state.exchanged(gpu, leave, enter, exact=False) for gpu, leave, enter in ((g, give, take), (h, take, give))
+        )
         merit = max(abs(state.merit()), 1e-12)
-        score = PRICE_OF_EXCESS * score + state.totals([g, h], np.stack([costs_g, costs_h], axis=1)) / merit
+        score = state.totals([g, h], np.stack([costs_g, costs_h], axis=1)) / merit
+        score = score + PRICE_OF_EXCESS * (excess_g + excess_h)
     best = np.argpartition(score, LOOKS)[:LOOKS]
     return np.unique(np.concatenate([best, rng.choice(len(give), LOOKS // 3, replace=False)]))
 
@@ -124,6 +130,7 @@ def repair(
     size = len(state.options)
     history = [state.total_excess()]
     stuck: set[int] = set()
+    shed: dict[int, int] = {}
     for _ in range(max_moves):
         violated = [g for g in np.argsort(-state.excess, kind="stable").tolist() if state.excess[g] > 0]
         if not violated:
@@ -143,10 +150,39 @@ def repair(
         if best is not None:
             state.exchange(g, partner, best[2], best[3])
             stuck.clear()
-        elif not state.choose_options([g]):
+        elif not state.choose_options([g]) and not (shed.get(g, 0) < SHEDS and _shed(state, g, rng)):
             stuck.add(g)
+        else:
+            shed[g] = shed.get(g, 0) + (best is None)
         history.append(state.total_excess())
     return not (state.excess > 0).any()
+
+
+def _shed(state: SearchState, g: int, rng: np.random.Generator) -> bool:
+    """Gives a part of an unhealthy GPU's items to GPUs that stay healthy, though no single one of them would help.
+
+    The planning model is not smooth: one item less may look worse where ten less are better.
+    """
+    if state.problem.model is None:
+        return False
+    own = np.array([i for i in state.members[g] if state.item_pin[i] < 0], dtype=np.int64)
+    moved = False
+    for i in rng.permutation(own)[: max(1, round(SHARE_SHED * len(own)))].tolist():
+        room = [
+            h
+            for h in range(len(state.options))
+            if h != g and state.members[h] and state.excess[h] == 0 and state.item_allowed[i, state.options[h]]
+        ]
+        one, none = np.array([i]), np.array([-1])
+        room.sort(key=lambda h: float(state.pieces_violation(h, none, one)[0]))
+        for h in room[:PARTNERS]:
+            if state.item_has_twin[i] and state.item_adapter[i] in state.item_adapter[state.members[h]]:
+                continue
+            if state.exchanged(h, none, one)[0][0] == 0 and not _bans(state, h, none, one)[0]:
+                state.exchange(g, h, i, -1)
+                moved = True
+                break
+    return moved
 
 
 def _pairs(state: SearchState, rng: np.random.Generator, most: int, focus: Sequence[int]) -> list[tuple[int, int]]:

@@ -22,6 +22,9 @@ FEASIBLE = 1e-7
 TIE_BREAK = 1e-3
 #: Cost of a column of which the model finds no steady state, in units of the objective.
 NO_STATE = 1e9
+#: Where a column is not healthy, its load by the pieces counts beside what the planning model says: so much of it, from
+#: so far inside the facets on.
+GUIDE, NEARLY = 2.0, 0.1
 #: Objectives that differ by less than this share are the same where settings are chosen.
 INDIFFERENT = 1e-6
 
@@ -90,6 +93,11 @@ class SearchState:
             excess[filled], costs[filled] = self._scored(columns, option, phi, exact)
         return excess, costs
 
+    def pieces_violation(self, g: int, leave: Indices, enter: Indices) -> Array:
+        """How far GPU g would be from the limits of the linear pieces after each exchange, (P,); <= 0 inside."""
+        phi = self.phi[g] - self.item_phi[leave] + self.item_phi[enter]
+        return self.problem.options[self.options[g]].violation(phi)
+
     def _scored(self, columns: Columns, option: int, phi: Array, exact: bool) -> tuple[Array, Array]:
         if exact:
             self.work += len(columns)
@@ -97,9 +105,10 @@ class SearchState:
                 columns = reserved(columns, self.reserve[option])
         excess = np.maximum(columns.violation - FEASIBLE, 0.0)
         if exact and self.problem.model is not None and (excess > 0).any():
-            # Far from its limit the planning model does not say how far.
+            # Far from its limit the planning model does not say how far, and near it it is not smooth: less load is
+            # nearer, by the pieces.
             bad = excess > 0
-            excess[bad] += np.maximum(self.problem.options[option].violation(phi[bad]), 0.0)
+            excess[bad] += GUIDE * np.maximum(NEARLY + self.problem.options[option].violation(phi[bad]), 0.0)
         costs = np.stack([t.cost(columns, self.problem.context) for t in self.problem.terms], axis=1) * self.weights
         return excess, np.where(np.isfinite(costs), costs, NO_STATE)
 

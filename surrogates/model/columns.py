@@ -105,9 +105,16 @@ class LinearColumns:
             pace_s = decoding / tokens
             ttft_s = np.maximum(in_system - decoding, 0.0) / rate
         return Columns(
-            tuple(self.options[o].setting for o in options.tolist()), rate, tokens, adapters, in_system, decoding,
+            settings_of(options, [o.setting for o in self.options]), rate, tokens, adapters, in_system, decoding,
             pace_s, ttft_s, unknown, unknown, violation,
         )  # fmt: skip
+
+
+def settings_of(options: Indices, settings: Sequence[EngineSetting]) -> tuple[EngineSetting, ...]:
+    """The setting of each of P columns."""
+    if len(options) and (options == options[0]).all():
+        return (settings[int(options[0])],) * len(options)
+    return tuple(settings[o] for o in options.tolist())
 
 
 def reserved(columns: Columns, reserve: Array) -> Columns:

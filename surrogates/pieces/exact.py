@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from surrogates.model.columns import Columns
+from surrogates.model.columns import Columns, settings_of
 from surrogates.pieces.features import kind_of
 from surrogates.residual.heads import MARGIN, MARGIN_RANGE
 from surrogates.residual.model import corrected
@@ -66,6 +66,7 @@ class SteadyColumns:
     _kind: Indices = field(init=False, compare=False, repr=False)
     _kinds: tuple[Adapter, ...] = field(init=False, compare=False, repr=False)
     _tokens: Array = field(init=False, compare=False, repr=False)
+    _most_adapters: Array = field(init=False, compare=False, repr=False)
     _models: dict[tuple[int, int | None], SteadyStateModel] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -78,6 +79,8 @@ class SteadyColumns:
         object.__setattr__(self, "_kind", kind)
         object.__setattr__(self, "_kinds", tuple(kinds))
         object.__setattr__(self, "_tokens", tokens)
+        most = np.array([s.max_cpu_loras or np.inf for s in self.settings])
+        object.__setattr__(self, "_most_adapters", most)
 
     def of(self, groups: Sequence[Sequence[int]], options: Sequence[int]) -> Columns:
         members = [self._kind[np.asarray(g, np.int64)] for g in groups]
@@ -141,13 +144,13 @@ class SteadyColumns:
             broken = np.log(np.maximum(np.where(np.isfinite(physics.promise_use), physics.promise_use, 1.0), 1.0))
             violation = np.where(broken > 0, np.maximum(-margin, broken), -margin)
             violation = np.where(np.isfinite(physics.pace_s), violation, FAR)
-        settings = tuple(self.settings[o] for o in options.tolist())
+        settings = settings_of(options, self.settings)
         in_system = state.requests_in_system * self.level.in_system
-        most = [s.max_cpu_loras or np.inf for s in settings]
+        most = self._most_adapters[options]
         return Columns(
             settings, state.rate_req_per_s, tokens, state.adapters, in_system, state.decoding * self.level.decoding,
             state.itl_mean_s * self.level.decoding, state.ttft_mean_s, state.ttft_p99_s, state.kv_share,
-            np.maximum(violation, state.adapters - np.array(most)),
+            np.maximum(violation, state.adapters - most),
         )  # fmt: skip
 
     def _key(self, option: int) -> tuple[int, int | None]:

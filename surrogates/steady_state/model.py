@@ -89,8 +89,8 @@ class SteadyStateModel:
             np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[::2]), np.zeros((*t.aside.shape[:2], 2)),
             np.zeros(len(t.paced), np.bool_), np.zeros(t.aside.shape[:2], np.bool_), np.zeros(t.paced.shape[2]),
             np.zeros(1, GATE), np.zeros(1, STEP), np.zeros(1, WAITING), np.zeros(0, np.int64),
-            np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[1:]), np.zeros(t.aside.shape[1:]),
-            np.zeros(t.paced.shape[1], np.bool_), np.zeros(t.aside.shape[1:3], np.bool_),
+            np.zeros(t.linear.shape[1]), np.zeros(t.paced.shape[::2]), np.zeros((*t.aside.shape[:2], 2)),
+            np.zeros(len(t.paced), np.bool_), np.zeros(t.aside.shape[:2], np.bool_),
         )  # fmt: skip
         source = Source(
             t.linear, t.paced, t.aside, t.ranks, t.slo_s, t.base_s, t.pace_limit_s, t.token_limit_s

@@ -191,5 +191,5 @@ def test_every_benchmark_is_read_by_the_same_reader(name: str, capsys: pytest.Ca
 def test_every_command_is_covered_above() -> None:
     assert len(BENCHMARKS) >= 9
     assert set(PROFILING) >= {"fit", "crossvalidate", "memory_gap"}
-    assert set(SURROGATES) == {"optimum", "rays", "residual"}
+    assert set(SURROGATES) == {"optimum", "rays", "residual", "tree"}
     assert "hydra" in sys.modules
