@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 from placement.config import Run
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.level import at_level, bound_at_level, level_of
+from placement.pipeline.tighter import MENDINGS, SHARE, TIMES, TRIALS, trial, worth_trying
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.report.figures import simulated_objective
 from placement.report.result import Result
@@ -27,16 +29,51 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
 
     GPUs that were refuted are mended at once. GPUs that stayed undecided are not known to be bad, only too close to the
     limit to tell: where nothing else is wrong they are asked to be a little safer. Untested GPUs cannot be helped by
-    another placement. A GPU that was accepted is not judged again as long as it stays as it is.
+    another placement. A GPU that was accepted is not judged again as long as it stays as it is. Where only GPUs count,
+    trials with fewer follow (`placement.pipeline.tighter`).
     """
     verifier = run.verifier
     assert verifier is not None
     rounds = getattr(verifier, "max_rounds", 0)
     known: dict[Key, ColumnVerdict] = {}
+    began = time.perf_counter()
+    checked = rounds_of(run, result, known, range(rounds + 1), progress, clock)
+    if not checked.passed:
+        result.status = "unverified"
+        corrected(result, checked)
+        result.warnings += unverified_because(run, result, checked)
+        return
+    result.status = "verified"
+    took_s = time.perf_counter() - began
+    for _ in range(TRIALS):
+        next_ = len(result.history)
+        if next_ > rounds or not worth_trying(run, result) or clock.left_s(SHARE) < TIMES * took_s:
+            break
+        kept = copy(result)
+        kept.history, kept.warnings = list(result.history), list(result.warnings)
+        if not trial(run, result, clock, progress):
+            break
+        again = rounds_of(run, result, known, range(next_, min(next_ + MENDINGS, rounds + 1)), progress, clock)
+        assert result.placement is not None and kept.placement is not None
+        if not again.passed or len(result.placement.gpus) >= len(kept.placement.gpus):
+            tried = result.history[len(kept.history) :]
+            for name in ("placement", "problem", "original", "verification", "simulated_objective", "simulated_terms"):
+                setattr(result, name, getattr(kept, name))
+            result.warnings, result.history = kept.warnings, [*kept.history, *tried]
+            break
+        checked = again
+    corrected(result, checked)
+
+
+def rounds_of(
+    run: Run, result: Result, known: dict[Key, ColumnVerdict], which: range, progress: Progress, clock: Clock
+) -> Verification:
+    """Rounds of judging and mending, until all GPUs are accepted or the rounds or the time end; the last verdicts."""
     checked = Verification(())
-    for round_ in range(rounds + 1):
+    for round_ in which:
         assert result.placement is not None
-        checked = judged(run, result, result.placement, known, round_, round_ < rounds, progress, clock)
+        last = round_ == which[-1]
+        checked = judged(run, result, result.placement, known, round_, not last, progress, clock)
         if checked.passed:
             checked = with_peaks(run, result, checked)
         result.verification = checked
@@ -52,12 +89,8 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
                 "undecided": len(undecided),
             }
         )
-        if checked.passed:
-            result.status = "verified"
-            corrected(result, checked)
-            return
         unwanted = refuted or undecided
-        if round_ == rounds or result.termination == "interrupted" or not unwanted:
+        if checked.passed or last or result.termination == "interrupted" or not unwanted:
             break
         if clock.out_of_time():
             clock.cut["verification"] = None
@@ -65,9 +98,7 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
         with progress.stage(f"mending {len(unwanted)} GPUs, round {round_ + 1}"):
             if not mended(run, result, unwanted, known, round_ + 1, clock):
                 break
-    result.status = "unverified"
-    corrected(result, checked)
-    result.warnings += unverified_because(run, result, checked)
+    return checked
 
 
 def corrected(result: Result, checked: Verification) -> None:

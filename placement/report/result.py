@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
 from placement.report.document import (
     SCHEMA_VERSION,
@@ -78,6 +78,10 @@ class Result:
     def gpus(self) -> tuple[GpuAssignment, ...]:
         """Option and items of each GPU, as indices into `problem`; `columns` has the adapters themselves."""
         return self.placement.gpus if self.placement is not None else ()
+
+    def objective_now(self) -> float:
+        """Objective of the placement as it is."""
+        return math.nan if self.placement is None else evaluate(self.problem, self.placement)[0]
 
     @property
     def columns(self) -> list[Column]:

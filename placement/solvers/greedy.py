@@ -233,20 +233,8 @@ class Greedy:
     def _emptied(self, problem: PlacementProblem, best: _Best, deadline: float) -> float:
         """The best placement with one of its least loaded GPUs emptied onto the others; inf if none becomes healthy."""
         assert best.placement is not None
-        base = state_of(problem, best.placement)
-        load = base.phi @ (1.0 / np.maximum(base.phi.max(axis=0), 1e-12))
-        for g in np.argsort(load, kind="stable").tolist()[:EMPTIED]:
-            state = base.copy()
-            if not _empty(state, g):
-                continue
-            rng = np.random.default_rng([self.seed, g])
-            moves = EMPTYING_MOVES
-            if repair(state, rng, deadline=deadline, max_moves=moves, patience=moves // 4):
-                state.choose_options()
-                value = best.offer(state)
-                if np.isfinite(value):
-                    return value
-        return np.inf
+        found = one_gpu_less(problem, best.placement, seed=self.seed, deadline=deadline)
+        return np.inf if found is None else best.offer(state_of(problem, found))
 
     def _polish(self, problem: PlacementProblem, best: _Best, deadline: float) -> int:
         """Local search from the best starts, then kicks; may empty GPUs."""
@@ -271,6 +259,23 @@ def with_side_term(problem: PlacementProblem) -> PlacementProblem:
         return problem
     scale = max(t.scale / max(t.weight, 1e-12) for t in problem.terms)
     return replace(problem, terms=(*problem.terms, MeanE2E(weight=SIDE_WEIGHT, scale=scale)))
+
+
+def one_gpu_less(problem: PlacementProblem, placement: Placement, *, seed: int, deadline: float) -> Placement | None:
+    """The placement with one of its least loaded GPUs emptied onto the others; None if they do not become healthy."""
+    base = state_of(with_side_term(problem), placement)
+    load = base.phi @ (1.0 / np.maximum(base.phi.max(axis=0), 1e-12))
+    for g in np.argsort(load, kind="stable").tolist()[:EMPTIED]:
+        state = base.copy()
+        if time.perf_counter() > deadline or not _empty(state, g):
+            continue
+        rng = np.random.default_rng([seed, g])
+        if repair(state, rng, deadline=deadline, max_moves=EMPTYING_MOVES, patience=EMPTYING_MOVES // 4):
+            state.choose_options()
+            found = state.placement()
+            if not violations(problem, found):
+                return found
+    return None
 
 
 def _empty(state: SearchState, g: int) -> bool:

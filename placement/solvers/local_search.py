@@ -18,7 +18,7 @@ from placement.solvers.search_state import Indices, SearchState
 SAMPLE = 40
 REPAIR_SAMPLE = 24
 _GAIN = 1e-9
-#: Share of its items that an unhealthy GPU gives away where no exchange helps, how often, and to how many it is offered.
+#: Share of its items that an unhealthy GPU gives away where no exchange helps, how often, and how many are asked.
 SHARE_SHED, SHEDS, PARTNERS = 0.08, 4, 3
 #: Exchanges of a pair that the planning model is asked for, of those that its linear pieces like best; a third more are
 #: drawn at random. Objective that a unit of excess of the pieces is worth, in shares of the objective.

@@ -1,0 +1,58 @@
+"""Fewer GPUs than the planning model's margin allows, where the twin accepts them.
+
+The margin keeps most placements that the twin would refute away, and with them some that it would accept. Where GPUs are
+what counts, a verified placement is followed by trials with one GPU less and less of the margin, each judged like any
+other; the last one that was accepted stays.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from placement.config import Run
+from placement.pipeline.clock import Clock, Progress
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import PlacementProblem
+from placement.report.result import Result
+from placement.solvers.greedy import one_gpu_less
+
+#: Share of the load by which the margin is cut in a trial, trials in all, and how often one may be mended.
+LESS, TRIALS, MENDINGS = 0.04, 3, 2
+#: A trial may take this share of the time left, and is begun only where that is so many times what the last took.
+SHARE, TIMES = 0.3, 2.0
+
+
+def worth_trying(run: Run, result: Result) -> bool:
+    """Whether only GPUs count, and fewer are not proven impossible."""
+    bound = result.bound
+    counts = all(isinstance(t, GpuCount) for t in run.objective.terms)
+    return (
+        counts
+        and result.problem.model is not None
+        and bound is not None
+        and bound < result.objective_now() * (1 - 1e-6)
+    )
+
+
+def with_less_margin(problem: PlacementProblem) -> PlacementProblem:
+    """The problem that asks for less than the margin, but on settings that the twin has refuted."""
+    old = problem.reserve or (0.0,) * len(problem.options)
+    return replace(problem, reserve=tuple(r if r > 0 else min(r, 0.0) - LESS for r in old))
+
+
+def trial(run: Run, result: Result, clock: Clock, progress: Progress) -> bool:
+    """Puts a placement with one GPU less into the result, to be judged; False where there is none."""
+    assert result.placement is not None
+    problem = with_less_margin(result.problem)
+    began = time.perf_counter()
+    with progress.stage(f"{len(result.placement.gpus) - 1} GPUs?"):
+        found = one_gpu_less(
+            problem, result.placement, seed=run.options.seed, deadline=began + clock.left_s(SHARE)
+        )  # fmt: skip
+    if found is None or len(found.gpus) >= len(result.placement.gpus):
+        return False
+    result.placement, result.problem = found, problem
+    result.rounds += 1
+    result.solver_s += time.perf_counter() - began
+    return True
