@@ -19,8 +19,8 @@ from twin.config.moved import with_new_names
 from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
 from twin.figures.components import CONSTRAINT
-from twin.server.flags import GRID_FLAGS, engine_version, setting_choices
-from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.server.flags import GRID_FLAGS, setting_choices
+from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration, read_model
 from twin.sources.components import WORKLOAD
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = (
-    "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
+    "workload", "model", "hardware", "engine", "surrogate", "constraint", "solver", "verify", "export",
 )  # fmt: skip
 DEFAULT_OBJECTIVE = "gpu_count"
 #: Flags that a placement does not choose.
@@ -144,9 +144,9 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     given = given or {}
     described = {group: _described(part) for group, part in given.items()}
     config, notes = with_default_objective(with_new_names({**config, **described}))
-    options = top_level(Options, config, GROUPS, known=("objective",))
+    options = top_level(Options, config, GROUPS, known=("objective", "calibration"))
     check_targets(config, COMPONENTS, options.allow_modules)
-    model = parse(ModelConfig, config["model"], "model")
+    model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
     settings = setting_choices(config["engine"], hardware.name, lists=GRID_FLAGS, without=NOT_PLACED)
 
@@ -160,7 +160,7 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     constraint = make("constraint")
     verifier = make("verify")
     exporter = make("export", model=model)
-    calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
+    calibration = matching_calibration(config.get("calibration"), model, hardware, config["engine"])
     workload = make("workload", seed=options.seed)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     solver = make("solver", seed=options.seed)

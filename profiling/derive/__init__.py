@@ -1,0 +1,6 @@
+"""Calibrations of GPUs and models that nobody measured here: operator times, data sheets and arithmetic.
+
+`architecture` and `device` describe what serves; `operators` reads measured operator times, `work` is the roofline that
+stands in where there are none; `kernels` makes a step-time law of either; `constants` adds what was learned from
+measured servers (host, adapters, loads, memory), `derivation` puts it together with intervals, `posterior` fits runs.
+"""
