@@ -19,11 +19,13 @@ from twin.config.moved import with_new_names
 from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
 from twin.figures.components import CONSTRAINT
+from twin.server.derived import derived_note
 from twin.server.flags import GRID_FLAGS, setting_choices
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration, read_model
 from twin.sources.components import WORKLOAD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from placement.export import Exporter
@@ -91,6 +93,7 @@ class Run:
     Args:
         config: the plain configuration, for the provenance.
         notes: what the output must mention, e.g. an assumed objective.
+        replanned: makes the planning model of another calibration; only where the calibration is derived.
     """
 
     workload: Workload
@@ -107,6 +110,7 @@ class Run:
     options: Options
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    replanned: Callable[[Calibration], PlanningModel] | None = None
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -161,16 +165,20 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     verifier = make("verify")
     exporter = make("export", model=model)
     calibration = matching_calibration(config.get("calibration"), model, hardware, config["engine"])
+    typical, calibration = calibration, calibration.at("careful")
+    notes = (*notes, *_derived_notes(typical))
     workload = make("workload", seed=options.seed)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     solver = make("solver", seed=options.seed)
-    planning = make(
-        "surrogate",
-        calibration=calibration,
-        calibrations={hardware.name: calibration},
-        workload=workload,
-        health=constraint,
-    )
+
+    def planned(calibration: Calibration) -> PlanningModel:
+        calibrations = {hardware.name: calibration}
+        model: PlanningModel = make(
+            "surrogate", calibration=calibration, calibrations=calibrations, workload=workload, health=constraint
+        )
+        return model
+
+    planning = planned(calibration)
     return Run(
         workload=workload,
         calibration=calibration,
@@ -180,10 +188,31 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         constraint=constraint,
         objective=objective,
         solver=solver,
-        verifier=verifier,
+        verifier=_at_both_ends(verifier, typical),
         exporter=exporter,
         model=model,
         options=options,
         config=config,
         notes=notes,
+        replanned=None if typical.derived is None or "surrogate" in given else planned,
     )
+
+
+def _derived_notes(calibration: Calibration) -> list[str]:
+    """What a plan says of a calibration that nobody measured, and of servers that span GPUs."""
+    notes = []
+    if calibration.derived is not None:
+        note = derived_note(calibration.name, calibration.derived)
+        notes.append(f"{note}; planned on its careful side, simulated on both")
+    unit = calibration.stamp.tensor_parallel_size
+    if unit > 1:
+        notes.append(f"each server spans {unit} GPUs: a GPU of this report is one server and has the price of {unit}")
+    return notes
+
+
+def _at_both_ends(verifier: Verifier | None, calibration: Calibration) -> Verifier | None:
+    if verifier is None or calibration.derived is None:
+        return verifier
+    from placement.verify.ends import BothEnds
+
+    return BothEnds(verifier, calibration.at("hopeful"))

@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from placement.config import Run
+from placement.deciding import deciding_notes
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
@@ -102,7 +103,9 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     broken = violations(result.original, result.placement)
     if broken:
         raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")
-    result.warnings += calibration_warnings(run, result.placement.columns(result.original))
+    columns = result.placement.columns(result.original)
+    result.warnings += calibration_warnings(run, columns)
+    result.warnings += deciding_notes(run, [column.setting for column in columns])
     if run.constraint.rule == "stable":  # the other one judges no promise
         result.warnings += unsettled_notes(result.verification)
     result.runtime_s = time.perf_counter() - began

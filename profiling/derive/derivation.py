@@ -55,6 +55,8 @@ DOUBT_LOADS, DOUBT_MEMORY = 1.6, 0.01
 EXCHANGE_BYTES = 400 * 1024**2
 #: Extra vocabulary rows of adapters, which vLLM dropped in 0.12.
 EXTRA_VOCAB, LAST_EXTRA_VOCAB = 256, (0, 11)
+#: A batch limit that takes little memory: what a message proposes.
+FEW_SEQS = 256
 #: Share of PCIe's peak that copies from pinned memory reach.
 PCIE_REACHED = 0.8
 MEASURED_PCIE = 64.0
@@ -190,6 +192,10 @@ def assembled(
             careful=ends[0],
             hopeful=ends[1],
             parts=parts(prior, covariance),
+            widths_ms={
+                f"step.{n}": round(abs(float(w)), 4)
+                for n, w in zip(STEP_TERMS, (slow - fast) * typical_features(), strict=True)
+            },
         ),
     )
 
@@ -259,13 +265,17 @@ def capacity(request: Request, constants: Constants) -> KvCapacityLaw:
         None,
     )
     needed = request.model.parameters * request.model.dtype_bytes / GIB
+    remedy = "choose a GPU with more memory or a smaller model"
+    if smallest is not None:
+        remedy = f"the smallest size that fits: engine.tensor_parallel_size={smallest}"
+    few = replace(request, max_num_seqs=FEW_SEQS)
+    if request.max_num_seqs > FEW_SEQS and _law(few, constants, size) is not None:
+        remedy += f"; or fewer requests at once: engine.max_num_seqs={FEW_SEQS}"
     raise InputError(
         f"{request.model_name} has {needed:.0f} GiB of weights, which do not fit into {size} x "
         f"{request.device.memory_gib:g} GiB beside activations and a KV cache",
         where=f"hardware {request.device.name}, engine.tensor_parallel_size",
-        remedy="choose a GPU with more memory or a smaller model"
-        if smallest is None
-        else f"the smallest size that fits: engine.tensor_parallel_size={smallest}",
+        remedy=remedy,
     )
 
 

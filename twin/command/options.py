@@ -67,6 +67,7 @@ class Options:
     trace_from_s: Annotated[float, Range(0, unit="seconds")] = 600.0
     trace_for_s: Annotated[float, Range(above=0, high=3600, unit="seconds")] = 20.0
     require_healthy: bool = False
+    side: Literal["typical", "careful", "hopeful"] = "typical"
     allow_modules: tuple[str, ...] = ()
     debug: bool = False
 
@@ -129,6 +130,8 @@ def load_command(config: dict[str, Any]) -> Command:
     placement = None if options.placement is None else Path(options.placement).expanduser()
     _check_fleet(placement, failures, options, selection)
     calibration = matching_calibration(config.get("calibration"), model, hardware, config["engine"])
+    if options.side != "typical":
+        calibration = calibration.at(options.side)
     workload: Workload = build(config["workload"], "workload", COMPONENTS, options.allow_modules, seed=options.seed)
     workload = select(workload, selection, seed=options.seed)
     if options.rate_scale != 1:

@@ -18,6 +18,7 @@ from twin.figures.prediction import QUEUE_LABELS
 from twin.figures.promises import kept, summary
 from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
+from twin.server.derived import derived_note
 from twin.server.memory import host_memory_error, kv_cache_tokens
 from twin.wording import finite
 from twin.workload.adapter import Adapter
@@ -149,6 +150,8 @@ def setting_warnings(column: Any, calibration: Calibration) -> list[str]:
     )
     cached = setting.max_cpu_loras if setting.max_cpu_loras is not None else column.adapters_in_slots
     warnings = [f"{note}: the result is an extrapolation" for note in notes]
+    if calibration.derived is not None:
+        warnings.append(derived_note(calibration.name, calibration.derived))
     problem = host_memory_error(cached, setting, calibration)
     if problem:
         warnings.append(problem)
