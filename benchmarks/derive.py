@@ -26,9 +26,10 @@ import numpy as np
 
 from profiling.derive.command import MEASURED, learned
 from profiling.derive.constants import Constants
-from profiling.derive.derivation import Request, derive, fitted
+from profiling.derive.derivation import derive, fitted
 from profiling.derive.operators import Kernels
 from profiling.derive.request import for_names, kernels_of
+from profiling.derive.target import Request
 from profiling.fit.forcing import ForcedRun, force
 from profiling.published.fidelity import Comparison, compare_all, scores
 from profiling.published.models import MEASURED_MODELS

@@ -11,6 +11,7 @@ import yaml
 
 from profiling.derive.constants import Constants, learn, mean_of, write_constants
 from profiling.derive.request import derived, for_names, kernels_of
+from profiling.derive.runs import read_own_runs
 from twin.config.entry import App, Outcome
 from twin.config.schema import parse, top_level
 from twin.files import write_text
@@ -29,6 +30,7 @@ class Options:
     """Keys of `conf/derive.yaml` outside the groups."""
 
     out: str | None = None
+    runs: str | None = None
     debug: bool = False
 
 
@@ -43,14 +45,15 @@ def run(config: dict[str, Any], directory: Path, quiet: bool) -> tuple[int, None
     """Derives, shows and, where asked, writes a calibration."""
     options = top_level(Options, config, ("model", "hardware", "engine"))
     model, hardware = read_model(config["model"]), parse(HardwareConfig, config["hardware"], "hardware")
-    calibration = derived(derivation_request(model, hardware, config["engine"]))
+    runs = None if options.runs is None else read_own_runs(options.runs)
+    calibration = derived(derivation_request(model, hardware, config["engine"]), runs)
     print("\n".join(description(calibration)))
     if options.out is None:
-        print("\nout=<folder> writes it; placement and twin derive and keep it by themselves")
+        print("\nout=<folder, or file.yaml> writes it; placement and twin derive and keep it by themselves")
         return 0, None
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{calibration.name}.yaml"
+    path = Path(options.out)
+    path = path if path.suffix == ".yaml" else path / f"{calibration.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, yaml.safe_dump(calibration.to_dict(), sort_keys=False))
     print(f"\nwritten to {path}")
     return 0, None

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from profiling.derive.architecture import Architecture
 from profiling.derive.constants import (
     LAW_TERMS,
     SCHEDULER_TERMS,
     Constants,
-    activation_bytes,
     adapter_terms,
-    tensors,
 )
-from profiling.derive.device import Device
 from profiling.derive.kernels import fit_terms, grid_ms
+from profiling.derive.memory import capacity, loads
 from profiling.derive.operators import Kernels, MeasuredKernels
 from profiling.derive.posterior import posterior
 from profiling.derive.prior import Z90, Doubt, Prior, intervals, law_ends, law_of, prior_of, typical_features
+from profiling.derive.runs import capacity_bytes
+from profiling.derive.target import Request
 from profiling.fit.micro import Row
-from twin.config.ranges import Range
-from twin.errors import InputError
 from twin.server.calibration import Calibration, Stamp
 from twin.server.derived import Derived
-from twin.server.hardware import GIB, GpuType, ModelSpec
-from twin.server.laws import STEP_TERMS, KvCapacityLaw, LoadLaw
+from twin.server.hardware import GpuType, ModelSpec
+from twin.server.laws import STEP_TERMS, KvCapacityLaw
 from twin.server.rules import rules_of
 from twin.server.slots import reserved_bytes, slot_bytes_per_rank
 
 Array = NDArray[np.float64]
 
-#: The engine whose host was measured.
-MEASURED_ENGINE = "0.8.5"
 SOURCE = "derived, not measured"
 #: Share of the host's time that an asynchronous engine cannot hide: the hand-over of tokens.
 NOT_HIDDEN = 0.1
@@ -51,43 +45,6 @@ DOUBT_HOST_MS, DOUBT_CLIFF_MS = 0.6, 1.5
 DOUBT_ADAPTERS, DOUBT_ADAPTERS_ELSEWHERE = 0.08, 0.25
 #: Loads: one standard deviation as a factor. Memory: as a share of the GPU's.
 DOUBT_LOADS, DOUBT_MEMORY = 1.6, 0.01
-#: Memory that tensor parallelism takes on every GPU: buffers of NCCL and of the custom all-reduce.
-EXCHANGE_BYTES = 400 * 1024**2
-#: Extra vocabulary rows of adapters, which vLLM dropped in 0.12.
-EXTRA_VOCAB, LAST_EXTRA_VOCAB = 256, (0, 11)
-#: A batch limit that takes little memory: what a message proposes.
-FEW_SEQS = 256
-#: Share of PCIe's peak that copies from pinned memory reach.
-PCIE_REACHED = 0.8
-MEASURED_PCIE = 64.0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to derive.
-
-    Args:
-        model_name, model: the base model and its sizes.
-        max_num_seqs, max_num_batched_tokens: flags that take memory from the KV cache.
-    """
-
-    model_name: str
-    model: Architecture
-    device: Device
-    engine_version: str = MEASURED_ENGINE
-    tensor_parallel_size: Annotated[int, Range(1, 64)] = 1
-    max_num_seqs: int = 2048
-    max_num_batched_tokens: int = 2048
-
-    @property
-    def name(self) -> str:
-        """File name of the calibration."""
-        parts = [f"{self.model_name}-{self.device.name}"]
-        if self.tensor_parallel_size > 1:
-            parts.append(f"tp{self.tensor_parallel_size}")
-        if self.engine_version != MEASURED_ENGINE:
-            parts.append(f"vllm{self.engine_version}")
-        return "-".join(parts)
 
 
 def derive(request: Request, kernels: Kernels, constants: Constants, *, date: str) -> Calibration:
@@ -107,16 +64,29 @@ def derive(request: Request, kernels: Kernels, constants: Constants, *, date: st
     )
 
 
-def fitted(request: Request, kernels: Kernels, constants: Constants, rows: Sequence[Row], *, date: str) -> Calibration:
+def fitted(
+    request: Request,
+    kernels: Kernels,
+    constants: Constants,
+    rows: Sequence[Row],
+    *,
+    date: str,
+    capacities: Sequence[tuple[int, int, int]] = (),
+) -> Calibration:
     """The derived calibration after measured runs: its law is the posterior, its interval has shrunk.
 
     Args:
-        rows: of the runs, as `profiling.fit.forcing` makes them.
+        rows: of the runs, as `profiling.fit.forcing` or `profiling.derive.runs` makes them.
+        capacities: (max_loras, max_lora_rank, KV cache tokens) as servers said it; the law's memory is theirs.
     """
     gpu, grid_error = fit_terms(grid_ms(kernels))
     prior = prior_of(law_terms(request, gpu, constants), gpu, doubt_of(request, kernels, constants))
     mean, covariance = posterior(prior, rows)
     kv = capacity(request, constants)
+    if capacities and kv.shape is not None:
+        reserved = {(m, r): reserved_bytes(kv.shape, m, r) for m, r, _ in capacities}
+        per_token = 2 * request.model.dtype_bytes * request.model.layers * kv.shape.kv_width
+        kv = replace(kv, free_bytes=capacity_bytes(capacities, reserved, per_token))
     made = assembled(request, prior, mean, covariance, kv, constants, kernels_text(kernels), date, grid_error)
     stamp = replace(made.stamp, source=f"{made.stamp.source}; {len(rows)} measured runs", points={"runs": len(rows)})
     return replace(made, stamp=stamp)
@@ -155,7 +125,8 @@ def assembled(
         model.max_model_len,
         # As one GPU holds it: the capacity law counts the memory of one.
         2 * model.dtype_bytes * model.layers * model.shape(request.tensor_parallel_size).kv_width,
-        slot_bytes_per_rank(model.shape()),
+        # Every worker of a server keeps its own copies of the adapters in host memory.
+        request.tensor_parallel_size * slot_bytes_per_rank(model.shape()),
     )
     return Calibration(
         name=request.name,
@@ -234,67 +205,6 @@ def kernels_text(kernels: Kernels) -> str:
         return "kernel times by the roofline of the data sheet"
     times = f"measured operator times of {kernels.measured.name}"
     return times if kernels.same_memory else f"{times}, the bandwidth's difference by the roofline"
-
-
-def loads(request: Request, constants: Constants) -> LoadLaw:
-    """Copies of an adapter's tensors; what PCIe adds to the measured server's bytes is charged on top."""
-    model, device = request.model, request.device
-    count = tensors(model)
-    rank16 = 16 * slot_bytes_per_rank(model.shape()) / PCIE_REACHED / 1e6  # ms at 1 GB/s
-    slower = max(0.0, rank16 / device.pcie - rank16 / MEASURED_PCIE)
-    return LoadLaw(
-        round(count * constants.copy_us / 1000 + slower, 3),
-        round(count * constants.padded_us / 1000 + slower, 3),
-        disk_base_ms=round(count * constants.disk_tensor_us / 1000, 3),
-        disk_rank_ms=round(count * constants.disk_rank_us / 1000, 4),
-    )
-
-
-def capacity(request: Request, constants: Constants) -> KvCapacityLaw:
-    """KV cache of one GPU by arithmetic: memory x 0.9 - activations - the rest, less weights and slots by replay.
-
-    Raises:
-        InputError: the weights do not fit; names the smallest tensor_parallel_size that holds them.
-    """
-    size = request.tensor_parallel_size
-    law = _law(request, constants, size)
-    if law is not None:
-        return law
-    smallest = next(
-        (t for t in request.model.tensor_parallel_sizes(64) if t > size and _law(request, constants, t) is not None),
-        None,
-    )
-    needed = request.model.parameters * request.model.dtype_bytes / GIB
-    remedy = "choose a GPU with more memory or a smaller model"
-    if smallest is not None:
-        remedy = f"the smallest size that fits: engine.tensor_parallel_size={smallest}"
-    few = replace(request, max_num_seqs=FEW_SEQS)
-    if request.max_num_seqs > FEW_SEQS and _law(few, constants, size) is not None:
-        remedy += f"; or fewer requests at once: engine.max_num_seqs={FEW_SEQS}"
-    raise InputError(
-        f"{request.model_name} has {needed:.0f} GiB of weights, which do not fit into {size} x "
-        f"{request.device.memory_gib:g} GiB beside activations and a KV cache",
-        where=f"hardware {request.device.name}, engine.tensor_parallel_size",
-        remedy=remedy,
-    )
-
-
-def _law(request: Request, constants: Constants, size: int) -> KvCapacityLaw | None:
-    """The law on one of `size` GPUs; None where no token is left beside one slot of rank 8."""
-    model = request.model
-    match = request.engine_version.split(".")
-    extra = EXTRA_VOCAB if (int(match[0].lstrip("v")), int(match[1])) <= LAST_EXTRA_VOCAB else 0
-    shape = model.shape(size, extra_vocab=extra)
-    taken = constants.rest_bytes + (EXCHANGE_BYTES if size > 1 else 0)
-    taken += activation_bytes(model, request.max_num_seqs, request.max_num_batched_tokens, size)
-    free = int(0.9 * request.device.memory_bytes - taken)
-    per_token = 2 * model.dtype_bytes * model.layers * shape.kv_width
-    bare = reserved_bytes(shape, 1, 8)
-    if free - bare < 1024 * per_token:
-        return None
-    per_slot_rank = slot_bytes_per_rank(shape) / per_token
-    base = (free - bare) / per_token + 8 * per_slot_rank
-    return KvCapacityLaw(round(base, 1), round(per_slot_rank, 4), 0.0, free, shape)
 
 
 def parts(prior: Prior, covariance: Array) -> dict[str, float]:

@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from profiling.derive.architecture import Architecture, from_sizes, read_config
-from profiling.derive.constants import Constants, shipped_constants
-from profiling.derive.derivation import MEASURED_ENGINE, Request, derive
+from profiling.derive.constants import shipped_constants
+from profiling.derive.derivation import derive, fitted
 from profiling.derive.device import Device
 from profiling.derive.operators import INSTALL, Kernels, SheetKernels, installed, measured_kernels
+from profiling.derive.runs import Runs
+from profiling.derive.target import MEASURED_ENGINE, Request
 from twin.config.folder import conf_dir
 from twin.errors import InputError
 from twin.server.calibration import Calibration
@@ -90,11 +92,14 @@ def kernels_of(request: Request) -> Kernels:
     return measured_kernels(request.model, request.device, request.tensor_parallel_size)
 
 
-def derived(data: Mapping[str, Any], constants: Constants | None = None) -> Calibration:
-    """The derived calibration of a configuration.
+def derived(data: Mapping[str, Any], runs: Runs | None = None) -> Calibration:
+    """The derived calibration of a configuration, fitted to runs of one's own where there are any.
 
     Raises:
         InputError: something is missing, unknown or does not fit.
     """
-    request = request_of(data)
-    return derive(request, kernels_of(request), constants or shipped_constants(), date=date.today().isoformat())
+    request, today = request_of(data), date.today().isoformat()
+    kernels, constants = kernels_of(request), shipped_constants()
+    if runs is None:
+        return derive(request, kernels, constants, date=today)
+    return fitted(request, kernels, constants, runs.rows, date=today, capacities=runs.capacities)

@@ -37,7 +37,7 @@ class Efficiency:
     exchange_bytes: float = 0.7
 
 
-#: Fitted to the operator times of five GPUs (docs/calibration.md, Derived calibrations).
+#: Fitted to the operator times of ten GPUs by `python -m benchmarks.operator_times` (docs/calibration.md).
 TYPICAL = Efficiency(0.84, 0.98, 0.92, 0.42, 0.20, 4.5, 6.6, 0.46)
 
 

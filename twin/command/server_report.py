@@ -73,7 +73,7 @@ def server_report(
             }
             for r in results
         ],
-        "warnings": [*setting_warnings(column, calibration), *warnings],
+        "warnings": [*calibration_warnings(calibration), *setting_warnings(column, calibration), *warnings],
         "provenance": provenance(calibration, command.config),
     }  # fmt: skip
     plain = finite(document)
@@ -139,6 +139,11 @@ def judged(results: Sequence[Any], adapters: Sequence[Adapter], judge: Judge) ->
     }  # fmt: skip
 
 
+def calibration_warnings(calibration: Calibration) -> list[str]:
+    """That nobody measured it, where nobody did."""
+    return [] if calibration.derived is None else [derived_note(calibration.name, calibration.derived)]
+
+
 def setting_warnings(column: Any, calibration: Calibration) -> list[str]:
     """Where the setting leaves the ranges that the calibration was fitted in, or host memory."""
     setting = column.setting
@@ -150,8 +155,6 @@ def setting_warnings(column: Any, calibration: Calibration) -> list[str]:
     )
     cached = setting.max_cpu_loras if setting.max_cpu_loras is not None else column.adapters_in_slots
     warnings = [f"{note}: the result is an extrapolation" for note in notes]
-    if calibration.derived is not None:
-        warnings.append(derived_note(calibration.name, calibration.derived))
     problem = host_memory_error(cached, setting, calibration)
     if problem:
         warnings.append(problem)

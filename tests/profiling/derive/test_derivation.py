@@ -8,9 +8,10 @@ import pytest
 
 from profiling.derive.command import MEASURED, learned
 from profiling.derive.constants import Constants, mean_of, shipped_constants
-from profiling.derive.derivation import Request, derive
+from profiling.derive.derivation import derive
 from profiling.derive.operators import SheetKernels, installed
 from profiling.derive.request import derived, for_names, kernels_of
+from profiling.derive.target import Request
 from twin.errors import InputError
 from twin.server.calibration import Calibration, calibration_from_dict, load_calibration
 from twin.server.laws import STEP_TERMS
