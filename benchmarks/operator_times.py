@@ -127,5 +127,11 @@ def run(options: Options) -> None:
 
 APP = command("benchmarks.operator_times", Options, run, about=__doc__)
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, sys.argv[1:] if argv is None else argv)
+
+
 if __name__ == "__main__":
-    sys.exit(run_app(APP, sys.argv[1:]))
+    sys.exit(main())

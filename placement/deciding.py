@@ -23,7 +23,7 @@ from twin.server.settings import EngineSetting
 log = logging.getLogger(__name__)
 
 #: Most seconds for one proof.
-TIME_LIMIT_S = 20.0
+TIME_LIMIT_S = 10.0
 
 
 def deciding_notes(run: Run, settings: Sequence[EngineSetting]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from profiling.derive.constants import Constants, activation_bytes, tensors
@@ -68,8 +69,9 @@ def capacity(request: Request, constants: Constants) -> KvCapacityLaw:
 def _law(request: Request, constants: Constants, size: int) -> KvCapacityLaw | None:
     """The law on one of `size` GPUs; None where no token is left beside one slot of rank 8."""
     model = request.model
-    match = request.engine_version.split(".")
-    extra = EXTRA_VOCAB if (int(match[0].lstrip("v")), int(match[1])) <= LAST_EXTRA_VOCAB else 0
+    match = re.match(r"v?(\d+)\.(\d+)", request.engine_version)
+    old = match is not None and (int(match[1]), int(match[2])) <= LAST_EXTRA_VOCAB
+    extra = EXTRA_VOCAB if old else 0
     shape = model.shape(size, extra_vocab=extra)
     taken = constants.rest_bytes + (EXCHANGE_BYTES if size > 1 else 0)
     taken += activation_bytes(model, request.max_num_seqs, request.max_num_batched_tokens, size)
