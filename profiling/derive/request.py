@@ -60,7 +60,7 @@ def request_of(data: Mapping[str, Any]) -> Request:
     """What to derive, from plain containers `{"model": ..., "hardware": ..., "engine": ...}`."""
     model, engine = data["model"], data.get("engine") or {}
     names = ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens")
-    flags = {key: int(engine[key]) for key in names if engine.get(key) is not None}
+    flags = {key: engine[key] for key in names if engine.get(key) is not None}
     version = str(engine.get("version") or MEASURED_ENGINE)
     return Request(str(model["name"]), architecture_of(model), device_of(data["hardware"]), version, **flags)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from profiling.derive.architecture import Architecture
 from profiling.derive.device import Device
-from twin.config.ranges import Range
+from twin.config.ranges import Range, check_fields
 
 #: The engine whose host was measured.
 MEASURED_ENGINE = "0.8.5"
@@ -27,8 +27,11 @@ class Request:
     device: Device
     engine_version: str = MEASURED_ENGINE
     tensor_parallel_size: Annotated[int, Range(1, 64)] = 1
-    max_num_seqs: int = 2048
-    max_num_batched_tokens: int = 2048
+    max_num_seqs: Annotated[int, Range(1, 65_536)] = 2048
+    max_num_batched_tokens: Annotated[int, Range(1, 1_048_576)] = 2048
+
+    def __post_init__(self) -> None:
+        check_fields(self, lambda name: f"engine.{name}")
 
     @property
     def name(self) -> str:
