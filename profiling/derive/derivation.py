@@ -39,6 +39,8 @@ NOT_HIDDEN = 0.1
 SCHEDULER_SEEN = 0.25
 #: Kernel times: relative standard deviation by where they come from.
 DOUBT_MEASURED, DOUBT_RESCALED, DOUBT_SHEET = 0.06, 0.08, 0.15
+#: The same by a data sheet, where a server is split over GPUs without NVLink, i.e. with a slower link than this, GB/s.
+DOUBT_SHEET_SPLIT, NVLINK = 0.35, 150.0
 #: The host's time, ms: spread of what the two measured servers left over (0.5 and 1.3 ms), and of the graph cliff.
 DOUBT_HOST_MS, DOUBT_CLIFF_MS = 0.6, 1.5
 #: Adapter terms on the GPU they were measured on, and more by the logarithm of the bandwidth's ratio.
@@ -192,7 +194,8 @@ def law_terms(request: Request, gpu: Mapping[str, float], constants: Constants) 
 def doubt_of(request: Request, kernels: Kernels, constants: Constants) -> Doubt:
     """How far the parts may be off."""
     if not isinstance(kernels, MeasuredKernels):
-        spread = DOUBT_SHEET
+        slow_link = request.tensor_parallel_size > 1 and request.device.link < NVLINK
+        spread = DOUBT_SHEET_SPLIT if slow_link else DOUBT_SHEET
     else:
         spread = DOUBT_MEASURED if kernels.same_memory else DOUBT_RESCALED
     away = abs(math.log(request.device.bandwidth / constants.bandwidth))

@@ -82,6 +82,15 @@ def test_tensor_parallel_multiplies_the_cache() -> None:
     assert four.step.base < two.step.base
 
 
+def test_a_split_server_without_nvlink_is_doubted_more() -> None:
+    spreads = []
+    for hardware in ("h100-pcie", "h100-sxm"):
+        made = from_sheet("llama-3.1-70b", hardware, tensor_parallel_size=4)
+        assert made.derived is not None
+        spreads.append(made.derived.parts["kernels"] / made.step.base)
+    assert spreads[0] > 2 * spreads[1]
+
+
 def test_a_model_too_large_names_the_smallest_size_that_fits() -> None:
     with pytest.raises(InputError, match=r"engine\.tensor_parallel_size=4") as found:
         from_sheet("llama-3.1-70b", "h100-64gb")
