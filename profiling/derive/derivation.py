@@ -45,8 +45,8 @@ DOUBT_SHEET_SPLIT, NVLINK = 0.35, 150.0
 DOUBT_HOST_MS, DOUBT_CLIFF_MS = 0.6, 1.5
 #: Adapter terms on the GPU they were measured on, and more by the logarithm of the bandwidth's ratio.
 DOUBT_ADAPTERS, DOUBT_ADAPTERS_ELSEWHERE = 0.08, 0.25
-#: Loads: one standard deviation as a factor. Memory: as a share of the GPU's.
-DOUBT_LOADS, DOUBT_MEMORY = 1.6, 0.01
+#: Loads: one standard deviation as a factor. Memory: as a share of the GPU's, and where servers said what they have.
+DOUBT_LOADS, DOUBT_MEMORY, DOUBT_MEMORY_SAID = 1.6, 0.01, 0.0005
 
 
 def derive(request: Request, kernels: Kernels, constants: Constants, *, date: str) -> Calibration:
@@ -89,7 +89,8 @@ def fitted(
         reserved = {(m, r): reserved_bytes(kv.shape, m, r) for m, r, _ in capacities}
         per_token = 2 * request.model.dtype_bytes * request.model.layers * kv.shape.kv_width
         kv = replace(kv, free_bytes=capacity_bytes(capacities, reserved, per_token))
-    made = assembled(request, prior, mean, covariance, kv, constants, kernels_text(kernels), date, grid_error)
+    doubt, text = DOUBT_MEMORY_SAID if capacities else DOUBT_MEMORY, kernels_text(kernels)
+    made = assembled(request, prior, mean, covariance, kv, constants, text, date, grid_error, doubt)
     stamp = replace(made.stamp, source=f"{made.stamp.source}; {len(rows)} measured runs", points={"runs": len(rows)})
     return replace(made, stamp=stamp)
 
@@ -104,13 +105,14 @@ def assembled(
     kernels: str,
     date: str,
     grid_error: float,
+    memory_doubt: float = DOUBT_MEMORY,
 ) -> Calibration:
     """A calibration with this law and its ends."""
     model, device = request.model, request.device
     slow, fast = law_ends(mean, covariance)
     load = loads(request, constants)
     assert kv.free_bytes is not None
-    memory = Z90 * DOUBT_MEMORY * device.memory_bytes
+    memory = Z90 * memory_doubt * device.memory_bytes
     factor = DOUBT_LOADS**Z90
     load_terms = {f"load.{n}": getattr(load, n) for n in load.__slots__}
     bands = intervals(mean, covariance)

@@ -8,6 +8,7 @@ import pytest
 
 from placement.command import APP, place
 from placement.config import Run, load_run
+from placement.export import VllmExport
 from placement.verify.ends import BothEnds
 from placement.verify.verdict import ColumnVerdict, Verification
 from twin.config.compose import compose
@@ -57,7 +58,9 @@ def test_a_server_that_spans_gpus_has_their_price() -> None:
     run = run_of("engine.tensor_parallel_size=2", "hardware.count=9")
     assert (run.gpu.price_per_hour, run.gpu.count) == (2.0, 4)
     assert any("spans 2 GPUs" in note for note in run.notes)
-    assert run.settings[0].flags()["tensor_parallel_size"] == 2
+    flags = run.settings[0].flags()
+    script = VllmExport(run.model).script({"gpu_id": "g", "gpu_type": "h100-sxm", "setting": flags, "adapters": []})
+    assert "--tensor-parallel-size 2" in script
 
 
 def test_a_calibration_that_is_named_must_exist() -> None:

@@ -46,7 +46,9 @@ def test_the_fit_follows_the_runs_and_the_servers_memory(tmp_path: Path) -> None
     runs = read_own_runs(table(tmp_path, *[f"200,{200_000 / slow},4000,250000,0.4,64,32,16"] * 3))
     after = fitted(request, kernels, shipped_constants(), runs.rows, date="", capacities=runs.capacities)
     assert abs(float(runs.rows[0].features @ after.step.as_array()[: len(TERMS)]) / slow - 1) < 0.05
-    assert kv_cache_tokens(EngineSetting("h100-sxm", 32, 16), after) == pytest.approx(250_000, rel=1e-3)
+    setting = EngineSetting("h100-sxm", 32, 16)
+    assert kv_cache_tokens(setting, after) == pytest.approx(250_000, rel=1e-3)
+    assert kv_cache_tokens(setting, after.at("careful")) > 0.99 * 250_000
 
 
 @pytest.mark.parametrize(
