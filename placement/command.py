@@ -35,7 +35,9 @@ def _print_sweep(outcomes: Sequence[Outcome]) -> None:
     sweep_table([(o.overrides, o.exit_code, o.directory, o.summary) for o in outcomes])
 
 
-APP = App("placement", "config", _run, _print_sweep, optional=("objective",), hidden=("commands",))
+APP = App(
+    "placement", "config", _run, _print_sweep, optional=("objective",), hidden=("commands",), makes=("calibration",)
+)
 
 
 def run(arguments: Sequence[str]) -> int:

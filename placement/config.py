@@ -19,11 +19,13 @@ from twin.config.moved import with_new_names
 from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
 from twin.figures.components import CONSTRAINT
-from twin.server.flags import GRID_FLAGS, engine_version, setting_choices
-from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.server.derived import derived_note
+from twin.server.flags import GRID_FLAGS, setting_choices
+from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration, read_model
 from twin.sources.components import WORKLOAD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from placement.export import Exporter
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUPS = (
-    "workload", "model", "hardware", "calibration", "engine", "surrogate", "constraint", "solver", "verify", "export",
+    "workload", "model", "hardware", "engine", "surrogate", "constraint", "solver", "verify", "export",
 )  # fmt: skip
 DEFAULT_OBJECTIVE = "gpu_count"
 #: Flags that a placement does not choose.
@@ -95,6 +97,7 @@ class Run:
         config: the plain configuration, for the provenance.
         notes: what the output must mention, e.g. an assumed objective.
         today: the placement that runs today, to compare with.
+        replanned: makes the planning model of another calibration; only where the calibration is derived.
     """
 
     workload: Workload
@@ -112,6 +115,7 @@ class Run:
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
     today: Today | None = None
+    replanned: Callable[[Calibration], PlanningModel] | None = None
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -149,9 +153,9 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     given = given or {}
     described = {group: _described(part) for group, part in given.items()}
     config, notes = with_default_objective(with_new_names({**config, **described}))
-    options = top_level(Options, config, GROUPS, known=("objective",))
+    options = top_level(Options, config, GROUPS, known=("objective", "calibration"))
     check_targets(config, COMPONENTS, options.allow_modules)
-    model = parse(ModelConfig, config["model"], "model")
+    model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
     settings = setting_choices(config["engine"], hardware.name, lists=GRID_FLAGS, without=NOT_PLACED)
 
@@ -165,18 +169,22 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     constraint = make("constraint")
     verifier = make("verify")
     exporter = make("export", model=model)
-    calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
+    calibration = matching_calibration(config.get("calibration"), model, hardware, config["engine"])
+    typical, calibration = calibration, calibration.at("careful")
+    notes = (*notes, *_derived_notes(typical))
     workload = make("workload", seed=options.seed)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     today = _today(options, workload, settings, calibration)
     solver = make("solver", seed=options.seed)
-    planning = make(
-        "surrogate",
-        calibration=calibration,
-        calibrations={hardware.name: calibration},
-        workload=workload,
-        health=constraint,
-    )
+
+    def planned(calibration: Calibration) -> PlanningModel:
+        calibrations = {hardware.name: calibration}
+        model: PlanningModel = make(
+            "surrogate", calibration=calibration, calibrations=calibrations, workload=workload, health=constraint
+        )
+        return model
+
+    planning = planned(calibration)
     return Run(
         workload=workload,
         calibration=calibration,
@@ -186,13 +194,14 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         constraint=constraint,
         objective=objective,
         solver=solver,
-        verifier=verifier,
+        verifier=_at_both_ends(verifier, typical),
         exporter=exporter,
         model=model,
         options=options,
         config=config,
         notes=notes,
         today=today,
+        replanned=None if typical.derived is None or "surrogate" in given else planned,
     )
 
 
@@ -204,3 +213,23 @@ def _today(
     from placement.today.file import read_today
 
     return read_today(options.today, workload, settings, calibration)
+
+
+def _derived_notes(calibration: Calibration) -> list[str]:
+    """What a plan says of a calibration that nobody measured, and of servers that span GPUs."""
+    notes = []
+    if calibration.derived is not None:
+        note = derived_note(calibration.name, calibration.derived)
+        notes.append(f"{note}; planned on its careful side, simulated on both")
+    unit = calibration.stamp.tensor_parallel_size
+    if unit > 1:
+        notes.append(f"each server spans {unit} GPUs: a GPU of this report is one server and has the price of {unit}")
+    return notes
+
+
+def _at_both_ends(verifier: Verifier | None, calibration: Calibration) -> Verifier | None:
+    if verifier is None or calibration.derived is None:
+        return verifier
+    from placement.verify.ends import BothEnds
+
+    return BothEnds(verifier, calibration.at("hopeful"))

@@ -1,8 +1,13 @@
-"""`python -m profiling <command> data=<folder> ...`: fits calibrations and checks them on runs they have not seen.
+"""`python -m profiling <command> ...`: fits calibrations, checks them on runs they have not seen, derives others.
 
     fit            [out=<folder>] [date=YYYY-MM-DD] [every=1] [threads=2] [fold=i/k] [model=] [forced=<folder>]
     crossvalidate  [folds=5] [seeds=1] [every=1] [threads=2] [curve_every=8] [forced=<folder>]
     memory_gap     [out=<folder>] [date=YYYY-MM-DD]       batch sizes and co-located servers (docs/batching.md)
+    derive         model=... hardware=... [engine.tensor_parallel_size=1] [engine.version=] [out=<folder>]
+    learn          [out=<file>]                           what `derive` takes from measured servers
+
+`derive` needs no data: it computes the calibration of a GPU and model that nobody measured, with an interval for every
+coefficient (docs/my_gpu_is_not_listed.md).
 
 `fit` writes the calibrations of the measured models, from all runs that the folder holds. `fold=i/k` leaves the
 workloads of fold i out, so that `python -m benchmarks.twin_fidelity fold=i/k calibrations=<out>` scores workloads that
@@ -22,6 +27,7 @@ from typing import Annotated, Any
 
 import yaml
 
+from profiling.derive.command import APP as DERIVE, LearnOptions, run_learn
 from profiling.fit.crossval import Evidence, crossvalidate, with_few_runs
 from profiling.fit.evidence import fit_model
 from profiling.published.fidelity import scores
@@ -138,6 +144,8 @@ COMMANDS = {
     "fit": command("profiling fit", FitOptions, fit, about=__doc__),
     "crossvalidate": command("profiling crossvalidate", CrossOptions, cross, about=__doc__),
     "memory_gap": command("profiling memory_gap", GapOptions, memory_gap, about=__doc__),
+    "derive": DERIVE,
+    "learn": command("profiling learn", LearnOptions, run_learn, about=__doc__),
 }
 
 

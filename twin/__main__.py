@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns the exit code."""
     from twin.config.entry import App, run_app
 
-    app = App("twin", "twin", run, show_sweep, hidden=HIDDEN)
+    app = App("twin", "twin", run, show_sweep, hidden=HIDDEN, makes=("calibration",))
     return run_app(app, normalised(sys.argv[1:] if argv is None else argv))
 
 

@@ -12,7 +12,7 @@ from placement.batching.rules import EPSILON
 from twin.config.ranges import Range, range_of
 from twin.config.schema import parse, top_level
 from twin.errors import InfeasibleError, InputError
-from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.server.groups import HardwareConfig, matching_calibration, read_model
 from twin.server.memory import max_model_len, memory_error
 from twin.server.settings import EngineSetting
 
@@ -72,9 +72,9 @@ def load_advice(config: dict[str, Any]) -> Advice:
             remedy="give data=<folder> with curve=measured, and with no other",
         )  # fmt: skip
     lengths = parse(LengthConfig, options.lengths, "lengths")
-    model = parse(ModelConfig, config["model"], "model")
+    model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    calibration = matching_calibration(config["calibration"], model, hardware, None)
+    calibration = matching_calibration(config["calibration"], model, hardware, {})
     longest = options.max_model_len or calibration.model.max_model_len
     prefill = options.prefill
     if prefill == "auto":

@@ -10,7 +10,7 @@ from dataclasses import replace
 from placement.config import Run
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.level import at_level, bound_at_level, level_of
-from placement.pipeline.tighter import MENDINGS, SHARE, TIMES, TRIALS, trial, worth_trying
+from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.report.figures import simulated_objective
 from placement.report.result import Result
@@ -47,7 +47,7 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
     took_s = time.perf_counter() - began
     for _ in range(TRIALS):
         next_ = len(result.history)
-        if next_ > rounds or not worth_trying(run, result) or clock.left_s(SHARE) < TIMES * took_s:
+        if next_ > rounds or not worth_trying(run, result) or clock.left_s() < TIMES * took_s:
             break
         kept = copy(result)
         kept.history, kept.warnings = list(result.history), list(result.warnings)

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement.config import Run
+from placement.deciding import deciding_notes
 from placement.pipeline.clock import Clock, Progress
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
@@ -100,7 +101,9 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     broken = violations(replace(result.problem, max_gpus=None), result.placement)
     if broken:
         raise AssertionError(f"solver {run.solver.name} returned a placement that breaks a rule: {broken[0]}")
-    result.warnings += calibration_warnings(run, result.placement.columns(result.original))
+    columns = result.placement.columns(result.original)
+    result.warnings += calibration_warnings(run, columns)
+    result.warnings += deciding_notes(run, [column.setting for column in columns])
     if run.constraint.rule == "stable":  # the other one judges no promise
         result.warnings += unsettled_notes(result.verification)
     result.cut = tuple(clock.cut)

@@ -1,8 +1,8 @@
 """Fewer GPUs than the planning model's margin allows, where the twin accepts them.
 
-The margin keeps most placements that the twin would refute away, and with them some that it would accept. Where GPUs are
-what counts, a verified placement is followed by trials with one GPU less and less of the margin, each judged like any
-other; the last one that was accepted stays.
+The margin keeps away most placements that the twin would refute, and with them some that it would accept. Where GPUs
+are what counts, a verified placement is followed by trials with one GPU less and less of the margin, each judged like
+any other; the last one that was accepted stays.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from placement.solvers.greedy import one_gpu_less
 
 #: Share of the load by which the margin is cut in a trial, trials in all, and how often one may be mended.
 LESS, TRIALS, MENDINGS = 0.04, 3, 2
-#: A trial may take this share of the time left, and is begun only where that is so many times what the last took.
-SHARE, TIMES = 0.3, 2.0
+#: A trial's search may take this share of the time left; it is begun only where so many times the time is left that
+#: judging took.
+SHARE, TIMES = 0.3, 1.3
 
 
 def worth_trying(run: Run, result: Result) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -55,7 +56,26 @@ def overrides_for(group: str, option: str, tmp_path: Path) -> list[str]:
         )
         (tmp_path / "registry.csv").write_text("adapter_id,rank\na,8\n")
         chosen += [f"workload.path={tmp_path}/log.csv", f"workload.registry={tmp_path}/registry.csv"]
+    if group in ("model", "hardware"):
+        # Derived from the data sheet: with or without the package of operator times.
+        chosen.append("hardware.system=null")
+        if option in ("gemma-2-27b", "llama-3.1-70b", "llama-3.3-70b", "qwen2.5-32b", "qwen2.5-72b", "qwen3-32b"):
+            chosen.append("engine.tensor_parallel_size=4")
+    if (group, option) == ("hardware", "spec"):
+        chosen += [f"hardware.{k}" for k in ("memory_gib=44.4", "bandwidth=864", "flops=362", "pcie=32")]
+    if (group, option) == ("model", "hf"):
+        sizes = {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 5504}
+        (tmp_path / "config.json").write_text(
+            json.dumps(sizes | {"vocab_size": 32000, "max_position_embeddings": 4096, "model_type": "llama"})
+        )
+        chosen.append(f"model.config={tmp_path}/config.json")
     return chosen
+
+
+@pytest.fixture(autouse=True)
+def derived_here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derived calibrations are kept in a folder of this test run."""
+    monkeypatch.setenv("ADAPTER_PLACEMENT_CALIBRATIONS", str(tmp_path_factory.getbasetemp() / "derived"))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -75,7 +95,7 @@ def test_every_option_composes_and_builds(
 
 def test_every_group_has_a_checked_default() -> None:
     defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
-    named = {next(iter(d)) for d in defaults if isinstance(d, dict)}
+    named = {next(iter(d)).removeprefix("optional ") for d in defaults if isinstance(d, dict)}
     folders = {p.name for p in CONF.iterdir() if p.is_dir() and not p.name.startswith("_")} - OTHERS
     assert named == folders - {"objective"}
 

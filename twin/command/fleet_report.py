@@ -11,6 +11,7 @@ import numpy as np
 from twin.command.placement_file import read_placement
 from twin.command.server_report import (
     SCHEMA_VERSION,
+    calibration_warnings,
     judged,
     offered,
     provenance,
@@ -80,7 +81,7 @@ def _document(command: Command, adapters: Any, servers: Any, results: list[Fleet
     options, calibration = command.options, command.calibration
     rows = [r.row for r in results]
     by_id = {a.adapter_id: a for a in adapters}
-    warnings = list(notes)
+    warnings = [*calibration_warnings(calibration), *notes]
     gpus = []
     for index, server in enumerate(servers):
         held = tuple(by_id[i] for i in server.shares)

@@ -15,8 +15,8 @@ from twin.config.ranges import Range, check
 from twin.config.schema import parse, top_level
 from twin.errors import InputError
 from twin.figures.components import CONSTRAINT
-from twin.server.flags import engine_version, single_setting
-from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration
+from twin.server.flags import single_setting
+from twin.server.groups import HardwareConfig, matching_calibration, read_model
 from twin.sources.components import WORKLOAD
 from twin.workload.adapter import Slo
 from twin.workload.selection import Selection, select
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("workload", "model", "hardware", "calibration", "engine", "constraint", "adapters")
+GROUPS = ("workload", "model", "hardware", "engine", "constraint", "adapters")
 #: What a configuration may build, by its place. Anything else has to come from a module in `allow_modules`.
 COMPONENTS: Components = {**WORKLOAD, **CONSTRAINT}
 
@@ -67,6 +67,7 @@ class Options:
     trace_from_s: Annotated[float, Range(0, unit="seconds")] = 600.0
     trace_for_s: Annotated[float, Range(above=0, high=3600, unit="seconds")] = 20.0
     require_healthy: bool = False
+    side: Literal["typical", "careful", "hopeful"] = "typical"
     allow_modules: tuple[str, ...] = ()
     debug: bool = False
 
@@ -117,18 +118,20 @@ def load_command(config: dict[str, Any]) -> Command:
         InputError: anything that does not exist, does not fit, or is out of range.
     """
     config = with_new_names(config)
-    options = top_level(Options, config, GROUPS)
+    options = top_level(Options, config, GROUPS, known=("calibration",))
     options.all_seeds()
     _check_trace_window(options)
     check_targets(config, COMPONENTS, options.allow_modules)
-    model = parse(ModelConfig, config["model"], "model")
+    model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
     setting = single_setting(_single_values(config["engine"]), hardware.name)
     selection = parse(Selection, config["adapters"], "adapters")
     failures = tuple(parse(Failure, f, f"failures[{i}]") for i, f in enumerate(options.failures))
     placement = None if options.placement is None else Path(options.placement).expanduser()
     _check_fleet(placement, failures, options, selection)
-    calibration = matching_calibration(config["calibration"], model, hardware, engine_version(config["engine"]))
+    calibration = matching_calibration(config.get("calibration"), model, hardware, config["engine"])
+    if options.side != "typical":
+        calibration = calibration.at(options.side)
     workload: Workload = build(config["workload"], "workload", COMPONENTS, options.allow_modules, seed=options.seed)
     workload = select(workload, selection, seed=options.seed)
     if options.rate_scale != 1:

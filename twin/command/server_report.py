@@ -18,6 +18,7 @@ from twin.figures.prediction import QUEUE_LABELS
 from twin.figures.promises import kept, summary
 from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
+from twin.server.derived import derived_note
 from twin.server.memory import host_memory_error, kv_cache_tokens
 from twin.wording import finite
 from twin.workload.adapter import Adapter
@@ -72,7 +73,7 @@ def server_report(
             }
             for r in results
         ],
-        "warnings": [*setting_warnings(column, calibration), *warnings],
+        "warnings": [*calibration_warnings(calibration), *setting_warnings(column, calibration), *warnings],
         "provenance": provenance(calibration, command.config),
     }  # fmt: skip
     plain = finite(document)
@@ -136,6 +137,11 @@ def judged(results: Sequence[Any], adapters: Sequence[Adapter], judge: Judge) ->
             ],
         },
     }  # fmt: skip
+
+
+def calibration_warnings(calibration: Calibration) -> list[str]:
+    """That nobody measured it, where nobody did."""
+    return [] if calibration.derived is None else [derived_note(calibration.name, calibration.derived)]
 
 
 def setting_warnings(column: Any, calibration: Calibration) -> list[str]:

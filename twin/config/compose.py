@@ -13,7 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from twin.config.driver import VERSION_BASE
 from twin.config.folder import conf_dir
-from twin.config.mistakes import COMPOSITION_ERRORS, explained, missing_value
+from twin.config.mistakes import COMPOSITION_ERRORS, check_named, explained, missing_value
 
 if TYPE_CHECKING:
     from twin.config.entry import App
@@ -40,6 +40,7 @@ def compose(app: App, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except COMPOSITION_ERRORS as error:
         raise explained(error, overrides, lambda: composed(()), app.optional) from error
     assert isinstance(config, dict)
+    check_named(app.makes, config, overrides)
     return {str(key): value for key, value in config.items()}
 
 

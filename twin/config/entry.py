@@ -28,7 +28,7 @@ from twin.config.driver import Hydra, hydra_of, parser
 from twin.config.folder import conf_dir
 from twin.config.instantiate import PROJECT_PACKAGES
 from twin.config.logs import show_logs
-from twin.config.mistakes import explained, is_mistake, missing_value, wrong_value
+from twin.config.mistakes import check_named, explained, is_mistake, missing_value, wrong_value
 from twin.config.words import literal
 from twin.errors import InputError, PlacementError
 
@@ -69,6 +69,8 @@ class App:
         help: shown instead of the help that the configuration has.
         plain: without groups, and without output folders: what it writes goes where its options say.
         text: options whose values are taken as they stand (`twin.config.words.literal`).
+        makes: groups whose option may be missing where it follows from others: the command makes it itself. One that
+            the user names must exist.
     """
 
     name: str
@@ -81,6 +83,7 @@ class App:
     help: str = ""
     plain: bool = False
     text: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
 
 
 def job(app: App, verbosity: int, given: tuple[str, ...], cfg: DictConfig) -> Outcome:
@@ -96,12 +99,12 @@ def job(app: App, verbosity: int, given: tuple[str, ...], cfg: DictConfig) -> Ou
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     overrides = tuple(o for o in OmegaConf.to_container(hydra_cfg.overrides.task) or () if isinstance(o, str))
     log.debug("%s in %s: %s", app.name, directory, " ".join(overrides) or "no overrides")
-    code, summary = guarded(app, cfg, directory, sweep, given)
+    code, summary = guarded(app, cfg, directory, sweep, given, overrides)
     return Outcome(code, str(directory), overrides, summary)
 
 
 def guarded(
-    app: App, cfg: DictConfig, directory: Path, sweep: bool, given: Sequence[str]
+    app: App, cfg: DictConfig, directory: Path, sweep: bool, given: Sequence[str], overrides: Sequence[str] = ()
 ) -> tuple[int, dict[str, Any] | None]:
     """Runs a composed configuration and maps what happens to an exit code."""
     debug = False
@@ -111,6 +114,7 @@ def guarded(
         assert isinstance(config, dict)
         config.pop("hydra", None)
         check_trust({str(k): v for k, v in config.items()}, given)
+        check_named(app.makes, config, overrides)
         return app.run({str(k): v for k, v in config.items()}, directory, sweep)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

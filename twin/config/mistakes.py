@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import HydraException, OverrideParseException
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from twin.config.folder import conf_dir
 from twin.config.schema import did_you_mean
 from twin.errors import InputError, PlacementError
 
@@ -26,6 +28,23 @@ def is_mistake(error: BaseException) -> bool:
         return True
     place = error.__traceback__.tb_frame.f_globals.get("__name__", "") if error.__traceback__ else ""
     return isinstance(error, ValueError) and "hydra" in place
+
+
+def check_named(groups: Collection[str], config: Mapping[Any, Any], overrides: Sequence[str]) -> None:
+    """Refuses an option that the user names and that does not exist, of groups that may be missing.
+
+    Raises:
+        InputError: names the options there are.
+    """
+    for override in overrides:
+        group, value = _key(override), override.partition("=")[2]
+        if group in groups and value not in ("", "null") and config.get(group) is None:
+            known = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+            raise InputError(
+                f"{group} {value!r} does not exist{did_you_mean(value, known)}",
+                where=group,
+                remedy=f"leave {group} out, or choose one of: {', '.join(known)}",
+            )
 
 
 def missing_value(error: MissingMandatoryValue) -> InputError:
@@ -60,7 +79,10 @@ def explained(
     if cause is not None and str(cause) and str(cause) not in text:
         text += f"\n{str(cause).splitlines()[0]}"
     if "Available options" in text:
-        return InputError(text.replace("\t", "    "), remedy="choose one of the options listed")
+        first, *options = text.replace("\t", "    ").splitlines()
+        asked = re.search(r"'[^']*/([^'/]+)'", first)
+        close = did_you_mean(asked[1], [line.strip() for line in options]) if asked else ""
+        return InputError("\n".join([first + close, *options]), remedy="choose one of the options listed")
     return InputError(text, remedy=_valid_names(text, overrides, compose, optional))
 
 

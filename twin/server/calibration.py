@@ -1,6 +1,7 @@
 """Everything measured about one (GPU, model, engine version).
 
-A calibration is data, kept as YAML under `conf/calibration/` and written by `python -m profiling fit`.
+A calibration is data, kept as YAML under `conf/calibration/` and written by `python -m profiling fit`; where nobody
+measured, `python -m profiling derive` computes one, with an interval for every coefficient.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 
 from twin.config.folder import conf_dir
 from twin.errors import InputError
+from twin.server.derived import Derived, End, derived_from_dict
 from twin.server.hardware import GpuType, ModelSpec
 from twin.server.laws import KvCapacityLaw, LoadLaw, StepTimeLaw
 from twin.server.roofline import Roofline
@@ -26,7 +28,11 @@ from twin.server.slots import ModelShape
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Where a calibration comes from."""
+    """Where a calibration comes from.
+
+    Args:
+        tensor_parallel_size: GPUs of the server that it is of.
+    """
 
     gpu_type: str
     model: str
@@ -36,6 +42,7 @@ class Stamp:
     source: str
     points: Mapping[str, int]
     residuals: Mapping[str, float]
+    tensor_parallel_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class Calibration:
         name: file name without `.yaml`.
         valid: ranges in which the laws were fitted, e.g. `{"max_loras": (8, 384)}`.
         batching: laws for batch sizes and servers that share a GPU; None = not measured.
+        derived: of a calibration that was computed, what it knows of its uncertainty; None = measured.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Calibration:
     kv: KvCapacityLaw
     valid: Mapping[str, tuple[float, float]]
     batching: BatchingLaws | None = None
+    derived: Derived | None = None
 
     @property
     def has_adapter_costs(self) -> bool:
@@ -101,12 +110,39 @@ class Calibration:
                 notes.append(f"{key} {value:g} is outside {low:g}..{high:g}, where {self.name} was fitted")
         return notes
 
+    def at(self, end: End) -> Calibration:
+        """With the coefficients at one end of what a derived calibration may be; a measured one stays as it is."""
+        if self.derived is None:
+            return self
+        coefficients = self.derived.end(end)
+
+        def group(name: str) -> dict[str, float]:
+            return {k.partition(".")[2]: v for k, v in coefficients.items() if k.startswith(f"{name}.")}
+
+        return replace(
+            self,
+            step=replace(self.step, **group("step")),
+            load=replace(self.load, **group("load")),
+            kv=replace(self.kv, free_bytes=int(coefficients["kv.free_bytes"])),
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, ready for YAML."""
+        """Plain containers, ready for YAML; what only some calibrations have is left out of the others."""
         data = asdict(self)
         data["valid"] = {k: list(v) for k, v in self.valid.items()}
         if self.batching is None:
             del data["batching"]
+        if self.stamp.tensor_parallel_size == 1:
+            del data["stamp"]["tensor_parallel_size"]
+        shape = data["kv"]["shape"]
+        if shape is not None:
+            for name in ("query_width", "tied"):
+                if not shape[name]:
+                    del shape[name]
+        if self.derived is None:
+            del data["derived"]
+        else:
+            data["derived"] = self.derived.to_dict()
         return data
 
 
@@ -134,6 +170,7 @@ def calibration_from_dict(data: Mapping[str, Any], *, where: str = "") -> Calibr
             kv=_kv_law(data["kv"]),
             valid={k: (float(v[0]), float(v[1])) for k, v in data["valid"].items()},
             batching=_batching_laws(data.get("batching")),
+            derived=None if data.get("derived") is None else derived_from_dict(data["derived"]),
         )
     except InputError:
         raise

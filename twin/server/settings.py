@@ -33,6 +33,7 @@ class EngineSetting:
         max_model_len: longest request in tokens; None = the model's own.
         max_cpu_loras: adapters cached on the host; None = as many as are assigned. The others load from disk.
         async_scheduling: schedule a step while the one before it runs; None = the engine version's default.
+        tensor_parallel_size: GPUs that one server is split over; they are one unit of the fleet.
     """
 
     gpu_type: str
@@ -50,6 +51,7 @@ class EngineSetting:
         None
     )
     async_scheduling: bool | None = None
+    tensor_parallel_size: Annotated[int, Range(1, 64, unit="GPUs")] = 1
 
     def __post_init__(self) -> None:
         check_fields(self, lambda name: f"engine.{name}")
@@ -58,6 +60,12 @@ class EngineSetting:
                 f"engine.servers_per_gpu {self.servers_per_gpu} x gpu_memory_utilization "
                 f"{self.gpu_memory_utilization:g} is more than one GPU: each server takes its own share",
                 remedy=f"give each gpu_memory_utilization={0.9 / self.servers_per_gpu:.3g}",
+            )
+        if self.servers_per_gpu > 1 and self.tensor_parallel_size > 1:
+            raise InputError(
+                f"engine.servers_per_gpu {self.servers_per_gpu} with tensor_parallel_size {self.tensor_parallel_size}: "
+                "servers that span GPUs do not share them",
+                remedy="set one of the two to 1",
             )
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InputError(
@@ -81,6 +89,8 @@ class EngineSetting:
             extra += f" mem {self.gpu_memory_utilization:g}"
         if self.servers_per_gpu != 1:
             extra += f" x{self.servers_per_gpu}"
+        if self.tensor_parallel_size != 1:
+            extra += f" tp{self.tensor_parallel_size}"
         return f"{self.max_loras}x{self.max_lora_rank}{extra}"
 
     def flags(self) -> dict[str, Any]:
@@ -100,6 +110,8 @@ class EngineSetting:
             flags["max_cpu_loras"] = self.max_cpu_loras
         if self.async_scheduling is not None:
             flags["async_scheduling"] = self.async_scheduling
+        if self.tensor_parallel_size != 1:
+            flags["tensor_parallel_size"] = self.tensor_parallel_size
         return flags
 
 

@@ -27,7 +27,10 @@ SEGMENT_ROUNDING_BYTES = 2 * MIB
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of a decoder with grouped-query attention and a gated MLP, one GPU.
+    """Sizes of a decoder with grouped-query attention and a gated MLP, as one GPU holds them.
+
+    Under tensor parallelism the widths that are split are those of one GPU: `kv_width`, `query_width`,
+    `intermediate` and `vocab`; `hidden` is whole.
 
     Args:
         layers: decoder layers.
@@ -40,6 +43,8 @@ class ModelShape:
             both of these, and `extra_vocab` new rows of each.
         extra_vocab: vLLM's `lora_extra_vocab_size`.
         dtype_bytes: bytes of a weight.
+        query_width: query heads x head size; 0 = `hidden`.
+        tied: the output head is the embedding table.
     """
 
     layers: Annotated[int, Range(1)]
@@ -51,14 +56,16 @@ class ModelShape:
     adapted_vocab: bool = False
     extra_vocab: int = 256
     dtype_bytes: Annotated[int, Range(1)] = 2
+    query_width: Annotated[int, Range(0)] = 0
+    tied: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, lambda name: f"model shape: {name}")
 
     def linears(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
         """(inputs, outputs of each fused slice) of the linear modules of one layer, in module order."""
-        h, kv, ff = self.hidden, self.kv_width, self.intermediate
-        return ((h, (h, kv, kv)), (h, (h,)), (h, (ff, ff)), (ff, (h,)))
+        h, kv, ff, q = self.hidden, self.kv_width, self.intermediate, self.query_width or self.hidden
+        return ((h, (q, kv, kv)), (q, (h,)), (h, (ff, ff)), (ff, (h,)))
 
 
 def weight_tensors(shape: ModelShape, max_loras: int) -> Iterator[int]:
@@ -73,7 +80,8 @@ def weight_tensors(shape: ModelShape, max_loras: int) -> Iterator[int]:
             yield b * sum(shape.linears()[0][1])
         yield from (b * h, b * h)
     yield b * h
-    yield b * rows * h
+    if not shape.tied:
+        yield b * rows * h
 
 
 def slot_tensors(shape: ModelShape, max_loras: int, max_lora_rank: int) -> Iterator[int]:

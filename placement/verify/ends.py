@@ -1,0 +1,65 @@
+"""A plan on a calibration that nobody measured, simulated at both of its ends.
+
+The planning model and the first verdict belong to the careful end: slower, with less memory. A GPU that is accepted
+there is simulated once more at the hopeful end, because a faster server is not a healthier one in every respect (it
+admits more at once, and preempts).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from placement.verify.verdict import Verification
+from placement.verify.verifier import Progress, Verifier
+from twin.figures.health import Constraint
+from twin.server.calibration import Calibration
+from twin.server.column import Column
+
+
+@dataclass(frozen=True)
+class BothEnds:
+    """Accepts what another verifier accepts at both ends.
+
+    Args:
+        inner: judges at one end; what else it offers (`claim`, `peaks`, `max_rounds`) is offered here too.
+        hopeful: the calibration at the other end.
+    """
+
+    inner: Verifier
+    hopeful: Calibration
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def columns(
+        self,
+        columns: Sequence[Column],
+        calibration: Calibration,
+        constraint: Constraint,
+        *,
+        round_: int,
+        progress: Progress | None = None,
+        stop_at_refuted: bool = False,
+        deadline: float = math.inf,
+    ) -> Verification:
+        """Verdicts at the given end; where all are good there, those that are not at the hopeful end replace them."""
+        checked = self.inner.columns(
+            columns, calibration, constraint, round_=round_, progress=progress, stop_at_refuted=stop_at_refuted,
+            deadline=deadline,
+        )  # fmt: skip
+        if not checked.passed:
+            return checked
+        other = self.inner.columns(
+            columns, self.hopeful, constraint, round_=round_, progress=progress, stop_at_refuted=stop_at_refuted,
+            deadline=deadline,
+        )  # fmt: skip
+        gpus = tuple(
+            careful if hopeful.accepted else replace(hopeful, reason=f"on the hopeful side: {hopeful.reason}")
+            for careful, hopeful in zip(checked.gpus, other.gpus, strict=True)
+        )
+        return Verification(gpus, checked.peaks)
