@@ -52,6 +52,8 @@ GROUPS = (
     "workload", "model", "hardware", "engine", "surrogate", "constraint", "solver", "verify", "export",
 )  # fmt: skip
 DEFAULT_OBJECTIVE = "gpu_count"
+#: Flags of which a placement may choose one of several values.
+CHOSEN_FLAGS = (*GRID_FLAGS, "max_num_seqs", "servers_per_gpu")
 #: Flags that a placement does not choose.
 NOT_PLACED = ("max_cpu_loras", "async_scheduling")
 
@@ -157,7 +159,7 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     check_targets(config, COMPONENTS, options.allow_modules)
     model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    settings = setting_choices(config["engine"], hardware.name, lists=GRID_FLAGS, without=NOT_PLACED)
+    settings = setting_choices(config["engine"], hardware.name, lists=CHOSEN_FLAGS, without=NOT_PLACED)
 
     def make(group: str, **context: Any) -> Any:
         if group in given:

@@ -160,10 +160,13 @@ def mended(
     """Another placement in which these GPUs carry less; False, with a warning, where none was found."""
     assert result.placement is not None
     gpus = [result.placement.gpus[k] for k in unwanted]
-    problem = replace(warned(result.problem, gpus, round_), trusted=frozenset(known))
+    problem = replace(warned(result.problem, gpus), trusted=frozenset(known))
     free = run.gpu.count is None
     began, limit_s = time.perf_counter(), clock.left_s(MENDING)
-    found = mend(problem, result.placement, may_add=free, seed=run.options.seed, deadline=began + limit_s)
+    found = mend(
+        problem, result.placement, unwanted, round_=round_, may_add=free, seed=run.options.seed,
+        deadline=began + limit_s,
+    )  # fmt: skip
     if found is None:
         found = solved_again(run, result, problem, limit_s)
     clock.note("mending", time.perf_counter() - began, limit_s)

@@ -196,7 +196,12 @@ def provenance(run: Run, verification: Verification | None = None) -> dict[str, 
 def _surrogate(run: Run) -> dict[str, Any]:
     target = str(run.config["surrogate"].get("_target_", ""))
     meta: Mapping[str, Any] = getattr(getattr(run.planning, "residual", None), "meta", {})
-    return {"model": target, "hash": meta.get("weights_sha256"), "margin_override": run.constraint.margin}
+    return {
+        "model": target,
+        "hash": meta.get("weights_sha256"),
+        "margin_override": run.constraint.margin,
+        "bound_level": getattr(run.planning, "bound_level", None),
+    }
 
 
 def _version(package: str) -> str | None:

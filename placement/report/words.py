@@ -29,13 +29,16 @@ def certificate_text(document: Document) -> str:
         )
     unit = next(iter(document["objective_units"].values())) if len(document["terms"]) == 1 else ""
     reached = f"{number(bound, 4)} {unit}".rstrip()
-    text = f"Under the linear pieces of the planning model no placement reaches less than {reached}" + (
+    text = f"Under the planning model no placement reaches less than {reached}" + (
         ": this one is optimal." if gap is not None and gap <= 1e-6 else f": a better one saves at most {percent(gap)}."
     )
     outer = document["bound_outer"]
-    if outer is not None:
+    if outer is not None and abs(outer - bound) > 1e-9 * abs(bound):
         text += f" Without the model's safety margin the bound would be {number(outer, 4)} {unit}".rstrip() + "."
-    return text + " The bound speaks about these pieces, not about reality: verification does."
+    if document["provenance"]["surrogate"].get("bound_level") is not None:
+        level = document["provenance"]["surrogate"]["bound_level"]
+        text += f" The bound rests on pieces on the model's optimistic side for {percent(level)} of the columns drawn."
+    return text + " It speaks about the model, not about reality: verification does."
 
 
 def verification_text(document: Document) -> str:

@@ -20,33 +20,25 @@ MOVES, PATIENCE = 400, 80
 MOST_ADDED = 2
 
 
-def warned(problem: PlacementProblem, unwanted: Sequence[GpuAssignment], round_: int) -> PlacementProblem:
-    """The problem in which GPUs like these promise less: banned themselves, and with a reserve on their settings.
+def warned(problem: PlacementProblem, unwanted: Sequence[GpuAssignment]) -> PlacementProblem:
+    """The problem in which no GPU holds what these hold.
 
     Args:
         unwanted: GPUs that the twin did not accept.
-        round_: 1 for the first time.
     """
     bans = tuple((g.option, frozenset(g.items)) for g in unwanted)
-    reserve = list(problem.reserve or (0.0,) * len(problem.options))
-    told = problem.judge.of([g.items for g in unwanted], [g.option for g in unwanted])
-    for gpu, violation in zip(unwanted, told.violation.tolist(), strict=True):
-        # What the GPU kept free was not enough; a GPU that kept much free was refuted for another reason.
-        kept = min(max(-violation, 0.0), 4 * STEP)
-        reserve[gpu.option] = max(reserve[gpu.option], kept + STEP * min(round_, 4))
-    return replace(
-        problem, banned=tuple(dict.fromkeys((*problem.banned, *bans))), reserve=tuple(reserve),
-        trusted=problem.trusted,
-    )  # fmt: skip
+    return replace(problem, banned=tuple(dict.fromkeys((*problem.banned, *bans))))
 
 
 def mend(
-    problem: PlacementProblem, placement: Placement, *, may_add: bool, seed: int, deadline: float
-) -> Placement | None:
-    """A placement near this one that keeps the problem's rules; None where none was found.
+    problem: PlacementProblem, placement: Placement, unwanted: Sequence[int], *, round_: int, may_add: bool, seed: int,
+    deadline: float,
+) -> Placement | None:  # fmt: skip
+    """A placement near this one in which some GPUs carry less; None where none was found.
 
     Args:
         problem: as `warned` made it.
+        unwanted: GPUs that the twin did not accept. round_: 1 for the first time: they give away more each time.
         may_add: GPUs may be added where the others have no room.
     """
     searched = with_side_term(problem)
@@ -59,6 +51,8 @@ def mend(
             state.options[len(options) :] = [worst] * added
         if problem.max_gpus is not None and len(state.options) > problem.max_gpus and not may_add:
             return None
+        for g in unwanted:
+            state.limit_load(g, max(0.5, 1.0 - STEP * round_))
         bad = np.flatnonzero(state.excess > 0).tolist()
         rng = np.random.default_rng([seed, len(problem.banned), added])
         if not repair(state, rng, deadline=deadline, max_moves=MOVES, patience=PATIENCE):

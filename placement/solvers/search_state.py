@@ -67,6 +67,8 @@ class SearchState:
         self.excess = np.zeros(len(self.options))
         self.costs = np.zeros((len(self.options), len(problem.terms)))
         self.work = 0
+        #: Most load of some GPUs: weights of the features and their largest sum.
+        self.ceilings: dict[int, tuple[Array, float]] = {}
         self.tie_break = 0.0
         used = [g for g in range(len(self.options)) if self.members[g]]
         if used:
@@ -91,6 +93,7 @@ class SearchState:
             columns = model.exchanged(members, option, leave[filled], enter[filled])
             phi = self.phi[g] - self.item_phi[leave[filled]] + self.item_phi[enter[filled]]
             excess[filled], costs[filled] = self._scored(columns, option, phi, exact)
+            excess[filled] += self._above_ceiling(g, phi)
         return excess, costs
 
     def pieces_violation(self, g: int, leave: Indices, enter: Indices) -> Array:
@@ -111,6 +114,22 @@ class SearchState:
             excess[bad] += GUIDE * np.maximum(NEARLY + self.problem.options[option].violation(phi[bad]), 0.0)
         costs = np.stack([t.cost(columns, self.problem.context) for t in self.problem.terms], axis=1) * self.weights
         return excess, np.where(np.isfinite(costs), costs, NO_STATE)
+
+    def limit_load(self, g: int, share: float) -> None:
+        """Asks GPU g to carry at most this share of its present load, by the facet that is nearest to it."""
+        facets = self.problem.options[self.options[g]].feasible
+        if not len(facets.g):
+            return
+        row = facets.G[int(np.argmax(facets.G @ self.phi[g] + facets.g))]
+        self.ceilings[g] = row, share * float(row @ self.phi[g])
+        self.refresh(g)
+
+    def _above_ceiling(self, g: int, phi: Array) -> Array:
+        """How far P columns on GPU g are above its ceiling, as a share of it, (P,); 0 without one."""
+        if g not in self.ceilings:
+            return np.zeros(len(phi))
+        row, most = self.ceilings[g]
+        return np.maximum((phi @ row) / max(most, 1e-12) - 1.0 - FEASIBLE, 0.0)
 
     def banned_excess(self, option: int, items: Sequence[int]) -> float:
         """Number of refuted columns that the items contain."""
@@ -137,7 +156,8 @@ class SearchState:
         for k, g in enumerate(gpus):
             excess, costs = self._scored(_row(columns, k), self.options[g], self.phi[g : g + 1], True)
             known = bool(trusted) and (self.options[g], frozenset(self.members[g])) in trusted
-            self.excess[g], self.costs[g] = (0.0 if known else excess[0] + self._rules(g)), costs[0]
+            above = float(self._above_ceiling(g, self.phi[g : g + 1])[0])
+            self.excess[g], self.costs[g] = (0.0 if known else excess[0] + self._rules(g) + above), costs[0]
 
     def refresh(self, *gpus: int) -> None:
         """Recomputes GPUs from their members, so that rounding errors do not add up."""

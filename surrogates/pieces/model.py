@@ -101,6 +101,11 @@ class PiecesModel:
     _kinds: tuple[Adapter, ...] = field(init=False, compare=False, repr=False)
     _count: NDArray[np.int64] = field(init=False, compare=False, repr=False)
 
+    @property
+    def bound_level(self) -> float | None:
+        """Share of the columns drawn for which pieces for bounds lie on the optimistic side; None = no such pieces."""
+        return None if self.player is not None else BELOW
+
     #: Every promise of every adapter is followed.
     follows_promises = True
 

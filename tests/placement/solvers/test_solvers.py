@@ -21,11 +21,14 @@ from placement.solvers.cpsat import CpSat
 from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
 from placement.solvers.milp import MilpSolver
+from placement.solvers.portfolio import Portfolio
 from tests.placement.brute_force import optimum
 from tests.placement.known import TERMS, TINY, alike, cold, skewed, tiny, too_hot
 from twin.errors import InputError
 
-SOLVERS: dict[str, Solver] = {s.name: s for s in (Greedy(), GreedyPublished(), CpSat(effort=0.5), MilpSolver())}
+SOLVERS: dict[str, Solver] = {
+    s.name: s for s in (Greedy(effort=3), GreedyPublished(), CpSat(effort=0.5), MilpSolver(), Portfolio(effort=3))
+}
 PROVING = [name for name, solver in SOLVERS.items() if solver.capabilities.bound]
 TIME_LIMIT_S = 60.0
 
