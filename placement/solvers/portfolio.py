@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,30 +59,47 @@ class Portfolio:
                 found.append((evaluate(problem, placement)[0], placement, origin))
 
         offer(warm_start, "warm start")
+        counts = all(isinstance(t, GpuCount) for t in problem.terms)
         try:
             solvers: list[Solver] = [
-                Greedy(seed=self.seed, effort=self.effort / 4),
+                Greedy(seed=self.seed, effort=self.effort / 6),
                 MilpSolver(self.target_gap, self.seed),
             ]
             for solver, share in zip(solvers, (GREEDY, MILP), strict=True):
                 if unsupported(problem, solver.capabilities) or time.perf_counter() > deadline:
                     continue
-                start = min(found, key=lambda f: f[0])[1] if found else None
+                # Where GPUs count the milp stops at what is known; else it is to find another valley.
+                start = min(found, key=lambda f: f[0])[1] if found and (counts or solver.name != "milp") else None
                 limit_s = max(0.2, share * (deadline - time.perf_counter()))
                 report = solver.solve(problem, time_limit_s=limit_s, warm_start=start)
                 reports.append(report)
                 offer(report.placement, f"{solver.name}: {report.details.get('construction', 'local search')}")
                 if report.termination == "interrupted":
                     raise KeyboardInterrupt
-            if found and time.perf_counter() < deadline and not self._settled(problem, found, reports):
-                counts = all(isinstance(t, GpuCount) for t in problem.terms)
-                state = state_of(with_side_term(problem), min(found, key=lambda f: f[0])[1])
-                rng = np.random.default_rng([self.seed, 2])
-                better = iterate(state, rng, work=int(1000 * self.effort / (4 if counts else 1)), deadline=deadline)
-                offer(better.placement(), "kicks")
+            self._kick(problem, found, reports, deadline, offer)
         except KeyboardInterrupt:
             interrupted = True
         return self._report(found, reports, interrupted=interrupted, began=began, deadline=deadline)
+
+    def _kick(
+        self,
+        problem: PlacementProblem,
+        found: list[tuple[float, Placement, str]],
+        reports: list[SolveReport],
+        deadline: float,
+        offer: Callable[[Placement | None, str], None],
+    ) -> None:
+        """Iterated local search from the best placement of each solver, then from the best of these."""
+        counts = all(isinstance(t, GpuCount) for t in problem.terms)
+        work = int(1000 * self.effort / (12 if counts else 3))
+        starts = sorted(found, key=lambda f: f[0])[: 1 if counts else 2]
+        for turn in range(len(starts) + 1):
+            if not found or time.perf_counter() > deadline or self._settled(problem, found, reports):
+                return
+            start = starts[turn][1] if turn < len(starts) else min(found, key=lambda f: f[0])[1]
+            state = state_of(with_side_term(problem), start)
+            rng = np.random.default_rng([self.seed, 2, turn])
+            offer(iterate(state, rng, work=work, deadline=deadline).placement(), "kicks")
 
     def _settled(
         self, problem: PlacementProblem, found: list[tuple[float, Placement, str]], reports: list[SolveReport]
