@@ -29,6 +29,7 @@ from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.bounds import certified_minimum, outer, proven_bound
 from placement.solvers.capabilities import refuse
+from placement.solvers.certificate import fleet_limits
 from placement.solvers.greedy import Greedy
 from twin.confidence.seeds import short_windows
 from twin.errors import NoSolutionError, PlacementError
@@ -227,7 +228,11 @@ def raise_without_placement(
 
 
 def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
-    """Raises `InfeasibleError` where a price list or a count proves that no placement exists."""
+    """Raises `InfeasibleError` where a price list or a count proves that no placement exists.
+
+    Where the planning model is not linear, prices of the pieces are not enough: columns of the model itself have to
+    ask for more GPUs than there may be, too.
+    """
     from placement.solvers.aggregate import Aggregate
     from placement.solvers.bounds import bounding
     from placement.solvers.explain import infeasible_error, miscount
@@ -236,8 +241,12 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
     aggregate = Aggregate(counted)
     if aggregate.prove(clock.left_s(BOUNDING), refinements=0).status == "infeasible":
         _, proven = aggregate.carried_share(clock.left_s(BOUNDING))
+        if proven and problem.model is not None:
+            unlimited = replace(problem, stock=np.full_like(problem.stock, len(problem.items)))
+            fewest = certified_minimum(unlimited, clock.left_s(BOUNDING))
+            proven = fewest is not None and fewest > fleet_limits(problem)[1]
         if proven:
-            raise infeasible_error(problem)
+            raise infeasible_error(counted)
     proof = miscount(counted)
     if proof is not None:
         raise proof

@@ -80,6 +80,8 @@ def proven_bound(
     prices.improve(began + time_limit_s - time.perf_counter())
     found = prices.result()
     if found is None:
+        aggregate.refine(max(0.0, began + time_limit_s - time.perf_counter()), refinements)
+        pieces = Bound(aggregate.bound or pieces.value, certificate=aggregate.certificate)
         return None if pieces.value > best else pieces
     columns = Bound(
         rounded_bound(aggregate.rows, found.bound), found.columns, found.beyond, found.certificate, found.cuts

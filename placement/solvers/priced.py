@@ -60,6 +60,8 @@ NEAR = 2e-3
 SPLIT = 0.3
 #: Share of the time for a last look at the prices, and of what is open beyond the linear program that may stay so.
 AUDIT, ENOUGH = 0.4, 0.25
+#: Rounds after which prices are audited in any case; linear programs in a row without a look for new columns.
+EARLY, RESOLVED = 5, 4
 #: Most classes.
 MOST_CLASSES = 320
 
@@ -140,15 +142,16 @@ class PriceList:
     def improve(self, time_limit_s: float) -> None:
         """Rounds, until the bound is near to what it can be or time is up; prices that are kept are audited."""
         began = time.perf_counter()
-        deadline = began + time_limit_s
+        deadline, solved = began + time_limit_s, 0
         while (left_s := deadline - time.perf_counter()) > 0:
             prices = self._solved(left_s)
             if prices is None:
                 return
-            if self._activate(prices):
+            solved += 1
+            if self._activate(prices) and solved < RESOLVED:
                 continue
-            self.rounds += 1
-            if self._near() or left_s < AUDIT * time_limit_s:
+            self.rounds, solved = self.rounds + 1, 0
+            if self._near() or left_s < AUDIT * time_limit_s or self.rounds % EARLY == 0:
                 self._offer(prices)
                 if self.audit(deadline) and self._near():
                     return
