@@ -1,11 +1,11 @@
 """Would the twin choose another placement than the planning model?
 
-    python -m benchmarks.choice [workloads=[default,servegen_40]] [gpus=3] [placements=8] [hours=10] [data=FOLDER]
+    python -m benchmarks.choice [workloads=[default,servegen_40]] [gpus=3] [placements=8] [hours=10] [data=DIR]
 
-Local search from different seeds ends in different placements of nearly the same value. All of them are simulated on the
-same seeds, an hour each: a row is a placement, in the order of the planning model, and how much better (-) or worse (+) than
-the model's first one it is in the twin, with the standard error of the paired difference. What the twin's own choice
-among them gains is what a search by simulation could gain at this point.
+Local search from different seeds ends in different placements of nearly the same value. All of them are simulated on
+the same seeds, an hour each: a row is a placement, in the order of the planning model, and how much better (-) or worse
+(+) than the model's first one it is in the twin, with the standard error of the paired difference. What the twin's own
+choice among them gains is what a search by simulation could gain at this point.
 """
 
 from __future__ import annotations

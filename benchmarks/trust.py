@@ -1,12 +1,16 @@
-"""Do the strong words hold? *verified*: what the judge accepts.
+"""Do the strong words hold? *verified*: what the judge accepts. *infeasible*, *bound*: what is proven.
 
-    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans] [seed=0]
+    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans|proofs] [seed=0]
 
 Part *judge*: first `power`, on columns whose hours are of two kinds (`benchmarks.judge_power`): the share of bad GPUs
 that each level accepts, beside its claim, and the share of healthy ones. Then `plans`: the named workloads
 (`benchmarks.workloads`) planned by the present solvers without a verification loop, each GPU judged by the first
 version's rule and by the present one. Trace workloads are left out where `data` does not hold them. The last line is
 JSON.
+
+Part *proofs*: random tiny problems on tight fleets (`benchmarks.proofs`) against brute force: how often a solver or the
+job calls one infeasible that is not (`false_infeasible`), and bounds above the optimum (`bounds_above_optimum`), before
+they are clipped to the objective. Both have to be 0.
 
 A level claims only that GPUs with its share of bad hours, or more, are seldom accepted. The third family (5 % of the
 hours) lies below the 10 % that `quick` speaks of: it is measured all the same.
@@ -22,12 +26,16 @@ from typing import Annotated, Any
 
 from benchmarks.judge_plans import judged_plans
 from benchmarks.judge_power import FAMILIES, HEALTHY, LEVELS, old_share, power, steady, two_state
+from benchmarks.proofs import findings, instances
 from twin.config.entry import run_app
 from twin.config.program import command
 from twin.config.ranges import Range
 from twin.errors import InputError
 
-PARTS = {"judge": ("power", "plans"), "power": ("power",), "plans": ("plans",)}
+PARTS = {"judge": ("power", "plans"), "power": ("power",), "plans": ("plans",), "proofs": ("proofs",)}
+#: Random problems, and the solvers that are run on them beside the proofs themselves.
+INSTANCES = {"quick": 150, "full": 3000}
+PROVERS = {"quick": ("milp", "cpsat"), "full": ("greedy", "greedy_published", "milp", "cpsat")}
 SOLVERS = {"quick": ("greedy", "milp"), "full": ("greedy", "greedy_published", "milp", "cpsat")}
 
 
@@ -53,6 +61,8 @@ def run(options: Options) -> int:
         summary |= _power(options)
     if "plans" in PARTS[options.part]:
         summary |= _plans(options)
+    if "proofs" in PARTS[options.part]:
+        summary |= _proofs(options)
     print(json.dumps(summary))
     return 0
 
@@ -79,6 +89,27 @@ def _power(options: Options) -> dict[str, Any]:
     return {name: quick[name] for name in ("bad_gpus_accepted", "claimed_error", "healthy_accepted")} | {
         "bad_accepted_by_the_old_judge": before,
         "levels": levels,
+    }
+
+
+def _proofs(options: Options) -> dict[str, Any]:
+    count, infeasible, found = INSTANCES[options.suite], 0, []
+    for instance in instances(range(options.seed, options.seed + count)):
+        infeasible += instance.best is None
+        for finding in findings(instance, PROVERS[options.suite]):
+            found.append(finding)
+            print(
+                f"seed {finding.seed}: {finding.kind} by {finding.source}, said {finding.said:g}, optimum "
+                f"{finding.best:g}",
+                flush=True,
+            )
+    kinds = [f.kind for f in found]
+    return {
+        "instances": count,
+        "infeasible": infeasible,
+        "false_infeasible": kinds.count("false_infeasible"),
+        "bounds_above_optimum": kinds.count("bound_above_optimum"),
+        "by_source": {source: sum(f.source == source for f in found) for source in sorted({f.source for f in found})},
     }
 
 

@@ -26,8 +26,9 @@ from placement.problem.promises import keepable
 from placement.problem.solver import SolveReport, relative_gap
 from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
-from placement.solvers.bounds import certified_minimum, outer, prove_bound
+from placement.solvers.bounds import certified_minimum, outer, proven_bound
 from placement.solvers.capabilities import refuse
+from placement.solvers.certificate import fleet_limits
 from placement.solvers.greedy import Greedy
 from placement.today.comparison import beside_plan
 from twin.confidence.seeds import short_windows
@@ -223,7 +224,11 @@ def raise_without_placement(
 
 
 def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
-    """Raises `InfeasibleError` where a price list or a count proves that no placement exists."""
+    """Raises `InfeasibleError` where a price list or a count proves that no placement exists.
+
+    Where the planning model is not linear, prices of the pieces are not enough: columns of the model itself have to
+    ask for more GPUs than there may be, too.
+    """
     from placement.solvers.aggregate import Aggregate
     from placement.solvers.bounds import bounding
     from placement.solvers.explain import infeasible_error, miscount
@@ -232,33 +237,47 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
     aggregate = Aggregate(counted)
     if aggregate.prove(clock.left_s(BOUNDING), refinements=0).status == "infeasible":
         _, proven = aggregate.carried_share(clock.left_s(BOUNDING))
+        if proven and problem.model is not None:
+            unlimited = replace(problem, stock=np.full_like(problem.stock, len(problem.items)))
+            fewest = certified_minimum(unlimited, clock.left_s(BOUNDING))
+            proven = fewest is not None and fewest > fleet_limits(problem)[1]
         if proven:
-            raise infeasible_error(problem)
+            raise infeasible_error(counted)
     proof = miscount(counted)
     if proof is not None:
         raise proof
 
 
 def bound_result(result: Result, clock: Clock) -> None:
-    """Bounds of the problem; where the planning model is not linear they rest on pieces on its optimistic side."""
+    """Bounds of the problem; where the planning model is not linear they rest on its columns, as many as time allows.
+
+    Then `bound_outer` is that of pieces on its optimistic side, without margin, where that is not above the other.
+    """
     bounds = [result.proven]
+    known = () if result.placement is None else (result.placement,)
     for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
         limit_s, began = clock.left_s(BOUNDING), time.perf_counter()
-        if name == "bound" and (result.proven is not None or result.original.model is not None):
+        if name == "bound" and result.proven is not None:
             continue
-        value = prove_bound(problem, limit_s)
+        found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
+        value = None if found is None else found.value
         clock.note("the bound", time.perf_counter() - began, limit_s)
         bounds.append(value)
         if name == "bound_outer":
+            best = max((b for b in bounds[:-1] if b is not None), default=None)
+            if result.original.model is not None and best is not None and value is not None:
+                bounds[-1] = value = min(value, best)
             result.bound_outer = value
+        elif found is not None and found.columns:
+            result.details["bound_columns"] = float(found.columns)
     # What no placement beats without the margin, none beats with it.
     result.bound = max((b for b in bounds if b is not None), default=None)
     terms = result.original.terms
     if len(terms) == 1 and isinstance(terms[0], GpuCount) and set(result.original.context.price.values()) == {1.0}:
-        known = None if result.bound is None else result.bound * terms[0].scale / terms[0].weight
-        result.certified_minimum = None if known is None else max(1, math.ceil(known - 1e-6))
+        fewest = None if result.bound is None else result.bound * terms[0].scale / terms[0].weight
+        result.certified_minimum = None if fewest is None else max(1, math.ceil(fewest - 1e-6))
         return
-    result.certified_minimum = certified_minimum(result.original, clock.left_s(BOUNDING))
+    result.certified_minimum = certified_minimum(result.original, clock.left_s(BOUNDING), known=known)
 
 
 def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:

@@ -24,6 +24,26 @@ PAD, FACET, HULL, COUNT = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
+class Cuts:
+    """C affine functions of a column's items that lie below the objective's cost of it.
+
+    Args:
+        option: that each speaks of, (C,). slope: of each item, (C, N). constant: (C,).
+    """
+
+    option: NDArray[np.int64]
+    slope: Array
+    constant: Array
+
+    def __len__(self) -> int:
+        return len(self.option)
+
+
+def no_cuts(items: int) -> Cuts:
+    return Cuts(np.zeros(0, np.int64), np.zeros((0, items)), np.zeros(0))
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnRows:
     """Rules and costs of columns. N items, O options, J rows, D = F + 1 scaled features, E hinges.
 
@@ -38,6 +58,7 @@ class ColumnRows:
         q: linear cost, (O, D).
         r: cost of opening a GPU, (O,).
         feature_scale: psi = phi / feature_scale, (D,).
+        cuts: further lower bounds of the cost of a column.
     """
 
     psi: Array
@@ -50,6 +71,7 @@ class ColumnRows:
     q: Array
     r: Array
     feature_scale: Array
+    cuts: Cuts
 
     @property
     def cost_is_per_gpu(self) -> bool:
@@ -66,10 +88,13 @@ class ColumnRows:
         return np.asarray((psi @ self.H[option].T + self.h[option]).max(axis=1))
 
 
-def column_rows(problem: PlacementProblem, side: Literal["feasible", "outer"] = "feasible") -> ColumnRows:
+def column_rows(
+    problem: PlacementProblem, side: Literal["feasible", "outer"] = "feasible", cuts: Cuts | None = None
+) -> ColumnRows:
     """Collects and scales the rows.
 
     Args:
+        cuts: that hold beside the terms' own convex forms.
         side: `feasible` keeps the margin; `outer` takes the facets without it (for `bound_outer`).
 
     Raises:
@@ -111,7 +136,8 @@ def column_rows(problem: PlacementProblem, side: Literal["feasible", "outer"] = 
         W[o, :n], b[o, :n], v[o, :n] = _pad_columns(cost.W) * feature_scale, cost.b, cost.v
     q = np.stack([np.append(c.q, 0.0) for c in costs]) * feature_scale
     r = np.array([c.r for c in costs])
-    return ColumnRows(np.hstack([problem.phi, slots]) / feature_scale, H, h, kind, W, b, v, q, r, feature_scale)
+    psi = np.hstack([problem.phi, slots]) / feature_scale
+    return ColumnRows(psi, H, h, kind, W, b, v, q, r, feature_scale, no_cuts(len(psi)) if cuts is None else cuts)
 
 
 def _pad_columns(matrix: Array) -> Array:

@@ -22,6 +22,8 @@ MOST_FINE_CLASSES = 320
 PRICE_GAP = 1e-3
 #: Gap at which a choice by cost stops.
 COST_GAP = 1e-4
+#: Share of the workload that has to be left over before a fleet is called too small: rules may be broken by 1e-6.
+PROOF = 1e-5
 
 
 class Aggregate:
@@ -124,7 +126,7 @@ class Aggregate:
             self.rows, v=np.zeros_like(self.rows.v), q=np.zeros_like(self.rows.q), r=np.zeros_like(self.rows.r)
         )
         prices = cleaned(self.problem, free, self.model.certificate(result.row_dual, self.classes))
-        return share, share < 1 - 1e-6 and price_list_bound(self.problem, free, prices) > 1e-7
+        return share, share < 1 - PROOF and price_list_bound(self.problem, free, prices) > PROOF
 
     def tighten(self, result: LinearResult) -> None:
         """A MIP bound of the class model binds the items only if all members of each class are equal."""

@@ -79,10 +79,12 @@ class CpSat:
         infeasible = False
         try:
             aggregate = Aggregate(proving)
-            infeasible = aggregate.prove(run.left_s()).status == "infeasible"
+            impossible = aggregate.prove(run.left_s()).status == "infeasible"
+            if impossible:  # of the class means, which is not yet true of the items
+                run.details["carried_share"], infeasible = aggregate.carried_share(run.left_s())
             run.interrupted |= aggregate.interrupted
-            searches = [] if infeasible else [aggregate]
-            if problem.banned and not infeasible:
+            searches = [] if impossible else [aggregate]
+            if problem.banned and not impossible:
                 searches.insert(0, Aggregate(with_cuts(proving), aggregate.classes))
                 searches[0].lp_value = aggregate.lp_value
             for search in searches:

@@ -116,6 +116,7 @@ def solve_linear(
     relative_gap: float = 1e-6,
     stop_at_value: float | None = None,
     seed: int = 0,
+    crossover: bool = True,
 ) -> LinearResult:
     """Solves a model; Ctrl-C stops the solver and is reported, not raised.
 
@@ -125,6 +126,7 @@ def solve_linear(
     Args:
         relative_gap: a MIP stops at this gap.
         stop_at_value: a MIP stops as soon as it has a point with at most this cost.
+        crossover: an LP ends at a vertex; False = inside the optimal face, sooner.
     """
     if time_limit_s <= 0:
         return LinearResult("unknown", None, None, float("nan"), -np.inf, False)
@@ -137,6 +139,8 @@ def solve_linear(
     if not model.integer.any():
         # the perspective LPs are wide and degenerate: interior point with crossover takes 0.6 of the simplex's time
         options["solver"] = "ipm"
+        if not crossover:
+            options["run_crossover"] = "off"
     if stop_at_value is not None:
         options["objective_target"] = stop_at_value
     began = time.perf_counter()

@@ -83,6 +83,8 @@ class Incumbent:
         exact = self.problem.model is None
         bound = None if aggregate is None or not exact else aggregate.bound
         infeasible = infeasible and exact
+        if bound is not None:
+            self.details["proven"] = bound
         if found and bound is not None:
             # a placement may use the tolerance of `violations`, which the bound does not know
             bound = min(bound, self.objective)

@@ -109,7 +109,7 @@ class MilpSolver:
                 # counts is already known; and where the planning model is not linear, it is that of other pieces.
                 if not problem.banned and problem.model is None:
                     aggregate.refine(0.25 * run.left_s())
-                infeasible = self._search(run, aggregate)
+                self._search(run, aggregate)
                 if run.placement is not None and problem.model is None and not self._done(run, aggregate):
                     self._compare(run)
                 if self._worth_refining(run, aggregate):
@@ -122,8 +122,8 @@ class MilpSolver:
             run.interrupted = True
         return run.report(self.name, aggregate, infeasible=infeasible)
 
-    def _search(self, run: Incumbent, aggregate: Aggregate) -> bool:
-        """Settings, packing, dealing; True if the class model has no whole-GPU solution at all."""
+    def _search(self, run: Incumbent, aggregate: Aggregate) -> None:
+        """Settings, packing, dealing."""
         searches = [aggregate]
         if not refuted_by_rules(run.problem):
             # first with facets cut behind the refuted columns, then with the refuted columns alone excluded
@@ -133,16 +133,13 @@ class MilpSolver:
             for settings in self._settings(run, search):
                 if settings.interrupted:
                     raise _Interrupted
-                if settings.status == "infeasible" and search is aggregate and aggregate.classes.exact:
-                    return True
                 if settings.status != "feasible":
                     break
                 self._pack(run, search, settings)
                 if self._done(run, aggregate) or _late(run):
-                    return False
+                    return
             if run.packed:
                 break
-        return False
 
     def _settings(self, run: Incumbent, search: Aggregate) -> Iterator[Relaxation]:
         """Settings worth packing, best first. More are asked for only while nothing is packed."""

@@ -33,7 +33,8 @@ class Relaxation:
     """GPUs per setting and adapters of each class on them, without GPU identities. K classes, O options.
 
     Args:
-        status: `feasible` (y and a are set), `infeasible` (of the class model) or `no_solution` (out of time).
+        status: `feasible` (y and a are set) or `no_solution` (none within the time, budget and fleet that were asked
+            for, which proves nothing about the items).
         y: whole GPUs of each option, (O,).
         a: members of class k on the GPUs of option o, (K, O); `a[:, o] / y[o]` is the even split.
         value: class-model objective of (y, a); **not a bound**.
@@ -42,7 +43,7 @@ class Relaxation:
         interrupted: Ctrl-C arrived.
     """
 
-    status: Literal["feasible", "infeasible", "no_solution"]
+    status: Literal["feasible", "no_solution"]
     y: Array
     a: Array
     value: float
@@ -184,11 +185,8 @@ def _relaxation(aggregate: Aggregate, result: LinearResult, spare: float | None)
         a *= (aggregate.classes.size / np.maximum(a.sum(axis=1), 1e-12))[:, None]
         value = result.value if spare is not None else float(aggregate.rows.r @ y)
         theta = theta if spare is None else float("nan")
-    status: Literal["feasible", "infeasible", "no_solution"] = (
-        "feasible" if result.x is not None else "infeasible" if result.status == "infeasible" else "no_solution"
-    )
     return Relaxation(
-        status=status,
+        status="feasible" if result.x is not None else "no_solution",
         y=y,
         a=a,
         value=value,

@@ -42,7 +42,8 @@ MOST_KINDS = 2000
 LEAST_MARGIN = 0.05
 #: Share of rays whose end the margin keeps outside.
 COVERAGE = 0.95
-#: Share of the columns drawn of which pieces for bounds lie on the optimistic side.
+#: Share of the columns drawn, all of them from a quarter of the largest load on, of which pieces for bounds lie on the
+#: optimistic side. Lighter columns may cost less than these pieces say.
 BELOW = 0.975
 #: Adapters with more tokens per second enter rays in shares.
 MOST_TOKENS_PER_S = 1500.0
