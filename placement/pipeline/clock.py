@@ -36,6 +36,10 @@ class Clock:
         """Seconds of what is left that a phase may take, at least a little."""
         return max(0.1, share * (self.deadline - time.perf_counter()))
 
+    def part_s(self, share: float) -> float:
+        """This share of the whole limit, at most what is left."""
+        return min(self.left_s(), max(0.1, share * self.limit_s))
+
     def out_of_time(self) -> bool:
         return time.perf_counter() >= self.deadline
 

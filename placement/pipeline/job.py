@@ -38,8 +38,12 @@ from twin.workload.peaks import peak_to_mean
 
 log = logging.getLogger(__name__)
 
-#: Shares of the time left that the first placement, the solver and each bound may take.
-FIRST, SOLVING, BOUNDING = 0.3, 0.5, 0.2
+#: Shares of the time left that the first placement and the solver may take.
+FIRST, SOLVING = 0.3, 0.5
+#: Share of the whole time for each bound: it uses what it gets, and verification needs the rest.
+BOUNDING = 0.06
+#: A phase that more time makes better, and that changes no placement.
+THE_BOUND = "the bound"
 #: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
 LESS_MARGIN = (0.1, 0.25, 0.5)
 #: A placement this near to its bound, as a share, is optimal.
@@ -108,9 +112,10 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     if run.constraint.rule == "stable":  # the other one judges no promise
         result.warnings += unsettled_notes(result.verification)
     result.cut = tuple(clock.cut)
-    if result.cut:
+    searches = [phase for phase in result.cut if phase != THE_BOUND]
+    if searches:
         result.warnings.append(
-            f"the clock (time_limit_s={run.options.time_limit_s:g}) ended {', '.join(result.cut)}: another run may "
+            f"the clock (time_limit_s={run.options.time_limit_s:g}) ended {', '.join(searches)}: another run may "
             "find another placement"
         )
     result.runtime_s = clock.spent_s()
@@ -235,11 +240,11 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
 
     counted = replace(bounding(problem), terms=(GpuCount(),))
     aggregate = Aggregate(counted)
-    if aggregate.prove(clock.left_s(BOUNDING), refinements=0).status == "infeasible":
-        _, proven = aggregate.carried_share(clock.left_s(BOUNDING))
+    if aggregate.prove(clock.part_s(BOUNDING), refinements=0).status == "infeasible":
+        _, proven = aggregate.carried_share(clock.part_s(BOUNDING))
         if proven and problem.model is not None:
             unlimited = replace(problem, stock=np.full_like(problem.stock, len(problem.items)))
-            fewest = certified_minimum(unlimited, clock.left_s(BOUNDING))
+            fewest = certified_minimum(unlimited, clock.part_s(BOUNDING))
             proven = fewest is not None and fewest > fleet_limits(problem)[1]
         if proven:
             raise infeasible_error(counted)
@@ -256,20 +261,20 @@ def bound_result(result: Result, clock: Clock) -> None:
     bounds = [result.proven]
     known = () if result.placement is None else (result.placement,)
     for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
-        limit_s, began = clock.left_s(BOUNDING), time.perf_counter()
+        limit_s, began = clock.part_s(BOUNDING), time.perf_counter()
         if name == "bound" and result.proven is not None:
             continue
         found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
         value = None if found is None else found.value
-        clock.note("the bound", time.perf_counter() - began, limit_s)
+        clock.note(THE_BOUND, time.perf_counter() - began, limit_s)
         bounds.append(value)
         if name == "bound_outer":
             best = max((b for b in bounds[:-1] if b is not None), default=None)
-            if result.original.model is not None and best is not None and value is not None:
+            if result.bound_columns and best is not None and value is not None:
                 bounds[-1] = value = min(value, best)
             result.bound_outer = value
         elif found is not None and found.columns:
-            result.details["bound_columns"] = float(found.columns)
+            result.bound_columns = found.columns
     # What no placement beats without the margin, none beats with it.
     result.bound = max((b for b in bounds if b is not None), default=None)
     terms = result.original.terms
@@ -277,7 +282,7 @@ def bound_result(result: Result, clock: Clock) -> None:
         fewest = None if result.bound is None else result.bound * terms[0].scale / terms[0].weight
         result.certified_minimum = None if fewest is None else max(1, math.ceil(fewest - 1e-6))
         return
-    result.certified_minimum = certified_minimum(result.original, clock.left_s(BOUNDING), known=known)
+    result.certified_minimum = certified_minimum(result.original, clock.part_s(BOUNDING), known=known)
 
 
 def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:

@@ -218,7 +218,16 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
         "status": status,
         "termination": "optimal" if status == "infeasible" else "time_limit",
         **dict.fromkeys(
-            ("objective", "bound", "bound_outer", "bound_tightened", "gap", "gap_simulated", "simulated_objective")
+            (
+                "objective",
+                "bound",
+                "bound_outer",
+                "bound_tightened",
+                "bound_columns",
+                "gap",
+                "gap_simulated",
+                "simulated_objective",
+            )
         ),
         "objective_units": {t.name: t.unit for t in run.objective.terms},
         "terms": {},

@@ -42,7 +42,9 @@ class Result:
         gap: (objective - bound) / |objective|.
         rounds: times the solver ran.
         history: per round, GPUs, objective and number of refuted GPUs.
-        proven: bound that the solver proved itself. cut: phases that the clock ended.
+        proven: bound that the solver proved itself.
+        bound_columns: columns of the planning model that the bound rests on; None = all of its pieces.
+        cut: phases that the clock ended.
         level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
         today: the placement that runs today, judged beside this one.
     """
@@ -70,6 +72,7 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     certified_minimum: int | None = None
     proven: float | None = None
+    bound_columns: int | None = None
     cut: tuple[str, ...] = ()
     level: Level | None = None
     today: Comparison | None = None
@@ -102,6 +105,7 @@ class Result:
             "bound_outer": finite(self.bound_outer),
             "stopped_by_clock": list(self.cut),
             "bound_tightened": finite(self.bound),
+            "bound_columns": self.bound_columns,
             "gap": finite(self.gap),
             "gap_simulated": finite(relative_gap(self.simulated_objective, self.bound)),
             "simulated_objective": finite(self.simulated_objective),
