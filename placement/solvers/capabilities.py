@@ -9,7 +9,8 @@ from twin.errors import InputError
 
 #: Solver -> what it supports, in the order in which they are recommended. A solver of your own carries its own sheet.
 SHEET = {
-    "portfolio": Capabilities(bound=True, max_terms=True, non_convex_terms=True),
+    # Its milp proves a bound where it takes the terms; the sheet names what always holds.
+    "portfolio": Capabilities(max_terms=True, non_convex_terms=True),
     "milp": Capabilities(bound=True),
     "cpsat": Capabilities(bound=True, max_terms=True),
     "greedy": Capabilities(max_terms=True, non_convex_terms=True),
