@@ -38,8 +38,8 @@ from twin.workload.peaks import peak_to_mean
 
 log = logging.getLogger(__name__)
 
-#: Shares of the time left that the first placement, the solver and each bound may take.
-FIRST, SOLVING, BOUNDING = 0.3, 0.5, 0.2
+#: Shares of the time left that the first placement, the solver, the bound and each further bound may take.
+FIRST, SOLVING, PROVING, BOUNDING = 0.3, 0.5, 0.3, 0.2
 #: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
 LESS_MARGIN = (0.1, 0.25, 0.5)
 #: A placement this near to its bound, as a share, is optimal.
@@ -260,7 +260,7 @@ def bound_result(result: Result, clock: Clock) -> None:
     bounds = [result.proven]
     known = () if result.placement is None else (result.placement,)
     for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
-        limit_s, began = clock.left_s(BOUNDING), time.perf_counter()
+        limit_s, began = clock.left_s(PROVING if name == "bound" else BOUNDING), time.perf_counter()
         if name == "bound" and result.proven is not None:
             continue
         found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
@@ -273,7 +273,7 @@ def bound_result(result: Result, clock: Clock) -> None:
                 bounds[-1] = value = min(value, best)
             result.bound_outer = value
         elif found is not None and found.columns:
-            result.details["bound_columns"] = float(found.columns)
+            result.bound_columns = found.columns
     # What no placement beats without the margin, none beats with it.
     result.bound = max((b for b in bounds if b is not None), default=None)
     terms = result.original.terms

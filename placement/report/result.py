@@ -35,6 +35,7 @@ class Result:
         original: the one before tightening; bounds and the objective belong to it.
         bound: lower bound for every placement under the planning model with its margin; None = none claimed.
         bound_outer: the same without the margin.
+        bound_columns: columns of the planning model that the bound rests on; None = it was computed from linear pieces.
         gap: (objective - bound) / |objective|.
         rounds: times the solver ran.
         history: per round, GPUs, objective and number of refuted GPUs.
@@ -52,6 +53,7 @@ class Result:
     terms: dict[str, float] = field(default_factory=dict)
     bound: float | None = None
     bound_outer: float | None = None
+    bound_columns: int | None = None
     gap: float | None = None
     simulated_objective: float | None = None
     simulated_terms: dict[str, float] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class Result:
             "terms": finite(self.terms),
             "bound": finite(self.bound),
             "bound_outer": finite(self.bound_outer),
+            "bound_columns": self.bound_columns,
             "stopped_by_clock": list(self.cut),
             "bound_tightened": finite(self.bound),
             "gap": finite(self.gap),

@@ -29,12 +29,19 @@ def certificate_text(document: Document) -> str:
         )
     unit = next(iter(document["objective_units"].values())) if len(document["terms"]) == 1 else ""
     reached = f"{number(bound, 4)} {unit}".rstrip()
-    text = f"Under the linear pieces of the planning model no placement reaches less than {reached}" + (
+    rests_on = document.get("bound_columns")
+    model = "linear pieces of the planning model" if rests_on is None else "planning model"
+    text = f"Under the {model} no placement reaches less than {reached}" + (
         ": this one is optimal." if gap is not None and gap <= 1e-6 else f": a better one saves at most {percent(gap)}."
     )
     outer = document["bound_outer"]
     if outer is not None:
         text += f" Without the model's safety margin the bound would be {number(outer, 4)} {unit}".rstrip() + "."
+    if rests_on is not None:
+        return (
+            f"{text} The bound rests on {rests_on:,} columns of the model that were looked at, none of which is worth "
+            "more than it costs; it speaks about the model, not about reality: verification does."
+        )
     return text + " The bound speaks about these pieces, not about reality: verification does."
 
 
