@@ -17,6 +17,8 @@ Mask = NDArray[np.bool_]
 
 #: Random columns of each option, and the spread of their bias towards kinds with more traffic or longer requests.
 RANDOM, BIAS = 64, 0.7
+#: Most items times columns that are drawn at once.
+DRAWN = 200_000
 #: Features below this are noise.
 NOISE = 1e-9
 #: Most steps of a climb.
@@ -82,10 +84,11 @@ class ColumnPool:
             self.look(o, [*self.random(o, RANDOM), *(g for g in gpus if usable[g].all()), *trusted])
 
     def random(self, option: int, columns: int) -> list[Indices]:
-        """Random columns of all sizes, with a bias towards some kinds of items."""
+        """Random columns of all sizes, with a bias towards some kinds of items; fewer of many items."""
         usable = self.problem.allowed[:, option]
         if not usable.any():
             return []
+        columns = min(columns, max(8, DRAWN // len(usable)))
         traffic = np.log(np.abs(self.problem.phi[:, :3]) + 1e-12)
         standard = (traffic - traffic.mean(axis=0)) / np.maximum(traffic.std(axis=0), 1e-9)
         weight = np.exp(BIAS * self.rng.normal(size=(columns, standard.shape[1])) @ standard.T) * usable

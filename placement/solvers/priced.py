@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,12 @@ NEAR = 2e-3
 #: Classes are cut where that may raise the bound by this share of what is open.
 SPLIT = 0.3
 #: Share of the time for a last look at the prices, and of what is open beyond the linear program that may stay so.
-AUDIT, ENOUGH = 0.4, 0.25
+AUDIT, ENOUGH = 0.5, 0.25
+#: Options whose most valuable column is worth less than it costs by more than this share of a GPU's part of the bound
+#: are audited lightly.
+CLOSE = 0.1
 #: Rounds after which prices are audited in any case; linear programs in a row without a look for new columns.
-EARLY, RESOLVED = 5, 4
+EARLY, RESOLVED = 4, 3
 #: Most classes.
 MOST_CLASSES = 320
 
@@ -175,17 +178,24 @@ class PriceList:
         if self.best is None:
             return False
         audited, before, fresh, beyond = self.best, self.bound, 0, 0
+        known = [len(own) for own in self.pool.of]
+        most = np.full(len(known), -np.inf)
         for o, own in enumerate(self.pool.of):
-            known, price = len(own), self.pool.psi @ audited.beta[o]
             worst = float(self._worth(o, audited).max(initial=0.0))
             self.pool.look(o, self.pool.random(o, RANDOM))
             worth = self._worth(o, audited)
-            fresh, beyond = fresh + len(own) - known, beyond + int((worth[known:] > worst).sum())
-            starts = np.append(np.argsort(-worth, kind="stable")[:CLIMBS], np.arange(known, min(known + 1, len(own))))
-            for s in starts.tolist():
-                if time.perf_counter() > deadline:
-                    return False
-                self.pool.climb(o, own.members[s], price, AUDIT_MOVES)
+            fresh, beyond = fresh + len(own) - known[o], beyond + int((worth[known[o] :] > worst).sum())
+            most[o] = worth.max(initial=-np.inf) - self._opening(audited)[o]
+        close = -CLOSE * abs(self.value) / fleet_limits(self.problem)[1]
+        for o in np.argsort(-most, kind="stable").tolist():
+            own, price = self.pool.of[o], self.pool.psi @ audited.beta[o]
+            starts = np.argsort(-self._worth(o, audited), kind="stable")[:CLIMBS].tolist()
+            if most[o] > close:
+                for s in [*starts, *range(known[o], min(known[o] + 1, len(own)))]:
+                    self.pool.climb(o, own.members[s], price, AUDIT_MOVES)
+            elif time.perf_counter() < deadline:
+                for s in starts[:1]:
+                    self.pool.climb(o, own.members[s], price, MOVES)
         fall = before - self._bound(audited)
         self.audited.append((audited, beyond / max(fresh, 1)))
         self._offer()
@@ -251,9 +261,13 @@ class PriceList:
             self.active[o] = active
         return found
 
+    def _opening(self, prices: Prices) -> Array:
+        """What opening a GPU costs beyond its columns' own cost, (O,); 0 for options in use."""
+        return np.asarray(prices.gamma + prices.sigma[self.problem.option_type] + prices.sigma_total)
+
     def _search(self, prices: Prices, deadline: float) -> None:
         """Climbs from the most valuable columns of the options that matter most."""
-        opening = prices.gamma + prices.sigma[self.problem.option_type] + prices.sigma_total
+        opening = self._opening(prices)
         excess = [self._worth(o, prices) - opening[o] for o in range(len(self.pool.of))]
         order = np.argsort([-e.max(initial=-np.inf) for e in excess], kind="stable")
         others = self.pool.rng.permutation(order[OPTIONS:])[:OTHERS]
@@ -279,7 +293,7 @@ class PriceList:
     def _bound(self, prices: Prices) -> float:
         """The bound of prices, with gamma lowered."""
         stock, total = fleet_limits(self.problem)
-        surplus = self._lowered(prices) + prices.sigma[self.problem.option_type] + prices.sigma_total
+        surplus = self._opening(replace(prices, gamma=self._lowered(prices)))
         worth = np.where(self.problem.allowed, self.pool.psi @ prices.beta.T, np.inf).min(axis=1)
         fleet = stock @ prices.sigma + total * prices.sigma_total
         return float(worth.sum() - fleet - total * np.maximum(-surplus, 0.0).max())
