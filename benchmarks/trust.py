@@ -1,12 +1,15 @@
-"""Do the strong words hold? *verified*: what the judge accepts.
+"""Do the strong words hold? *verified*: what the judge accepts. *saved*: what Ctrl-C leaves.
 
-    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans] [seed=0]
+    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans|interrupts] [seed=0]
 
 Part *judge*: first `power`, on columns whose hours are of two kinds (`benchmarks.judge_power`): the share of bad GPUs
 that each level accepts, beside its claim, and the share of healthy ones. Then `plans`: the named workloads
 (`benchmarks.workloads`) planned by the present solvers without a verification loop, each GPU judged by the first
 version's rule and by the present one. Trace workloads are left out where `data` does not hold them. The last line is
 JSON.
+
+Part *interrupts* presses Ctrl-C at random moments after the first placement, every third time twice, and looks for exit
+code 130, a readable `placement.json` and a terminal without a traceback (`benchmarks.interruptions`).
 
 A level claims only that GPUs with its share of bad hours, or more, are seldom accepted. The third family (5 % of the
 hours) lies below the 10 % that `quick` speaks of: it is measured all the same.
@@ -16,10 +19,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
+from benchmarks.interruptions import interruptions
 from benchmarks.judge_plans import judged_plans
 from benchmarks.judge_power import FAMILIES, HEALTHY, LEVELS, old_share, power, steady, two_state
 from twin.config.entry import run_app
@@ -27,7 +32,7 @@ from twin.config.program import command
 from twin.config.ranges import Range
 from twin.errors import InputError
 
-PARTS = {"judge": ("power", "plans"), "power": ("power",), "plans": ("plans",)}
+PARTS = {"judge": ("power", "plans"), "power": ("power",), "plans": ("plans",), "interrupts": ("interrupts",)}
 SOLVERS = {"quick": ("greedy", "milp"), "full": ("greedy", "greedy_published", "milp", "cpsat")}
 
 
@@ -53,6 +58,8 @@ def run(options: Options) -> int:
         summary |= _power(options)
     if "plans" in PARTS[options.part]:
         summary |= _plans(options)
+    if "interrupts" in PARTS[options.part]:
+        summary |= _interrupts(options)
     print(json.dumps(summary))
     return 0
 
@@ -108,6 +115,25 @@ def _plans(options: Options) -> dict[str, Any]:
         "refuted": sum(r.refuted for r in judged),
         "undecided": sum(r.undecided for r in judged),
         "peaks_broken": sum(r.peaks_broken for r in judged),
+    }
+
+
+def _interrupts(options: Options) -> dict[str, Any]:
+    print(f"{'workload':20s} {'after s':>8s} {'presses':>7s} {'code':>5s} {'ended s':>7s} {'readable':>8s}")
+    rows = []
+    for row in interruptions(options.suite, options.data, options.seed, options.time_limit_s):
+        rows.append(row)
+        print(
+            f"{row.workload:20s} {row.after_s:8.2f} {row.presses:7d} {row.exit_code!s:>5s} {row.took_s:7.2f} "
+            f"{row.readable!s:>8s} {row.noise.strip()}",
+            flush=True,
+        )
+    return {
+        "interrupts": len(rows),
+        "readable": sum(r.readable for r in rows),
+        "exit_codes": {str(code): n for code, n in Counter(r.exit_code for r in rows).items()},
+        "noisy": sum(bool(r.noise) for r in rows),
+        "longest_s": round(max(r.took_s for r in rows), 2),
     }
 
 

@@ -18,11 +18,16 @@ def prove_bound(problem: PlacementProblem, time_limit_s: float, *, refinements: 
 
     Args:
         refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came; HiGHS itself raises nothing.
     """
     if without_convex_form(problem, relaxed=True):
         return None
     aggregate = Aggregate(replace(bounding(problem), terms=relaxed_terms(problem.terms)))
     aggregate.prove(time_limit_s, refinements=refinements)
+    if aggregate.interrupted:
+        raise KeyboardInterrupt
     return aggregate.bound
 
 

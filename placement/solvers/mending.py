@@ -33,11 +33,30 @@ def warned(problem: PlacementProblem, unwanted: Sequence[GpuAssignment], round_:
     for gpu, violation in zip(unwanted, told.violation.tolist(), strict=True):
         # What the GPU kept free was not enough; a GPU that kept much free was refuted for another reason.
         kept = min(max(-violation, 0.0), 4 * STEP)
-        reserve[gpu.option] = max(reserve[gpu.option], kept + STEP * min(round_, 4))
+        asked = kept + STEP * min(round_, 4)
+        for o in _no_narrower(problem, gpu):
+            reserve[o] = max(reserve[o], asked)
     return replace(
         problem, banned=tuple(dict.fromkeys((*problem.banned, *bans))), reserve=tuple(reserve),
         trusted=problem.trusted,
     )  # fmt: skip
+
+
+def _no_narrower(problem: PlacementProblem, gpu: GpuAssignment) -> list[int]:
+    """The GPU's setting and those that differ in nothing but slots or rank that its adapters do not need.
+
+    More slots do not make the same adapters healthier: without this, they would be the way around the reserve.
+    """
+    own = problem.options[gpu.option].setting
+    adapters = sum(problem.items[i].rank > 0 for i in gpu.items)
+    found = [gpu.option]
+    for o, option in enumerate(problem.options):
+        s = option.setting
+        alike = replace(s, max_loras=own.max_loras, max_lora_rank=own.max_lora_rank) == own
+        wide = min(s.max_loras, adapters) >= min(own.max_loras, adapters) and s.max_lora_rank >= own.max_lora_rank
+        if o != gpu.option and alike and wide:
+            found.append(o)
+    return found
 
 
 def mend(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.solver import Capabilities, Solver, SolveReport, relative_gap
@@ -47,7 +47,7 @@ class Portfolio:
     ) -> SolveReport:
         """See `placement.problem.solver.Solver`."""
         refuse(problem, self)
-        began = time.perf_counter()
+        began = timing.now()
         deadline = began + time_limit_s
         found: list[tuple[float, Placement, str]] = []
         reports: list[SolveReport] = []
@@ -64,16 +64,16 @@ class Portfolio:
                 MilpSolver(self.target_gap, self.seed),
             ]
             for solver, share in zip(solvers, (GREEDY, MILP), strict=True):
-                if unsupported(problem, solver.capabilities) or time.perf_counter() > deadline:
+                if unsupported(problem, solver.capabilities) or timing.up(deadline, solver.name):
                     continue
                 start = min(found, key=lambda f: f[0])[1] if found else None
-                limit_s = max(0.2, share * (deadline - time.perf_counter()))
+                limit_s = max(0.2, share * (deadline - timing.now()))
                 report = solver.solve(problem, time_limit_s=limit_s, warm_start=start)
                 reports.append(report)
                 offer(report.placement, f"{solver.name}: {report.details.get('construction', 'local search')}")
                 if report.termination == "interrupted":
                     raise KeyboardInterrupt
-            if found and time.perf_counter() < deadline and not self._settled(problem, found, reports):
+            if found and not self._settled(problem, found, reports) and not timing.up(deadline, "kicks"):
                 counts = all(isinstance(t, GpuCount) for t in problem.terms)
                 state = state_of(with_side_term(problem), min(found, key=lambda f: f[0])[1])
                 rng = np.random.default_rng([self.seed, 2])
@@ -116,13 +116,13 @@ class Portfolio:
             else "optimal"
             if optimal
             else "time_limit"
-            if time.perf_counter() >= deadline
+            if timing.now() >= deadline
             else "gap",
             placement=placement,
             objective=value,
             bound=bound,
             gap=gap,
-            runtime_s=time.perf_counter() - began,
+            runtime_s=timing.now() - began,
             solver=self.name,
             details=details,
         )
