@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.workloads import composed
 from placement.config import Run, load_run
+from placement.pipeline.clock import Clock
 from placement.pipeline.job import posed
 from placement.problem.problem import Placement, PlacementProblem
 from placement.solvers.greedy import Greedy
@@ -88,7 +89,7 @@ def run(options: Options) -> int:
     gains = {}
     for name in options.workloads:
         made = load_run(composed(name, options.data, [f"hardware.count={options.gpus}"], objective="latency"))
-        problem, _ = posed(made)
+        problem, _ = posed(made, Clock(SECONDS))
         base: NDArray[np.float64] | None = None
         best = 0.0
         for value, placement in candidates(problem, options.placements):

@@ -1,6 +1,6 @@
-"""Do the strong words hold? *verified*: what the judge accepts. *infeasible*, *bound*: what is proven.
+"""Do the strong words hold? *verified*: what the judge accepts. *infeasible*, *bound*: what is proven. *saved*: Ctrl-C.
 
-    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans|proofs] [seed=0]
+    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans|proofs|interrupts] [seed=0]
 
 Part *judge*: first `power`, on columns whose hours are of two kinds (`benchmarks.judge_power`): the share of bad GPUs
 that each level accepts, beside its claim, and the share of healthy ones. Then `plans`: the named workloads
@@ -12,6 +12,9 @@ Part *proofs*: random tiny problems on tight fleets (`benchmarks.proofs`) agains
 job calls one infeasible that is not (`false_infeasible`), and bounds above the optimum (`bounds_above_optimum`), before
 they are clipped to the objective. Both have to be 0.
 
+Part *interrupts* presses Ctrl-C at random moments after the first placement, every third time twice, and looks for exit
+code 130, a readable `placement.json` and a terminal without a traceback (`benchmarks.interruptions`).
+
 A level claims only that GPUs with its share of bad hours, or more, are seldom accepted. The third family (5 % of the
 hours) lies below the 10 % that `quick` speaks of: it is measured all the same.
 """
@@ -20,10 +23,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
+from benchmarks.interruptions import interruptions
 from benchmarks.judge_plans import judged_plans
 from benchmarks.judge_power import FAMILIES, HEALTHY, LEVELS, old_share, power, steady, two_state
 from benchmarks.proofs import findings, instances
@@ -32,7 +37,13 @@ from twin.config.program import command
 from twin.config.ranges import Range
 from twin.errors import InputError
 
-PARTS = {"judge": ("power", "plans"), "power": ("power",), "plans": ("plans",), "proofs": ("proofs",)}
+PARTS = {
+    "judge": ("power", "plans"),
+    "power": ("power",),
+    "plans": ("plans",),
+    "proofs": ("proofs",),
+    "interrupts": ("interrupts",),
+}
 #: Random problems, and the solvers that are run on them beside the proofs themselves.
 INSTANCES = {"quick": 150, "full": 3000}
 PROVERS = {"quick": ("milp", "cpsat"), "full": ("greedy", "greedy_published", "milp", "cpsat")}
@@ -63,6 +74,8 @@ def run(options: Options) -> int:
         summary |= _plans(options)
     if "proofs" in PARTS[options.part]:
         summary |= _proofs(options)
+    if "interrupts" in PARTS[options.part]:
+        summary |= _interrupts(options)
     print(json.dumps(summary))
     return 0
 
@@ -139,6 +152,25 @@ def _plans(options: Options) -> dict[str, Any]:
         "refuted": sum(r.refuted for r in judged),
         "undecided": sum(r.undecided for r in judged),
         "peaks_broken": sum(r.peaks_broken for r in judged),
+    }
+
+
+def _interrupts(options: Options) -> dict[str, Any]:
+    print(f"{'workload':20s} {'after s':>8s} {'presses':>7s} {'code':>5s} {'ended s':>7s} {'readable':>8s}")
+    rows = []
+    for row in interruptions(options.suite, options.data, options.seed, options.time_limit_s):
+        rows.append(row)
+        print(
+            f"{row.workload:20s} {row.after_s:8.2f} {row.presses:7d} {row.exit_code!s:>5s} {row.took_s:7.2f} "
+            f"{row.readable!s:>8s} {row.noise.strip()}",
+            flush=True,
+        )
+    return {
+        "interrupts": len(rows),
+        "readable": sum(r.readable for r in rows),
+        "exit_codes": {str(code): n for code, n in Counter(r.exit_code for r in rows).items()},
+        "noisy": sum(bool(r.noise) for r in rows),
+        "longest_s": round(max(r.took_s for r in rows), 2),
     }
 
 

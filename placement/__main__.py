@@ -7,8 +7,10 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from twin.config.entry import INTERRUPTED
 from twin.config.words import chosen
 from twin.errors import InputError
+from twin.interrupts import leave
 
 #: Subcommand -> module with `main(argv) -> int`. Those whose module is not installed do not exist.
 SUBCOMMANDS = {"check": "placement.check", "batching": "placement.batching"}
@@ -37,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main(), INTERRUPTED)

@@ -16,6 +16,7 @@ from twin.config.compose import compose
 from twin.config.entry import App, Outcome, run_app
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.files import write_text
+from twin.interrupts import once
 
 if TYPE_CHECKING:
     from placement.config import ObjectiveLike, SolverLike, VerifierLike, WorkloadLike
@@ -157,24 +158,25 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
     from placement.report.table import print_report
     from placement.report.words import objective_text
 
-    try:
-        result = run_pipeline(run, progress(quiet))
-    except (InfeasibleError, NoSolutionError) as error:
-        status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
-        write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
-        raise
-    for warning in result.warnings:
-        log.debug("warning in the report: %s", warning)
-    log.info(
-        "%s: %s, %d GPUs, objective %g, bound %s",
-        result.status,
-        result.termination,
-        len(result.gpus),
-        result.objective,
-        result.bound,
-    )
-    data = result.to_dict()
-    files = write_outputs(run, data, directory)
+    with once() as presses:
+        try:
+            result = run_pipeline(run, progress(quiet))
+        except (InfeasibleError, NoSolutionError) as error:
+            status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
+            write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
+            raise
+        for warning in result.warnings:
+            log.debug("warning in the report: %s", warning)
+        log.info(
+            "%s: %s, %d GPUs, objective %g, bound %s",
+            result.status,
+            result.termination,
+            len(result.gpus),
+            result.objective,
+            result.bound,
+        )
+        data = result.to_dict()
+        files = write_outputs(run, data, directory)
     if not quiet:
         print_report(data, [_shown(f) for f in files[:3]] + ([_shown(files[-1].parent)] if len(files) > 3 else []))
     summary = {
@@ -185,7 +187,7 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
         "gap": data["gap"],
         "runtime_s": data["runtime_s"],
     }
-    if result.termination == "interrupted":
+    if result.termination == "interrupted" or presses.came:
         return INTERRUPTED, summary
     if result.status != "verified" and run.verifier is not None:
         return VERIFICATION_FAILED, summary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -11,11 +10,12 @@ from placement.config import Run
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.level import at_level, bound_at_level, level_of
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
+from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.report.figures import simulated_objective
 from placement.report.result import Result
 from placement.solvers.mending import mend, warned
-from placement.verify.verdict import NOT_JUDGED, ColumnVerdict, Decision, Verification
+from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Verification
 from surrogates.pieces.exact import Level, SteadyColumns
 
 #: Share of the time left that one mending may take.
@@ -36,7 +36,7 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
     assert verifier is not None
     rounds = getattr(verifier, "max_rounds", 0)
     known: dict[Key, ColumnVerdict] = {}
-    began = time.perf_counter()
+    began = timing.now()
     checked = rounds_of(run, result, known, range(rounds + 1), progress, clock)
     if not checked.passed:
         result.status = "unverified"
@@ -44,7 +44,7 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
         result.warnings += unverified_because(run, result, checked)
         return
     result.status = "verified"
-    took_s = time.perf_counter() - began
+    took_s = timing.now() - began
     for _ in range(TRIALS):
         next_ = len(result.history)
         if next_ > rounds or not worth_trying(run, result) or clock.left_s() < TIMES * took_s:
@@ -93,7 +93,6 @@ def rounds_of(
         if checked.passed or last or result.termination == "interrupted" or not unwanted:
             break
         if clock.out_of_time():
-            clock.cut["verification"] = None
             break
         with progress.stage(f"mending {len(unwanted)} GPUs, round {round_ + 1}"):
             if not mended(run, result, unwanted, known, round_ + 1, clock):
@@ -147,6 +146,8 @@ def judged(
                 stop_at_refuted=stop_at_refuted,
                 deadline=clock.deadline,
             )
+        if any(v.reason == OUT_OF_TIME for v in checked.gpus):
+            clock.cut["verification"] = None
         found = dict(zip(open_, checked.gpus, strict=True))
     for k, verdict in found.items():
         if verdict.accepted:
@@ -162,16 +163,16 @@ def mended(
     gpus = [result.placement.gpus[k] for k in unwanted]
     problem = replace(warned(result.problem, gpus), trusted=frozenset(known))
     free = run.gpu.count is None
-    began, limit_s = time.perf_counter(), clock.left_s(MENDING)
-    found = mend(
-        problem, result.placement, unwanted, round_=round_, may_add=free, seed=run.options.seed,
-        deadline=began + limit_s,
-    )  # fmt: skip
-    if found is None:
-        found = solved_again(run, result, problem, limit_s)
-    clock.note("mending", time.perf_counter() - began, limit_s)
+    began, limit_s = timing.now(), clock.left_s(MENDING)
+    with clock.phase("mending"):
+        found = mend(
+            problem, result.placement, unwanted, round_=round_, may_add=free, seed=run.options.seed,
+            deadline=began + limit_s,
+        )  # fmt: skip
+        if found is None:
+            found = solved_again(run, result, problem, limit_s)
     result.rounds += 1
-    result.solver_s += time.perf_counter() - began
+    result.solver_s += timing.now() - began
     if found is None:
         result.warnings.append("no placement was found in which the GPUs that the twin did not accept carry less")
         return False
@@ -182,9 +183,9 @@ def mended(
         )
         problem = replace(problem, max_gpus=len(found.gpus))
         result.original = replace(result.original, max_gpus=len(found.gpus))
-    result.placement, result.problem = found, problem
-    # Verdicts belong to the placement before.
+    # Verdicts belong to the placement before; Ctrl-C may come between two lines.
     result.verification, result.simulated_objective, result.simulated_terms = None, None, {}
+    result.placement, result.problem = found, problem
     return True
 
 
@@ -193,6 +194,8 @@ def solved_again(run: Run, result: Result, problem: PlacementProblem, limit_s: f
     if not run.solver.capabilities.refuted_columns:
         return None
     report = run.solver.solve(problem, time_limit_s=limit_s, warm_start=result.placement)
+    if report.termination == "interrupted":
+        raise KeyboardInterrupt
     return report.placement
 
 

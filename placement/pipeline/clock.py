@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-#: A phase that ends this near to its limit was ended by the clock.
-NEAR_S = 0.05
+from placement.problem import timing
 
 
 @dataclass(slots=True)
@@ -21,32 +20,37 @@ class Clock:
     """
 
     limit_s: float
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=timing.now)
     cut: dict[str, None] = field(default_factory=dict)
 
     @property
     def deadline(self) -> float:
-        """In `time.perf_counter()`."""
+        """In `timing.now()`."""
         return self.began + self.limit_s
 
     def spent_s(self) -> float:
-        return time.perf_counter() - self.began
+        return timing.now() - self.began
 
     def left_s(self, share: float = 1.0) -> float:
         """Seconds of what is left that a phase may take, at least a little."""
-        return max(0.1, share * (self.deadline - time.perf_counter()))
+        return max(0.1, share * (self.deadline - timing.now()))
 
     def part_s(self, share: float) -> float:
         """This share of the whole limit, at most what is left."""
         return min(self.left_s(), max(0.1, share * self.limit_s))
 
     def out_of_time(self) -> bool:
-        return time.perf_counter() >= self.deadline
+        return timing.now() >= self.deadline
 
-    def note(self, phase: str, took_s: float, limit_s: float) -> None:
-        """Remembers a phase that took all it was given."""
-        if took_s >= limit_s - NEAR_S:
-            self.cut[phase] = None
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Remembers a phase in which the clock ended anything."""
+        with timing.cuts() as found:
+            try:
+                yield
+            finally:
+                if found:
+                    self.cut[name] = None
 
 
 class Progress(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ import numpy as np
 from placement.config import Run
 from placement.deciding import deciding_notes
 from placement.pipeline.clock import Clock, Progress
+from placement.problem import timing
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount
@@ -33,11 +33,14 @@ from placement.solvers.greedy import Greedy
 from placement.today.comparison import beside_plan
 from twin.confidence.seeds import short_windows
 from twin.errors import NoSolutionError, PlacementError
+from twin.interrupts import saving
 from twin.server.column import Column
 from twin.workload.peaks import peak_to_mean
 
 log = logging.getLogger(__name__)
 
+#: Share of all the time, from the first settings on, after which the planning model is asked for no further setting.
+POSING = 0.3
 #: Shares of the time left that the first placement and the solver may take.
 FIRST, SOLVING = 0.3, 0.5
 #: Share of the whole time for the bound, which uses what it gets, and for each further proof.
@@ -58,8 +61,8 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         NoSolutionError: none was found within the limits.
     """
     clock = Clock(run.options.time_limit_s)
-    with progress.stage("planning model"):
-        problem, notes = posed(run)
+    with progress.stage("planning model"), clock.phase("the planning model"):
+        problem, notes = posed(run, clock)
         refuse(problem, run.solver)
     result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem)
     result.warnings += notes
@@ -86,6 +89,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     except KeyboardInterrupt:
         if result.placement is None:
             raise
+        saving()
         result.status, result.termination = "unverified", "interrupted"
     return finished(run, result, clock, progress)
 
@@ -94,14 +98,20 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     """Figures of the placement that was found, and what has to be said about it."""
     assert result.placement is not None
     result.objective, result.terms = evaluate(result.original, result.placement)
+    drop_disproved_bounds(result)
     result.gap = relative_gap(result.objective, result.bound)
+    interrupted = result.termination == "interrupted"
     if run.today is not None:
         result.today, said = beside_plan(
-            run.today, run.verifier, run.calibration, run.constraint, result.columns, result.verification,
-            round_=max(0, len(result.history) - 1), progress=progress,
+            run.today, run.verifier, run.calibration, run.constraint, result.columns,
+            None if interrupted else result.verification, round_=max(0, len(result.history) - 1),
+            progress=progress, deadline=clock.deadline,
         )  # fmt: skip
         result.warnings += said
-    if result.gap is not None and result.gap <= OPTIMAL_GAP and result.termination not in ("interrupted",):
+        if result.today is None and clock.out_of_time():
+            clock.cut["today's placement"] = None
+    saving()
+    if result.gap is not None and result.gap <= OPTIMAL_GAP and not interrupted:
         result.termination = "optimal"
     broken = violations(replace(result.problem, max_gpus=None), result.placement)
     if broken:
@@ -122,9 +132,31 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     return result
 
 
-def posed(run: Run) -> tuple[PlacementProblem, list[str]]:
+def drop_disproved_bounds(result: Result) -> None:
+    """A bound above a placement's objective is none: pieces may not fit columns unlike those they were made of."""
+    if result.original.model is None:
+        return
+    slack = OPTIMAL_GAP * max(1.0, abs(result.objective))
+    if result.bound is not None and result.bound > result.objective + slack:
+        result.bound = None
+        result.warnings.append(
+            "no bound is claimed: that of the planning model's linear pieces lies above this placement's objective"
+        )
+    if result.bound_outer is not None and result.bound_outer > result.objective + slack:
+        result.bound_outer = None
+
+
+def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
     """The problem, and what the output must say of it."""
-    settings, left_out = admit(run.workload, run.settings, run.planning, run.calibration)
+    deadlines: list[float] = []
+
+    def late() -> bool:
+        # From the first question on: before it numba may have compiled.
+        if not deadlines:
+            deadlines.append(timing.now() + POSING * clock.limit_s)
+        return timing.up(deadlines[0], "settings")
+
+    settings, left_out = admit(run.workload, run.settings, run.planning, run.calibration, late=late)
     kept = keepable(run.workload.adapters, settings, run.calibration, run.constraint)
     problem = build_problem(
         run.workload,
@@ -163,9 +195,8 @@ def first_placement(
     found: Placement | None = None
     for less in (0.0, *LESS_MARGIN):
         reserve = tuple(-less for _ in problem.options) if less and problem.model is not None else problem.reserve
-        report = dealing.solve(replace(counted, reserve=reserve), time_limit_s=limit_s)
-        clock.note("the first placement", report.runtime_s, limit_s)
-        found = report.placement
+        with clock.phase("the first placement"):
+            found = dealing.solve(replace(counted, reserve=reserve), time_limit_s=limit_s).placement
         if found is not None or problem.model is None or (less and clock.out_of_time()):
             problem = replace(problem, reserve=reserve)
             break
@@ -190,14 +221,17 @@ def first_placement(
 
 def solve(run: Run, result: Result, problem: PlacementProblem, first: Placement | None, clock: Clock) -> None:
     """Runs the solver; the better of its placement and the first one becomes the result's."""
+    result.problem = problem
+    if first is not None and clock.out_of_time():
+        clock.cut[f"solver {run.solver.name}"] = None
+        return
     limit_s = clock.left_s(SOLVING)
-    report = run.solver.solve(problem, time_limit_s=limit_s, warm_start=first)
-    clock.note(f"solver {run.solver.name}", report.runtime_s, limit_s)
+    with clock.phase(f"solver {run.solver.name}"):
+        report = run.solver.solve(problem, time_limit_s=limit_s, warm_start=first)
     result.rounds += 1
     result.solver_s += report.runtime_s
     result.termination = report.termination
     result.details = dict(report.details)
-    result.problem = problem
     result.proven = report.bound
     if report.placement is not None:
         result.placement = report.placement
@@ -220,11 +254,12 @@ def raise_without_placement(
         raise infeasible_error(problem)
     refuse_impossible(problem, clock)
     result.status = "no_solution"
-    other = "greedy" if report.solver != "greedy" else "milp"
+    tried = {"greedy": "milp", "portfolio": "", "cpsat": "portfolio"}.get(report.solver, "greedy")
+    other = f"try solver={tried}, " if tried else ""
     raise NoSolutionError(
         f"solver {report.solver} found no placement ({report.termination}, {report.runtime_s:.1f} s)",
         where=f"time_limit_s = {run.options.time_limit_s:g}",
-        remedy=f"raise time_limit_s, try solver={other}, or allow more GPUs (hardware.count)",
+        remedy=f"raise time_limit_s, {other}or allow more GPUs (hardware.count)",
     )
 
 
@@ -242,6 +277,8 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
     aggregate = Aggregate(counted)
     if aggregate.prove(clock.part_s(BOUNDING), refinements=0).status == "infeasible":
         _, proven = aggregate.carried_share(clock.part_s(BOUNDING))
+        if aggregate.interrupted:
+            raise KeyboardInterrupt
         if proven and problem.model is not None:
             unlimited = replace(problem, stock=np.full_like(problem.stock, len(problem.items)))
             fewest = certified_minimum(unlimited, clock.part_s(BOUNDING))
@@ -258,15 +295,18 @@ def bound_result(result: Result, clock: Clock) -> None:
 
     Then `bound_outer` is that of pieces on its optimistic side, without margin, where that is not above the other.
     """
+    if clock.out_of_time():
+        clock.cut[THE_BOUND] = None
+        return
     bounds = [result.proven]
     known = () if result.placement is None else (result.placement,)
     for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
-        limit_s, began = clock.part_s(PROVING if name == "bound" else BOUNDING), time.perf_counter()
         if name == "bound" and result.proven is not None:
             continue
-        found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
+        with clock.phase(THE_BOUND):
+            limit_s = clock.part_s(PROVING if name == "bound" else BOUNDING)
+            found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
         value = None if found is None else found.value
-        clock.note(THE_BOUND, time.perf_counter() - began, limit_s)
         bounds.append(value)
         if name == "bound_outer":
             best = max((b for b in bounds[:-1] if b is not None), default=None)
@@ -283,7 +323,8 @@ def bound_result(result: Result, clock: Clock) -> None:
         result.certified_minimum = None if fewest is None else max(1, math.ceil(fewest - 1e-6))
         return
     # At the level of the pieces: the bound itself has had the time that there is.
-    result.certified_minimum = certified_minimum(outer(result.original), clock.part_s(BOUNDING))
+    with clock.phase(THE_BOUND):
+        result.certified_minimum = certified_minimum(outer(result.original), clock.part_s(BOUNDING))
 
 
 def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:

@@ -7,11 +7,11 @@ any other; the last one that was accepted stays.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from placement.config import Run
 from placement.pipeline.clock import Clock, Progress
+from placement.problem import timing
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import PlacementProblem
 from placement.report.result import Result
@@ -46,7 +46,7 @@ def trial(run: Run, result: Result, clock: Clock, progress: Progress) -> bool:
     """Puts a placement with one GPU less into the result, to be judged; False where there is none."""
     assert result.placement is not None
     problem = with_less_margin(result.problem)
-    began = time.perf_counter()
+    began = timing.now()
     with progress.stage(f"{len(result.placement.gpus) - 1} GPUs?"):
         found = one_gpu_less(
             problem, result.placement, seed=run.options.seed, deadline=began + clock.left_s(SHARE)
@@ -55,5 +55,5 @@ def trial(run: Run, result: Result, clock: Clock, progress: Progress) -> bool:
         return False
     result.placement, result.problem = found, problem
     result.rounds += 1
-    result.solver_s += time.perf_counter() - began
+    result.solver_s += timing.now() - began
     return True

@@ -5,7 +5,7 @@ In this order: requests longer than the model, settings that do not fit or are u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from surrogates.model.planning import PlanningModel
@@ -19,12 +19,22 @@ from twin.workload.workload import Workload
 
 #: Values of `--max-lora-rank` that vLLM takes.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+#: Settings to choose from, however little time there is.
+FEW = 4
 
 
 def admit(
-    workload: Workload, settings: Sequence[EngineSetting], planning: PlanningModel, calibration: Calibration
+    workload: Workload,
+    settings: Sequence[EngineSetting],
+    planning: PlanningModel,
+    calibration: Calibration,
+    *,
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[tuple[EngineSetting, ...], list[str]]:
     """Settings under which vLLM starts and that the planning model knows, and a note on those it does not.
+
+    Args:
+        late: whether to do with the settings that the planning model was asked for so far, at least a few.
 
     Raises:
         InputError: no setting is left, or the planning model or the served model cannot be asked for such requests.
@@ -41,15 +51,35 @@ def admit(
             where="engine.max_loras, engine.max_lora_rank",
             remedy="allow fewer slots or lower ranks, a smaller engine.max_model_len, or a GPU with more memory",
         )
-    unknown = {s: error for s in fitting if (error := _unknown(s, planning)) is not None}
-    known = tuple(s for s in fitting if s not in unknown)
+    asked: list[EngineSetting] = []
+    unknown: dict[EngineSetting, InputError] = {}
+    for setting in _widest_first(fitting, max(a.rank for a in workload.adapters)):
+        if len(asked) - len(unknown) >= FEW and late():
+            break
+        asked.append(setting)
+        if (error := _unknown(setting, planning)) is not None:
+            unknown[setting] = error
+    known = tuple(s for s in fitting if s in asked and s not in unknown)
+    notes = [f"{len(fitting) - len(asked)} of {len(fitting)} engine settings left out: the time was too short for all"]
+    notes = notes if len(asked) < len(fitting) else []
     if not known:
         raise next(iter(unknown.values()))
     _refuse_rank(workload, settings, known, planning, calibration)
     if not unknown:
-        return known, []
+        return known, notes
     labels = ", ".join(s.label for s in list(unknown)[:4]) + (", ..." if len(unknown) > 4 else "")
-    return known, [f"{len(unknown)} settings left out ({labels}): {next(iter(unknown.values())).problem}"]
+    return known, [*notes, f"{len(unknown)} settings left out ({labels}): {next(iter(unknown.values())).problem}"]
+
+
+def _widest_first(settings: Sequence[EngineSetting], rank: int) -> list[EngineSetting]:
+    """Settings that every adapter may use first, those of many and of few slots in turn."""
+    slots = sorted({s.max_loras for s in settings}, reverse=True)
+    turn = {n: min(k, len(slots) - 1 - k) for k, n in enumerate(slots)}
+
+    def order(setting: EngineSetting) -> tuple[bool, int, int]:
+        return setting.max_lora_rank < rank, abs(setting.max_lora_rank - rank), -turn[setting.max_loras]
+
+    return sorted(settings, key=order)
 
 
 def _unknown(setting: EngineSetting, planning: PlanningModel) -> InputError | None:

@@ -36,10 +36,8 @@ def certificate_text(document: Document) -> str:
     if outer is not None and abs(outer - bound) > 1e-9 * abs(bound):
         text += f" Without the model's safety margin the bound would be {number(outer, 4)} {unit}".rstrip() + "."
     if document["bound_columns"]:
-        text += (
-            f" The bound rests on {document['bound_columns']:,} columns of the model that were looked at, none of which is "
-            "worth more than it costs."
-        )
+        seen = f"{document['bound_columns']:,} columns of the model that were looked at"
+        text += f" The bound rests on {seen}, none of which is worth more than it costs."
     elif document["provenance"]["surrogate"].get("bound_level") is not None:
         level = document["provenance"]["surrogate"]["bound_level"]
         text += f" The bound rests on pieces on the model's optimistic side for {percent(level)} of the columns drawn."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem import timing
 from placement.problem.classes import ItemClasses, item_classes, split_classes
 from placement.problem.problem import PlacementProblem
 from placement.problem.rows import ColumnRows, column_rows
@@ -58,12 +58,12 @@ class Aggregate:
         Args:
             refinements: rounds of `refine`.
         """
-        began = time.perf_counter()
+        began = timing.now()
         result = self.solve(self.model.for_cost(whole=False), time_limit_s)
         if result.status == "optimal":
             self.lp_value = result.value
             self._finest = (self.classes, result.value, self._price(self.model, self.classes, result))
-            self.refine(time_limit_s - (time.perf_counter() - began), refinements)
+            self.refine(time_limit_s - (timing.now() - began), refinements)
         return result
 
     def refine(self, time_limit_s: float, rounds: int = 1) -> None:
@@ -72,16 +72,16 @@ class Aggregate:
         A class mean has one best setting where its members may have different ones, which costs the items' bound.
         Classes are cut by their members' best settings, those that lose most first, and the LP is solved again.
         """
-        deadline = time.perf_counter() + time_limit_s
+        deadline = timing.now() + time_limit_s
         for _ in range(rounds if self._finest is not None else 0):
             assert self._finest is not None and self.bound is not None
             classes, value, prices = self._finest
             enough = self.bound >= rounded_bound(self.rows, value) - PRICE_GAP * abs(value)
             finer = classes if enough or self.interrupted else self._finer(classes, prices)
-            if len(finer) == len(classes) or time.perf_counter() > deadline:
+            if len(finer) == len(classes) or timing.up(deadline, "finer classes"):
                 return
             model = perspective_model(self.problem, self.rows, finer)
-            result = self.solve(model.for_cost(whole=False), deadline - time.perf_counter())
+            result = self.solve(model.for_cost(whole=False), deadline - timing.now())
             if result.status != "optimal":
                 return
             self._finest = (finer, result.value, self._price(model, finer, result))

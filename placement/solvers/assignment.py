@@ -13,7 +13,6 @@ proves nothing, and no bound is ever read from it.
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 
+from placement.problem import timing
 from placement.problem.classes import ItemClasses
 from placement.problem.problem import PlacementProblem
 from placement.problem.rows import PAD, ColumnRows
+from twin.interrupts import held
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -93,7 +94,7 @@ def assign(
         cost_unit: size of the whole objective, which sets the resolution of costs.
         hint: counts to start from, (G, K), feasible or not.
     """
-    began = time.perf_counter()
+    began = timing.now()
     model = cp_model.CpModel()
     G, K = lower.shape
     psi = classes.mean(rows.psi)
@@ -184,7 +185,7 @@ def _refuted(
 def _run(model: cp_model.CpModel, x: list[list[cp_model.IntVar]], limits: SearchLimits, began: float) -> Assignment:
     """Solves in a thread, so that Ctrl-C reaches Python and stops the search with its incumbent."""
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.05, limits.time_limit_s - (time.perf_counter() - began))
+    solver.parameters.max_time_in_seconds = max(0.05, limits.time_limit_s - (timing.now() - began))
     solver.parameters.max_deterministic_time = limits.effort
     solver.parameters.num_workers = limits.workers
     solver.parameters.random_seed = limits.seed
@@ -192,14 +193,15 @@ def _run(model: cp_model.CpModel, x: list[list[cp_model.IntVar]], limits: Search
     solver.parameters.catch_sigint_signal = False
     outcome: list[cp_model.CpSolverStatus] = []
     thread = threading.Thread(target=lambda: outcome.append(solver.solve(model)), daemon=True)
-    thread.start()
-    interrupted = False
-    while thread.is_alive():
-        try:
-            thread.join(0.2)
-        except KeyboardInterrupt:
-            interrupted = True
-            solver.stop_search()
+    with held() as pressed:
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.05)
+            if pressed():
+                solver.stop_search()
+        interrupted = pressed()
+    if outcome and solver.wall_time >= solver.parameters.max_time_in_seconds:
+        timing.cut("CP-SAT")
     status = outcome[0] if outcome else cp_model.UNKNOWN
     if status == cp_model.MODEL_INVALID:
         raise RuntimeError(f"CP-SAT refused its model: {model.validate()}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from placement.problem import timing
 from placement.problem.objectives import GpuCount, relaxed_terms, without_convex_form
 from placement.problem.problem import Placement, PlacementProblem, evaluate
 from placement.problem.rows import Cuts
@@ -62,13 +62,18 @@ def proven_bound(
     Args:
         refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
         known: placements: near their columns others are looked for that cost less.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came; HiGHS itself raises nothing.
     """
     if without_convex_form(problem, relaxed=True):
         return None
-    began = time.perf_counter()
+    began = timing.now()
     relaxed = replace(problem, terms=relaxed_terms(problem.terms))
     aggregate = Aggregate(bounding(relaxed))
     aggregate.prove(time_limit_s, refinements=refinements if problem.model is None else 0)
+    if aggregate.interrupted:
+        raise KeyboardInterrupt
     pieces = None if aggregate.bound is None else Bound(aggregate.bound, certificate=aggregate.certificate)
     if problem.model is None or aggregate.certificate is None or pieces is None:
         return pieces
@@ -77,10 +82,11 @@ def proven_bound(
         return pieces
     prices = PriceList(relaxed, aggregate.problem, known)
     prices.start(aggregate.certificate)
-    prices.improve(began + time_limit_s - time.perf_counter())
+    prices.improve(began + time_limit_s - timing.now())
+    timing.up(began + time_limit_s, "columns of the bound")
     found = prices.result()
     if found is None:
-        aggregate.refine(max(0.0, began + time_limit_s - time.perf_counter()), refinements)
+        aggregate.refine(max(0.0, began + time_limit_s - timing.now()), refinements)
         pieces = Bound(aggregate.bound or pieces.value, certificate=aggregate.certificate)
         return None if pieces.value > best else pieces
     columns = Bound(

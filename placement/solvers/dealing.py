@@ -7,12 +7,12 @@ GPU's true feature sum satisfies the facets and hull rows of its option.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem import timing
 from placement.problem.problem import Array, Placement, PlacementProblem, violations
 from placement.solvers.local_search import repair
 from placement.solvers.search_state import SearchState
@@ -47,7 +47,7 @@ def deal(
     sizes = np.array([len(m) for m in members])
     if counts.shape != (len(options), len(members)) or (counts < 0).any() or (counts.sum(axis=0) != sizes).any():
         raise ValueError(f"counts {counts.shape} with sums {counts.sum(axis=0)} do not deal classes of sizes {sizes}")
-    deadline = time.perf_counter() + time_limit_s
+    deadline = timing.now() + time_limit_s
     hosts = _hosts(problem, members, counts)
     if hosts is None:
         return None

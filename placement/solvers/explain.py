@@ -25,7 +25,8 @@ def infeasible_error(problem: PlacementProblem) -> InfeasibleError:
     limit, name = _gpu_limit(problem)
     return (
         _replicas(problem, limit, name)
-        or _pins(problem, limit, name)
+        or _pin_names(problem, limit, name)
+        or _pins(problem)
         or _adapters(problem, limit, name)
         or _too_few_gpus(problem, limit, name)
     )
@@ -34,7 +35,7 @@ def infeasible_error(problem: PlacementProblem) -> InfeasibleError:
 def miscount(problem: PlacementProblem) -> InfeasibleError | None:
     """What counting alone proves, where a solver found nothing and proved nothing; None if it proves nothing."""
     limit, name = _gpu_limit(problem)
-    return _replicas(problem, limit, name) or _adapters(problem, limit, name)
+    return _replicas(problem, limit, name) or _pin_names(problem, limit, name) or _adapters(problem, limit, name)
 
 
 def _gpu_limit(problem: PlacementProblem) -> tuple[int, str]:
@@ -61,18 +62,24 @@ def _replicas(problem: PlacementProblem, limit: int, name: str) -> InfeasibleErr
     )
 
 
-def _pins(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError | None:
+def _pin_names(problem: PlacementProblem, limit: int, name: str) -> InfeasibleError | None:
+    """Adapters pinned to more different GPUs than there are."""
+    names = int(problem.pin_of.max()) + 1
+    if names <= limit:
+        return None
+    return InfeasibleError(
+        f"adapters are pinned to {names} different GPUs; {name} allows {limit}",
+        where="pinned_gpu",
+        remedy=f"raise {name} to {names}, or pin to fewer GPUs",
+    )
+
+
+def _pins(problem: PlacementProblem) -> InfeasibleError | None:
     pins = problem.pin_of
     groups = {
         str(problem.items[np.argmax(pins == p)].pinned_gpu): np.flatnonzero(pins == p).tolist()
         for p in range(pins.max() + 1)
     }
-    if len(groups) > limit:
-        return InfeasibleError(
-            f"adapters are pinned to {len(groups)} different GPUs; {name} allows {limit}",
-            where="pinned_gpu",
-            remedy=f"raise {name} to {len(groups)}, or pin to fewer GPUs",
-        )
     for gpu, items in groups.items():
         together = problem.phi[items].sum(axis=0)[None]
         usable = np.flatnonzero(problem.allowed[items].all(axis=0))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.objectives import GpuCount, MeanE2E
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.refuted import with_cuts
@@ -95,7 +95,7 @@ class Greedy:
         self, problem: PlacementProblem, *, time_limit_s: float, warm_start: Placement | None = None
     ) -> SolveReport:
         refuse(problem, self)
-        start = time.perf_counter()
+        start = timing.now()
         deadline = start + time_limit_s
         best = _Best(problem)
         if warm_start is not None and not violations(problem, warm_start):
@@ -107,7 +107,7 @@ class Greedy:
             changes += self._search(search, best, start, deadline)
             if best.placement is not None:
                 break
-        timed_out = time.perf_counter() > deadline
+        timed_out = timing.up(deadline, "greedy")
         found = best.placement is not None
         return SolveReport(
             status="feasible" if found else "no_solution",
@@ -116,7 +116,7 @@ class Greedy:
             objective=best.objective if found else float("nan"),
             bound=None,
             gap=None,
-            runtime_s=time.perf_counter() - start,
+            runtime_s=timing.now() - start,
             solver=self.name,
             details={"fleet_sizes_tried": float(len(best.tried)), "local_search_changes": float(changes)},
         )
@@ -130,12 +130,12 @@ class Greedy:
             variants.insert(0, [mixed])
         for gpus in self._sizes(problem, variants, best):
             best.tried[gpus] = self._attempt(problem, variants, gpus, best, deadline)
-            if time.perf_counter() > deadline:
+            if timing.up(deadline, "fleet sizes"):
                 break
         if best.placement is None or not self.local_search:
             return 0
         if any(isinstance(t, GpuCount) for t in problem.terms):
-            limit = min(deadline, time.perf_counter() + 0.3 * (deadline - start))
+            limit = min(deadline, timing.now() + 0.3 * (deadline - start))
             self._save_gpus(problem, variants, best, limit)
         return self._polish(problem, best, deadline)
 
@@ -199,7 +199,7 @@ class Greedy:
             state = self._dealt(problem, dealt)
             if (state.excess > 0).any():
                 rng = np.random.default_rng([self.seed, gpus])
-                limit = min(deadline, time.perf_counter() + max(1.0, 0.2 * (deadline - time.perf_counter())))
+                limit = min(deadline, timing.now() + max(1.0, 0.2 * (deadline - timing.now())))
                 moves, patience = effort * (60 + 4 * gpus), effort * max(20, gpus)
                 if self.quick:
                     moves, patience = 20 + gpus, 10
@@ -207,7 +207,7 @@ class Greedy:
                     continue
             state.choose_options()
             lowest = min(lowest, best.offer(state))
-            if time.perf_counter() > deadline or (self.quick and np.isfinite(lowest)):
+            if (self.quick and np.isfinite(lowest)) or timing.up(deadline, "deals"):
                 break
         return lowest
 
@@ -218,7 +218,7 @@ class Greedy:
 
     def _save_gpus(self, problem: PlacementProblem, variants: list[list[Tier]], best: _Best, deadline: float) -> None:
         """One GPU less than the smallest feasible fleet, with more effort, as long as that works."""
-        while time.perf_counter() < deadline:
+        while not timing.up(deadline, "one GPU less"):
             assert best.placement is not None
             size = len(best.placement.gpus) - 1
             if size < 1 or best.tried.get(size, 0.0) == -np.inf:
@@ -267,7 +267,7 @@ def one_gpu_less(problem: PlacementProblem, placement: Placement, *, seed: int, 
     load = base.phi @ (1.0 / np.maximum(base.phi.max(axis=0), 1e-12))
     for g in np.argsort(load, kind="stable").tolist()[:EMPTIED]:
         state = base.copy()
-        if time.perf_counter() > deadline or not _empty(state, g):
+        if timing.up(deadline, "emptying a GPU") or not _empty(state, g):
             continue
         rng = np.random.default_rng([seed, g])
         if repair(state, rng, deadline=deadline, max_moves=EMPTYING_MOVES, patience=EMPTYING_MOVES // 4):

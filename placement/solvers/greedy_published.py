@@ -15,12 +15,12 @@ Assumed where a planning model, and not the publication's throughput predictor, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate, violations
 from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.capabilities import SHEET, refuse
@@ -54,7 +54,7 @@ class GreedyPublished:
                 adapters are pinned to single GPUs.
         """
         refuse(problem, self)
-        start = time.perf_counter()
+        start = timing.now()
         waiting = sorted(
             range(len(problem.items)),
             key=lambda i: (-problem.items[i].rank, -problem.items[i].rate_req_per_s, i),
@@ -63,7 +63,7 @@ class GreedyPublished:
         most = int(left.sum()) if problem.max_gpus is None else problem.max_gpus
         gpus: list[GpuAssignment] = []
         price = np.array([problem.context.price[t] for t in problem.gpu_types])
-        while waiting and len(gpus) < most and time.perf_counter() - start < time_limit_s:
+        while waiting and len(gpus) < most and not timing.up(start + time_limit_s, "packing"):
             for t in np.argsort(price, kind="stable").tolist():
                 filled = self._fill(problem, waiting, t) if left[t] > 0 else None
                 if filled:
@@ -77,7 +77,7 @@ class GreedyPublished:
         placement = None if waiting else Placement(tuple(gpus))
         if placement is not None and violations(problem, placement):
             placement = None
-        runtime_s = time.perf_counter() - start
+        runtime_s = timing.now() - start
         return SolveReport(
             status="no_solution" if placement is None else "feasible",
             termination="time_limit" if runtime_s >= time_limit_s else "gap",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,6 +10,9 @@ from typing import Any, Literal
 import highspy
 import numpy as np
 from numpy.typing import NDArray
+
+from placement.problem import timing
+from twin.interrupts import held
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -129,6 +131,7 @@ def solve_linear(
         crossover: an LP ends at a vertex; False = inside the optimal face, sooner.
     """
     if time_limit_s <= 0:
+        timing.cut("HiGHS")
         return LinearResult("unknown", None, None, float("nan"), -np.inf, False)
     options: dict[str, Any] = {
         "threads": THREADS,
@@ -143,12 +146,14 @@ def solve_linear(
             options["run_crossover"] = "off"
     if stop_at_value is not None:
         options["objective_target"] = stop_at_value
-    began = time.perf_counter()
+    began = timing.now()
     highs, interrupted = _solved(model, {**options, "time_limit": float(time_limit_s)})
     doubted = highs.getModelStatus()
     if doubted not in DOUBTED:
         return replace(_result(highs, model), interrupted=interrupted)
-    left_s = time_limit_s - (time.perf_counter() - began)
+    left_s = time_limit_s - (timing.now() - began)
+    if left_s <= 0:
+        timing.cut("HiGHS")
     if interrupted or left_s <= 0:
         return LinearResult("unknown", None, None, float("nan"), -np.inf, interrupted)
     highs, interrupted = _solved(model, {**options, "time_limit": left_s, "presolve": "off"})
@@ -187,18 +192,20 @@ def _lp(model: LinearModel) -> highspy.HighsLp:
 
 
 def _run(highs: highspy.Highs) -> bool:
-    """Runs in a second thread, so that Ctrl-C is seen at once; True if it came."""
-    interrupted = False
+    """Runs in a second thread, so that Ctrl-C is seen at once; True if it came.
+
+    An exception would leave that thread behind with a solver that is gone, so Ctrl-C is not one here.
+    """
     highs.HandleUserInterrupt = True
-    thread = highs.startSolve()
-    while True:
-        try:
+    with held() as pressed:
+        thread = highs.startSolve()
+        while thread.is_alive():
             thread.join(0.05)
-            if not thread.is_alive():
-                return interrupted
-        except KeyboardInterrupt:
-            interrupted = True
-            highs.cancelSolve()
+            if pressed():
+                highs.cancelSolve()
+        if highs.getModelStatus() == highspy.HighsModelStatus.kTimeLimit:
+            timing.cut("HiGHS")
+        return pressed()
 
 
 def _result(highs: highspy.Highs, model: LinearModel) -> LinearResult:

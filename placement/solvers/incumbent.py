@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.solver import SolveReport, relative_gap
 from placement.solvers.local_search import improve
@@ -35,7 +35,7 @@ class Incumbent:
 
     problem: PlacementProblem
     time_limit_s: float
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=timing.now)
     placement: Placement | None = None
     objective: float = np.inf
     origin: str = ""
@@ -44,7 +44,7 @@ class Incumbent:
     details: dict[str, float | str] = field(default_factory=dict)
 
     def left_s(self) -> float:
-        return self.began + self.time_limit_s - time.perf_counter()
+        return self.began + self.time_limit_s - timing.now()
 
     def offer(self, placement: Placement, origin: str) -> None:
         """Keeps a placement if it breaks no rule and is the best so far."""
@@ -57,7 +57,7 @@ class Incumbent:
     def improve(self, placement: Placement, origin: str, *, seed: int) -> None:
         """Offers what local search makes of a placement, on the true features of the items and the true terms."""
         state = state_of(self.problem, placement)
-        limit = time.perf_counter() + min(MOST_IMPROVING_S, max(0.0, IMPROVING_SHARE * self.left_s()))
+        limit = timing.now() + min(MOST_IMPROVING_S, max(0.0, IMPROVING_SHARE * self.left_s()))
         if improve(state, np.random.default_rng(seed), deadline=limit, max_rounds=4):
             self.offer(state.placement(), f"{origin} and local search")
 
@@ -110,7 +110,7 @@ class Incumbent:
             objective=self.objective if found else float("nan"),
             bound=bound,
             gap=relative_gap(self.objective, bound) if found else None,
-            runtime_s=time.perf_counter() - self.began,
+            runtime_s=timing.now() - self.began,
             solver=solver,
             details=self.details,
         )

@@ -6,12 +6,12 @@ planning model. Deterministic for a given generator, unless the clock stops it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 
+from placement.problem import timing
 from placement.solvers.search_state import Indices, SearchState
 
 #: Items a GPU offers for exchange in one batch; bounds a batch at `2 * SAMPLE + SAMPLE**2` columns.
@@ -124,7 +124,7 @@ def repair(
     The most violated GPU exchanges with the best of a few random partners, with all partners once those give nothing.
 
     Args:
-        deadline: `time.perf_counter()` value at which to give up.
+        deadline: `timing.now()` value at which to give up.
         patience: stalled = less than 2 % of the excess gone within so many moves.
     """
     size = len(state.options)
@@ -137,7 +137,7 @@ def repair(
             return True
         g = next((v for v in violated if v not in stuck), None)
         stalled = len(history) > patience and history[-1] > 0.98 * history[-1 - patience]
-        if g is None or stalled or time.perf_counter() > deadline:
+        if g is None or stalled or timing.up(deadline, "repair"):
             return False
         others = [h for h in rng.permutation(size).tolist() if h != g]
         best, partner = None, -1
@@ -219,7 +219,7 @@ def improve(
     for _ in range(max_rounds):
         before = changes
         for g, h in _pairs(state, rng, pairs_per_round, focus):
-            if time.perf_counter() > deadline:
+            if timing.up(deadline, "exchanges"):
                 return changes
             for _ in range(8):
                 found = best_exchange(state, g, h, rng)

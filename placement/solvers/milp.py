@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.problem import Placement, PlacementProblem
 from placement.problem.refuted import refuted_by_rules, with_cuts
 from placement.problem.solver import Capabilities, SolveReport
@@ -176,7 +176,7 @@ class MilpSolver:
         roomy = search.rows.cost_is_per_gpu or np.isfinite(settings.headroom)
         ladder = COUNT_LADDER if roomy else COST_LADDER
         price = EXCESS_COST * max(settings.value, 1e-9) / max(float(settings.y.sum()), 1.0)
-        fleet_deadline = time.perf_counter() + PER_FLEET * run.left_s()
+        fleet_deadline = timing.now() + PER_FLEET * run.left_s()
         for rung in ladder:
             if search.classes.exact and rung.reserve > 0 and not rung.elastic:
                 continue
@@ -214,7 +214,7 @@ class MilpSolver:
                     if packing.interrupted:
                         raise _Interrupted
                     return
-            if _late(run) or time.perf_counter() > fleet_deadline:
+            if _late(run) or timing.up(fleet_deadline, "packings of a fleet"):
                 return
 
     def _compare(self, run: Incumbent) -> None:
@@ -243,4 +243,5 @@ class MilpSolver:
 
 def _late(run: Incumbent) -> bool:
     """Time to stop: up, or so little left that a greedy deal needs it."""
-    return run.left_s() <= (RESERVED * run.time_limit_s if run.placement is None else 0.0)
+    kept = RESERVED * run.time_limit_s if run.placement is None else 0.0
+    return timing.up(run.began + run.time_limit_s - kept, "milp")

@@ -16,6 +16,7 @@ so every placement gives a feasible point, and at integer y the even split is op
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,9 @@ from placement.problem.problem import PlacementProblem
 from placement.problem.rows import PAD, ColumnRows
 from placement.solvers.certificate import Certificate, fleet_limits
 from placement.solvers.highs import LinearModel, RowBuilder
+
+# Ctrl-C while a component is built is an exception like any other: Pyomo prints it before it passes it on.
+logging.getLogger("pyomo.core").setLevel(logging.CRITICAL)
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -7,10 +7,9 @@ are worse. H. R. Lourenço, O. C. Martin, T. Stützle, "Iterated local search", 
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.problem import Array, PlacementProblem
 from placement.solvers.local_search import improve, repair
 from placement.solvers.search_state import Indices, SearchState
@@ -30,13 +29,13 @@ def iterate(state: SearchState, rng: np.random.Generator, *, work: int, deadline
 
     Args:
         state: feasible; it is left as it is.
-        deadline: `time.perf_counter()` value.
+        deadline: `timing.now()` value.
     """
     best, spent = state, 0
     if sum(bool(m) for m in state.members) < 2:
         return best
     traits = Traits(state.problem)
-    while spent < work and time.perf_counter() < deadline:
+    while spent < work and not timing.up(deadline, "kicks"):
         tried = best.copy()
         pair = _kick(tried, traits, rng)
         if pair:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from placement.problem import timing
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.solver import Capabilities, Solver, SolveReport, relative_gap
@@ -48,7 +48,7 @@ class Portfolio:
     ) -> SolveReport:
         """See `placement.problem.solver.Solver`."""
         refuse(problem, self)
-        began = time.perf_counter()
+        began = timing.now()
         deadline = began + time_limit_s
         found: list[tuple[float, Placement, str]] = []
         reports: list[SolveReport] = []
@@ -66,11 +66,11 @@ class Portfolio:
                 MilpSolver(self.target_gap, self.seed),
             ]
             for solver, share in zip(solvers, (GREEDY, MILP), strict=True):
-                if unsupported(problem, solver.capabilities) or time.perf_counter() > deadline:
+                if unsupported(problem, solver.capabilities) or timing.up(deadline, solver.name):
                     continue
                 # Where GPUs count the milp stops at what is known; else it is to find another valley.
                 start = min(found, key=lambda f: f[0])[1] if found and (counts or solver.name != "milp") else None
-                limit_s = max(0.2, share * (deadline - time.perf_counter()))
+                limit_s = max(0.2, share * (deadline - timing.now()))
                 report = solver.solve(problem, time_limit_s=limit_s, warm_start=start)
                 reports.append(report)
                 offer(report.placement, f"{solver.name}: {report.details.get('construction', 'local search')}")
@@ -94,7 +94,7 @@ class Portfolio:
         work = int(1000 * self.effort / (12 if counts else 3))
         starts = sorted(found, key=lambda f: f[0])[: 1 if counts else 2]
         for turn in range(len(starts) + 1):
-            if not found or time.perf_counter() > deadline or self._settled(problem, found, reports):
+            if not found or self._settled(problem, found, reports) or timing.up(deadline, "kicks"):
                 return
             start = starts[turn][1] if turn < len(starts) else min(found, key=lambda f: f[0])[1]
             state = state_of(with_side_term(problem), start)
@@ -134,13 +134,13 @@ class Portfolio:
             else "optimal"
             if optimal
             else "time_limit"
-            if time.perf_counter() >= deadline
+            if timing.now() >= deadline
             else "gap",
             placement=placement,
             objective=value,
             bound=bound,
             gap=gap,
-            runtime_s=time.perf_counter() - began,
+            runtime_s=timing.now() - began,
             solver=self.name,
             details=details,
         )

@@ -22,13 +22,13 @@ The search is no proof that there is no such column. A bound of this kind says h
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem import timing
 from placement.problem.classes import ItemClasses, item_classes, split_classes
 from placement.problem.problem import Placement, PlacementProblem, evaluate
 from placement.problem.rows import ColumnRows, Cuts, column_rows
@@ -144,9 +144,9 @@ class PriceList:
 
     def improve(self, time_limit_s: float) -> None:
         """Rounds, until the bound is near to what it can be or time is up; prices that are kept are audited."""
-        began = time.perf_counter()
+        began = timing.now()
         deadline, solved = began + time_limit_s, 0
-        while (left_s := deadline - time.perf_counter()) > 0:
+        while (left_s := deadline - timing.now()) > 0:
             prices = self._solved(left_s)
             if prices is None:
                 return
@@ -193,7 +193,7 @@ class PriceList:
             if most[o] > close:
                 for s in [*starts, *range(known[o], min(known[o] + 1, len(own)))]:
                     self.pool.climb(o, own.members[s], price, AUDIT_MOVES)
-            elif time.perf_counter() < deadline:
+            elif timing.now() < deadline:
                 for s in starts[:1]:
                     self.pool.climb(o, own.members[s], price, MOVES)
         fall = before - self._bound(audited)
@@ -274,7 +274,7 @@ class PriceList:
         for o in [*order[:OPTIONS].tolist(), *others.tolist()]:
             own, price = self.pool.of[o], self.pool.psi @ prices.beta[o]
             for s in np.argsort(-excess[o], kind="stable")[:CLIMBS].tolist():
-                if time.perf_counter() < deadline:
+                if timing.now() < deadline:
                     self.pool.climb(o, own.members[s], price, MOVES)
 
     def _offer(self, *prices: Prices) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem import timing
 from placement.problem.classes import item_classes
 from placement.solvers.aggregate import Aggregate
 from placement.solvers.certificate import fleet_limits
@@ -101,7 +101,7 @@ def _coarse_settings(aggregate: Aggregate, time_limit_s: float, spare: float, fe
 
 def _most_headroom(aggregate: Aggregate, time_limit_s: float, fewest: int) -> Relaxation:
     """Fewest GPUs; among settings for that many, the most headroom."""
-    began = time.perf_counter()
+    began = timing.now()
     price = float(aggregate.rows.r[0])
     known = aggregate.lp_value / price if np.isfinite(aggregate.lp_value) else 1.0
     gpus = max(fewest, math.ceil(known - 1e-6))
@@ -114,7 +114,7 @@ def _most_headroom(aggregate: Aggregate, time_limit_s: float, fewest: int) -> Re
             aggregate.claim(price * (gpus + more + 1), "MIP")
         if rounded.x is not None and (found.x is None or found.value > rounded.value):
             found = replace(rounded, interrupted=found.interrupted)
-        if found.x is not None or found.interrupted or time.perf_counter() - began > time_limit_s:
+        if found.x is not None or found.interrupted or timing.up(began + time_limit_s, "settings"):
             break
     assert found is not None
     return _relaxation(aggregate, found, None)

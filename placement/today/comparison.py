@@ -6,9 +6,8 @@ whichever GPU it is: a difference in figures is one of the placements.
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from placement.today.file import Today
-from placement.verify.verdict import Verification
+from placement.verify.pool import impatient
+from placement.verify.verdict import OUT_OF_TIME, Verification
 from placement.verify.verifier import FIRST_SEED, Progress, Verifier, one_window
 from twin.figures.adapter_sums import E2E, TOTAL, WEIGHT
 from twin.figures.health import STARVATION_THRESHOLD, Constraint
@@ -89,18 +89,24 @@ def beside_plan(
     *,
     round_: int,
     progress: Stages,
+    deadline: float = math.inf,
 ) -> tuple[Comparison | None, list[str]]:
     """Judges today's placement as the plan was judged; None where the plan was not. And notes for people.
 
     Args:
         plan, planned: GPUs of the plan and their verdicts.
         round_: of verification, in which these were given.
+        deadline: `time.perf_counter()` value after which nothing is begun.
     """
     if verifier is None or planned is None:
         return None, [*today.notes, f"{today.path}: today's placement was not judged, because the plan was not"]
     try:
         with progress.stage(f"today's placement, {len(today.columns)} GPUs") as step:
-            checked = verifier.columns(today.columns, calibration, constraint, round_=round_, progress=step)
+            checked = verifier.columns(
+                today.columns, calibration, constraint, round_=round_, progress=step, deadline=deadline
+            )
+        if any(v.reason == OUT_OF_TIME for v in checked.gpus):
+            return None, [*today.notes, f"{today.path}: the time ended before today's placement was judged"]
         with progress.stage("today's placement beside the plan"):
             return compared(today, checked, plan, planned, calibration, constraint), list(today.notes)
     except KeyboardInterrupt:  # the plan is there, and is saved
@@ -127,7 +133,7 @@ def compared(
 
     def figures(columns: Sequence[Column]) -> Figures:
         jobs = [(column, seed) for column in columns for seed in seeds]
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        with impatient() as pool:
             flat = list(pool.map(lambda job: one_window(job[0], calibration, constraint, job[1], window_s), jobs))
         return figures_of(columns, [flat[i : i + WINDOWS] for i in range(0, len(flat), WINDOWS)], constraint)
 

@@ -126,10 +126,10 @@ def few_requests(results: Sequence[SimulationResult], constraint: Constraint, er
 
 
 def mean_metrics(results: Sequence[SimulationResult]) -> dict[str, float]:
-    """Metrics averaged over windows; NaN where no window gives one."""
+    """Metrics averaged over windows; NaN where no window gives one, none at all without windows."""
     rows = [r.prediction_row() for r in results]
     means = {}
-    for name in rows[0]:
+    for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows])
         values = values[np.isfinite(values)]
         means[name] = float(values.mean()) if len(values) else math.nan

@@ -8,11 +8,11 @@ follow a profile longer than a window, requests are drawn at the busiest time of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from placement.verify.pool import impatient
 from placement.verify.verdict import Peak
 from placement.verify.windows import busiest_start_s, profile_s, starting_at
 from twin.figures.health import Constraint
@@ -57,7 +57,7 @@ def busiest_windows(
             jobs += _recorded(k, column, calibration, constraint, recording, shares[k], windows, window_s)
         elif profile_s(column) > window_s:
             jobs.append(partial(_drawn, k, column, calibration, constraint, window_s, seed))
-    with ThreadPoolExecutor(max_workers=threads) as pool:
+    with impatient(threads) as pool:
         return tuple(pool.map(lambda job: job(), jobs))
 
 

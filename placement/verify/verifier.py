@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -20,6 +19,7 @@ from placement.verify.alike import groups_alike
 from placement.verify.claim import EARLY_LOOKS, Claim
 from placement.verify.judge import Opinion, few_requests, judge, mean_metrics, promises_kept
 from placement.verify.peaks import busiest_windows
+from placement.verify.pool import impatient
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Peak, Verification
 from placement.verify.windows import profile_s, random_start_s, starting_at, window_length_s
 from twin.config.ranges import Range, check_fields
@@ -160,7 +160,7 @@ class TwinVerifier:
         claim = self.claim
         groups = [self._group(columns, members, constraint) for members in groups_alike(columns, constraint.slo)]
         open_groups = list(groups)
-        with ThreadPoolExecutor(max_workers=self.threads or os.cpu_count() or 1) as pool:
+        with impatient(self.threads) as pool:
             for stage in range(len(EARLY_LOOKS) + max((len(g.looks) for g in groups), default=0)):
                 jobs = [
                     (g, g.members[n % len(g.members)], first_seed + n)
@@ -240,7 +240,7 @@ class TwinVerifier:
         reason = group.opinion.reason
         if group.opinion.decision != "open":
             decision = group.opinion.decision
-        elif not sum(r.arrivals for r in results):
+        elif results and not sum(r.arrivals for r in results):
             days = group.window_s * len(results) / 86_400
             decision, reason = "untested", f"not tested: no request arrived in {days:,.0f} simulated days"
         return ColumnVerdict(

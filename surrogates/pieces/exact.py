@@ -28,8 +28,9 @@ Indices = NDArray[np.int64]
 CONFIDENCE = 0.9
 #: Share of the largest healthy load that is kept free where nothing is known about the model's errors.
 UNKNOWN_ERROR = 0.1
-#: What is missed by where the model finds no steady state at all.
-FAR = -MARGIN_RANGE[0]
+#: What is missed by where the model finds no steady state at all: beyond every margin, so that asking for less of one
+#: does not make such a column healthy.
+FAR = 1.0 - MARGIN_RANGE[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 
 from placement import place
 from placement.pipeline.clock import Clock
+from placement.problem import timing
 from placement.verify.verdict import ColumnVerdict, Verification
 from twin.server.column import Column
 
@@ -82,12 +83,14 @@ def test_what_was_accepted_is_not_judged_again_as_long_as_it_stays() -> None:
 
 def test_a_clock_says_what_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("placement.pipeline.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("placement.problem.timing.now", lambda: now[0])
     clock = Clock(10.0, began=0.0)
-    assert clock.left_s() == 10.0 and clock.left_s(0.3) == 3.0
-    now[0] = 4.0
-    clock.note("the solver", 3.99, 4.0)
-    clock.note("the bound", 0.5, 1.0)
+    assert clock.left_s() == 10.0 and clock.left_s(0.3) == 3.0 and clock.part_s(0.5) == 5.0
+    with clock.phase("the solver"):
+        now[0] = 4.0
+        assert timing.up(3.0, "kicks")
+    with clock.phase("the bound"):
+        assert not timing.up(5.0, "columns")
     assert list(clock.cut) == ["the solver"]
     now[0] = 12.0
     assert clock.out_of_time() and clock.left_s() == pytest.approx(0.1)

@@ -6,7 +6,6 @@ import logging
 import tomllib
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import highspy
 import numpy as np
@@ -165,6 +164,6 @@ def test_nothing_is_proven_by_an_interrupted_doubt(monkeypatch: pytest.MonkeyPat
 def test_nothing_is_proven_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     presolve = _Presolve(monkeypatch, INFEASIBLE)
     times = iter([0.0, 31.0])
-    monkeypatch.setattr("placement.solvers.highs.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr("placement.problem.timing.now", lambda: next(times))
     result = solve_linear(small(3.0), time_limit_s=30.0)
     assert (result.status, result.bound, len(presolve.calls)) == ("unknown", -np.inf, 1)
