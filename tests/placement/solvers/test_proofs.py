@@ -28,7 +28,7 @@ def test_no_proof_is_refuted_by_brute_force() -> None:
 
 @pytest.mark.parametrize("solver", ["milp", "cpsat"])
 def test_no_solver_claims_what_brute_force_refutes(solver: str) -> None:
-    assert [f for instance in instances(range(1000, 1012)) for f in findings(instance, (solver,))] == []
+    assert [f for instance in instances(range(1000, 1006)) for f in findings(instance, (solver,))] == []
 
 
 def short_and_long() -> PlacementProblem:
