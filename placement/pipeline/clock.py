@@ -20,7 +20,7 @@ class Clock:
     """
 
     limit_s: float
-    began: float = field(default_factory=timing.now)
+    began: float = field(default_factory=lambda: timing.now())
     cut: dict[str, None] = field(default_factory=dict)
 
     @property

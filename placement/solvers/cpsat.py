@@ -89,7 +89,7 @@ class CpSat:
                 searches[0].lp_value = aggregate.lp_value
             for search in searches:
                 self._search(run, search, aggregate, warm_start)
-                if run.placement is not None or run.left_s() <= 0 or run.interrupted:
+                if run.placement is not None or run.interrupted or run.late():
                     break
             if not infeasible and not run.interrupted:
                 self._greedy(run, aggregate)
@@ -104,7 +104,7 @@ class CpSat:
                 run.interrupted = True
                 return
             self._fill(run, search, fleet, warm_start)
-            if run.interrupted or run.left_s() <= 0 or run.meets(proven.bound, self.target_gap):
+            if run.interrupted or run.meets(proven.bound, self.target_gap) or run.late():
                 return
 
     def _fleets(self, run: Incumbent, search: Aggregate) -> Iterator[Relaxation]:
@@ -151,7 +151,7 @@ class CpSat:
                 workers=self.workers,
                 seed=self.seed,
             )
-            if limits.time_limit_s <= 0:
+            if run.late():
                 return
             found = assign(
                 search.problem,
@@ -201,7 +201,7 @@ class CpSat:
 
     def _greedy(self, run: Incumbent, proven: Aggregate) -> None:
         """A greedy deal where no assignment was found, or one that leaves a gap; `construction` says which one won."""
-        if run.placement is not None and (run.meets(proven.bound, self.target_gap) or run.left_s() <= 0):
+        if run.placement is not None and (run.meets(proven.bound, self.target_gap) or run.late()):
             return
         dealt = Greedy(seed=self.seed, local_search=False).solve(run.problem, time_limit_s=max(1.0, run.left_s()))
         if dealt.placement is not None:

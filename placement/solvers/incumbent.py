@@ -35,7 +35,7 @@ class Incumbent:
 
     problem: PlacementProblem
     time_limit_s: float
-    began: float = field(default_factory=timing.now)
+    began: float = field(default_factory=lambda: timing.now())
     placement: Placement | None = None
     objective: float = np.inf
     origin: str = ""
@@ -45,6 +45,10 @@ class Incumbent:
 
     def left_s(self) -> float:
         return self.began + self.time_limit_s - timing.now()
+
+    def late(self) -> bool:
+        """Whether the time is up; then something was cut short."""
+        return timing.up(self.began + self.time_limit_s, "search")
 
     def offer(self, placement: Placement, origin: str) -> None:
         """Keeps a placement if it breaks no rule and is the best so far."""

@@ -6,6 +6,7 @@ planning model. Deterministic for a given generator, unless the clock stops it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -209,17 +210,19 @@ def improve(
     max_rounds: int = 20,
     pairs_per_round: int = 300,
     focus: Sequence[int] = (),
+    work: float = math.inf,
 ) -> int:
     """Descends on (excess, objective) by exchanges and option changes; returns the number of changes made.
 
     Args:
+        work: it ends after so many columns asked of the planning model: a limit that is the same on every machine.
         focus: only these GPUs exchange; () = all.
     """
-    changes = 0
+    changes, begun = 0, state.work
     for _ in range(max_rounds):
         before = changes
         for g, h in _pairs(state, rng, pairs_per_round, focus):
-            if timing.up(deadline, "exchanges"):
+            if state.work - begun >= work or timing.up(deadline, "exchanges"):
                 return changes
             for _ in range(8):
                 found = best_exchange(state, g, h, rng)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks import judge_plans, trust
+from benchmarks.interruptions import Interruption
 from benchmarks.judge_plans import Judged, judged_plans
 from benchmarks.judge_power import FAMILIES, old_share, two_state
 from benchmarks.workloads import WORKLOADS
@@ -48,3 +49,15 @@ def test_large_workloads_are_left_to_the_full_suite(
     assert trust.main(["part=plans", "suite=full"]) == 0
     assert ("published_100000", "cpsat") in seen
     assert trust.main(["suite=huge"]) == 2
+
+
+def test_interruptions_are_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Interruption("default", 1.0, 1, 130, 0.2, True, ""),
+        Interruption("default", 2.0, 2, None, 10.0, False, "Traceback (most recent call last):"),
+    ]
+    monkeypatch.setattr(trust, "interruptions", lambda *_: iter(rows))
+    assert trust.main(["part=interrupts"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["interrupts"], summary["readable"], summary["noisy"], summary["longest_s"]) == (2, 1, 1, 10.0)
+    assert summary["exit_codes"] == {"130": 1, "None": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement.solvers.explain import infeasible_error
+from placement.solvers.explain import infeasible_error, miscount
 from placement.solvers.milp import MilpSolver
 from tests.placement.known import tiny, too_hot
 from tests.placement.synthetic import adapter, option, problem
@@ -29,6 +29,8 @@ def test_more_replicas_than_gpus() -> None:
 def test_pins() -> None:
     pinned = tiny("pins", "gpu_count")
     assert "pinned to 2 different GPUs" in infeasible_error(replace(pinned, max_gpus=1)).problem
+    counted = miscount(replace(pinned, max_gpus=1))
+    assert counted is not None and counted.remedy.startswith("raise max_gpus to 2")
     crowd = [replace(adapter(f"a{i}", 5.0 + i), pinned_gpu="left") for i in range(5)]
     error = infeasible_error(problem(crowd, options=[option(32, 8)]))
     assert "the 5 adapters pinned to 'left' do not fit" in error.problem

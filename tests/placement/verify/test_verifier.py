@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from placement.verify.verdict import OUT_OF_TIME
 from placement.verify.verifier import FIRST_SEED, TwinVerifier
 from tests.placement.synthetic import adapter
 from tests.placement.verify.hours import COLUMN, hour
@@ -199,3 +200,9 @@ def test_every_round_and_seed_has_windows_of_its_own() -> None:
 def test_verifier_refuses(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         TwinVerifier(**bad)
+
+
+def test_without_time_for_a_single_hour_nothing_is_decided() -> None:
+    checked = verifier().judged([COLUMN], Stable(), lambda *_: hour(), first_seed=7, deadline=0.0)
+    (verdict,) = checked.gpus
+    assert (verdict.decision, verdict.reason, verdict.simulated, verdict.seeds) == ("undecided", OUT_OF_TIME, {}, ())
