@@ -96,7 +96,7 @@ def beside_plan(
     Args:
         plan, planned: GPUs of the plan and their verdicts.
         round_: of verification, in which these were given.
-        deadline: `time.perf_counter()` value after which nothing is begun.
+        deadline: `timing.now()` value after which nothing is begun.
     """
     if verifier is None or planned is None:
         return None, [*today.notes, f"{today.path}: today's placement was not judged, because the plan was not"]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
+from placement.problem import timing
 from placement.verify.alike import groups_alike
 from placement.verify.claim import EARLY_LOOKS, Claim
 from placement.verify.judge import Opinion, few_requests, judge, mean_metrics, promises_kept
@@ -129,7 +129,7 @@ class TwinVerifier:
         """Judges columns; every round gets seeds of its own.
 
         Args:
-            deadline: `time.perf_counter()` value after which no window is begun: what is open then is undecided.
+            deadline: `timing.now()` value after which no window is begun: what is open then is undecided.
         """
 
         def run(column: Column, seed: int, window_s: float) -> SimulationResult:
@@ -169,7 +169,7 @@ class TwinVerifier:
                 ]
                 done = pool.map(
                     lambda job: (
-                        run(columns[job[1]], job[2], job[0].window_s) if time.perf_counter() < deadline else None
+                        run(columns[job[1]], job[2], job[0].window_s) if timing.now() < deadline else None
                     ),
                     jobs,
                 )
@@ -185,6 +185,7 @@ class TwinVerifier:
                     else:
                         group.opinion = self._opinion(group, stage, constraint, claim)
                 if late:
+                    timing.cut("hours of verification")
                     break
                 open_groups = [g for g in open_groups if g.opinion.decision == "open"]
                 log.debug("look %d: %d of %d groups of GPUs open", stage + 1, len(open_groups), len(groups))
