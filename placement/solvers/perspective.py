@@ -194,8 +194,8 @@ def pyomo_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasse
     return m
 
 
-def perspective_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses) -> PerspectiveModel:
-    """Builds the Pyomo model and its matrix form."""
+def stated_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses) -> PerspectiveModel:
+    """The matrix form of the Pyomo model, read from it element by element: the specification of `perspective_model`."""
     m = pyomo_model(problem, rows, classes)
     column: dict[int, int] = {}
     lower, upper = [], []
@@ -238,3 +238,53 @@ def perspective_model(problem: PlacementProblem, rows: ColumnRows, classes: Item
         fewest=row[id(m.fewest)],
         cheapest=row[id(m.cheapest)],
     )
+
+
+def perspective_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses) -> PerspectiveModel:
+    """The matrix form of the model, element by element what `stated_model` reads from Pyomo, without building that.
+
+    Solvers and bounds make several models a run, and building one by Pyomo takes longer than solving its relaxation.
+    """
+    psi, (stock, total) = classes.mean(rows.psi), fleet_limits(problem)
+    (K, O), D = classes.allowed.shape, rows.psi.shape[1]
+    y = np.arange(O)
+    pairs = np.argwhere(classes.allowed)
+    a = np.full((K, O), -1, dtype=np.int64)
+    a[tuple(pairs.T)] = O + np.arange(len(pairs))
+    phi = O + len(pairs) + np.arange(O * D).reshape(O, D)
+    hinges = np.argwhere(rows.v > 0)
+    z = np.full(rows.v.shape, -1, dtype=np.int64)
+    z[tuple(hinges.T)] = O + len(pairs) + O * D + np.arange(len(hinges))
+    theta = O + len(pairs) + O * D + len(hinges)
+    lower, upper = np.zeros(theta + 1), np.full(theta + 1, np.inf)
+    lower[phi.ravel()], upper[theta] = -np.inf, 0.0
+    size, most = classes.size.astype(float), classes.most_per_gpu.astype(float)
+    builder = RowBuilder()
+    for k in range(K):
+        own = a[k][a[k] >= 0]
+        builder.add([*own, theta], [*np.ones(len(own)), -size[k]], size[k], size[k])
+    for o in range(O):
+        own = np.flatnonzero(a[:, o] >= 0)
+        for f in range(D):
+            builder.add([*a[own, o], phi[o, f]], [*psi[own, f], -1.0], 0.0, 0.0)
+    rule, epigraph = np.full(rows.h.shape, -1, dtype=np.int64), np.full(rows.v.shape, -1, dtype=np.int64)
+    for o, j in np.argwhere(rows.kind != PAD).tolist():
+        rule[o, j] = builder.add([*phi[o], y[o]], [*rows.H[o, j], rows.h[o, j]], -np.inf, 0.0)
+    for o, e in hinges.tolist():
+        epigraph[o, e] = builder.add([*phi[o], y[o], z[o, e]], [*rows.W[o, e], rows.b[o, e], -1.0], -np.inf, 0.0)
+    cap = np.full((K, O), -1, dtype=np.int64)
+    for k, o in pairs.tolist():
+        cap[k, o] = builder.add([a[k, o], y[o]], [1.0, -most[k]], -np.inf, 0.0)
+    types = [np.flatnonzero(problem.option_type == t) for t in range(len(stock))]
+    stocks = [builder.add(y[own], np.ones(len(own)), -np.inf, float(stock[t])) for t, own in enumerate(types)]
+    in_all = builder.add(y, np.ones(O), -np.inf, float(total))
+    fewest = builder.add(y, np.ones(O), 0.0, np.inf)
+    cheapest = builder.add(y, rows.r, -1e30, np.inf)
+    cost = np.zeros(theta + 1)
+    cost[z[tuple(hinges.T)]] = rows.v[tuple(hinges.T)]
+    cost[phi.ravel()], cost[y] = rows.q.ravel(), rows.r
+    return PerspectiveModel(
+        linear=builder.model(cost, lower, upper, np.zeros(theta + 1, dtype=bool)), y=y, a=a, theta=theta, rule=rule,
+        epigraph=epigraph, cap=cap, stock=np.array(stocks, dtype=np.int64), total=in_all, fewest=fewest,
+        cheapest=cheapest,
+    )  # fmt: skip

@@ -168,9 +168,7 @@ class TwinVerifier:
                     for n in range(len(g.results), _windows_at(g, stage))
                 ]
                 done = pool.map(
-                    lambda job: (
-                        run(columns[job[1]], job[2], job[0].window_s) if timing.now() < deadline else None
-                    ),
+                    lambda job: run(columns[job[1]], job[2], job[0].window_s) if timing.now() < deadline else None,
                     jobs,
                 )
                 late = False
