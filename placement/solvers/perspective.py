@@ -194,8 +194,8 @@ def pyomo_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasse
     return m
 
 
-def stated_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses) -> PerspectiveModel:
-    """The matrix form of the Pyomo model, read from it element by element: the specification of `perspective_model`."""
+def _stated_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses) -> PerspectiveModel:
+    """The matrix form of the Pyomo model, read from it element by element."""
     m = pyomo_model(problem, rows, classes)
     column: dict[int, int] = {}
     lower, upper = [], []
@@ -240,11 +240,18 @@ def stated_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClass
     )
 
 
-def perspective_model(problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses) -> PerspectiveModel:
-    """The matrix form of the model, element by element what `stated_model` reads from Pyomo, without building that.
+def perspective_model(
+    problem: PlacementProblem, rows: ColumnRows, classes: ItemClasses, *, stated: bool = False
+) -> PerspectiveModel:
+    """The matrix form of the model.
 
     Solvers and bounds make several models a run, and building one by Pyomo takes longer than solving its relaxation.
+
+    Args:
+        stated: read from Pyomo, which states the model, instead of the same made directly.
     """
+    if stated:
+        return _stated_model(problem, rows, classes)
     psi, (stock, total) = classes.mean(rows.psi), fleet_limits(problem)
     (K, O), D = classes.allowed.shape, rows.psi.shape[1]
     y = np.arange(O)

@@ -12,7 +12,7 @@ from placement.problem.classes import item_classes
 from placement.problem.problem import PlacementProblem
 from placement.problem.rows import column_rows
 from placement.solvers.highs import LinearModel, solve_linear
-from placement.solvers.perspective import PerspectiveModel, perspective_model, pyomo_model, stated_model
+from placement.solvers.perspective import PerspectiveModel, perspective_model, pyomo_model
 from tests.placement.known import skewed, tiny
 
 PROBLEMS = {
@@ -31,7 +31,7 @@ def rows_of(linear: LinearModel) -> list[dict[int, float]]:
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_the_matrix_is_the_one_that_pyomo_states(problem: PlacementProblem) -> None:
     rows, classes = column_rows(problem), item_classes(problem)
-    made, stated = perspective_model(problem, rows, classes), stated_model(problem, rows, classes)
+    made, stated = perspective_model(problem, rows, classes), perspective_model(problem, rows, classes, stated=True)
     assert rows_of(made.linear) == rows_of(stated.linear)
     for name in ("cost", "lower", "upper", "integer", "row_upper"):
         np.testing.assert_array_equal(getattr(made.linear, name), getattr(stated.linear, name), err_msg=name)
