@@ -29,6 +29,8 @@ INTERRUPTS = {"quick": 10, "full": 50}
 TWICE, APART_S = 3, 0.5
 #: A command that has not ended so many seconds after Ctrl-C hangs; and the longest that is waited for anything.
 HANGS_S, PATIENCE_S = 10.0, 300.0
+#: A command that ends so soon after Ctrl-C as if nothing had happened was at its end anyway.
+DONE_S = 1.0
 FIRST = re.compile(r"first placement: \d+ GPUs after")
 #: What must not be on the terminal.
 NOISE = re.compile(r"Traceback|Exception ignored|terminate called|Fatal Python|internal error|ERROR|Aborted|CRITICAL")
@@ -95,6 +97,8 @@ def interrupted(
             os.kill(run.process.pid, signal.SIGINT)
     ended = run.ended(HANGS_S)
     took_s = time.perf_counter() - began
+    if ended in (0, 4) and took_s < DONE_S:
+        return None
     noise = next((line for line in run.lines if NOISE.search(line)), "")
     return Interruption(workload, after_s, presses, ended, took_s, run.readable(), noise)
 

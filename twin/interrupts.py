@@ -91,7 +91,8 @@ def saving() -> None:
 
 
 def leave(code: int, interrupted: int) -> None:
-    """Ends the process; after an interruption at once, for threads may still be in compiled code."""
+    """Ends the process, whatever is pressed now; after an interruption at once, for threads may be in compiled code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if code == interrupted:
         sys.stdout.flush()
         sys.stderr.flush()

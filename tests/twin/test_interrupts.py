@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from twin import interrupts
 from twin.interrupts import Presses, held, once, saving
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def press() -> None:
@@ -72,3 +77,13 @@ def test_nothing_ends_the_saving() -> None:
         press()
     assert presses.came
     saving()  # without a run that saves, nothing
+
+
+def test_a_command_that_is_over_is_left_in_peace() -> None:
+    program = (
+        "import atexit, os, signal; from twin.interrupts import leave; "
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); leave({}, 130)"
+    )
+    for code in (4, 130):
+        done = subprocess.run([sys.executable, "-c", program.format(code)], capture_output=True, cwd=ROOT)
+        assert (done.returncode, done.stderr) == (code, b"")
