@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from placement.problem.problem import GpuAssignment
-from placement.solvers.mending import STEP, warned
+import math
+
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, violations
+from placement.solvers.mending import STEP, mend, warned
 from tests.placement.synthetic import adapter, option, problem
 
+OPTIONS = [option(8, 8), option(8, 32), option(96, 32)]
 
-def test_slots_that_nobody_needs_are_no_way_around_a_reserve() -> None:
-    """A refuted GPU came back with the same adapters and more slots, of which nothing had been refuted."""
-    options = [option(8, 8), option(8, 32), option(96, 32), option(4, 8)]
-    posed = problem([adapter(f"a{i}", 0.1) for i in range(6)], options=options)
-    reserve = warned(posed, [GpuAssignment(0, tuple(range(6)))], 1).reserve
-    assert min(reserve[:3]) >= STEP
-    assert len(set(reserve[:3])) == 1
-    assert reserve[3] == 0.0
+
+def load(posed: PlacementProblem, gpu: GpuAssignment) -> float:
+    return sum(posed.items[i].rate_req_per_s for i in gpu.items)
+
+
+def mended(posed: PlacementProblem, placement: Placement, *, round_: int = 1, may_add: bool = False) -> Placement:
+    unwanted = [0]
+    banned = warned(posed, [placement.gpus[k] for k in unwanted])
+    found = mend(banned, placement, unwanted, round_=round_, may_add=may_add, seed=0, deadline=math.inf)
+    assert found is not None
+    assert violations(banned, found) == []
+    return found
+
+
+def test_a_refuted_gpu_gives_a_part_of_its_load_to_the_others() -> None:
+    """Whatever setting it gets: more slots are no way around it."""
+    posed = problem([adapter(f"a{i}", 1.0) for i in range(12)], options=OPTIONS, max_gpus=2)
+    before = Placement((GpuAssignment(0, tuple(range(8))), GpuAssignment(0, tuple(range(8, 12)))))
+    after = mended(posed, before)
+    assert len(after.gpus) == 2
+    kept = next(g for g in after.gpus if len(set(g.items) & set(range(8))) >= 4)
+    assert load(posed, kept) <= (1 - STEP) * 8.0
+    later = mended(posed, before, round_=8)
+    assert max(load(posed, g) for g in later.gpus) <= (1 - 8 * STEP) * 8.0 + 1e-9
+
+
+def test_a_gpu_is_added_where_nobody_has_room() -> None:
+    posed = problem([adapter(f"a{i}", 6.0) for i in range(6)], options=OPTIONS)
+    full = Placement((GpuAssignment(0, (0, 1, 2)), GpuAssignment(0, (3, 4, 5))))
+    assert violations(posed, full) == []
+    after = mended(posed, full, may_add=True)
+    assert len(after.gpus) == 3
