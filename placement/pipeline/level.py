@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.problem.objectives import MeanE2E, MeanItl
+from placement.problem.objectives import GpuCount, MeanE2E, MeanItl
 from placement.problem.problem import Placement, PlacementProblem
 from placement.verify.verdict import Verification
 from surrogates.pieces.exact import Level, SteadyColumns
@@ -69,6 +69,8 @@ def bound_at_level(problem: PlacementProblem, bound: float | None, change: Level
     """
     if bound is None:
         return None
+    if all(isinstance(t, GpuCount) for t in problem.terms):
+        return bound  # no load is in it
     if all(isinstance(t, MeanE2E) for t in problem.terms):
         return bound * change.in_system
     if all(isinstance(t, MeanItl) for t in problem.terms):

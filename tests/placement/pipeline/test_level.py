@@ -57,3 +57,4 @@ def test_a_bound_never_rises_above_what_its_costs_allow() -> None:
     assert bound_at_level(mixed, 2.0, change) == pytest.approx(1.94)
     assert bound_at_level(mixed, 2.0, Level(1.05, 1.02)) == 2.0
     assert bound_at_level(mixed, None, change) is None
+    assert bound_at_level(replace(latency, terms=(GpuCount(),)), 6.0, change) == 6.0
