@@ -150,6 +150,9 @@ def _known(value: float | None) -> float:
 
 def run(options: Options) -> int:
     names = options.workloads or (QUICK if options.suite == "quick" else tuple(WORKLOADS))
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown:
+        raise InputError(f"workload {unknown[0]!r} is not known", remedy=f"use some of {', '.join(WORKLOADS)}")
     rows = []
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|")
     for name in names:

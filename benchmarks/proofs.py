@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.pipeline.clock import Clock
-from placement.pipeline.job import refuse_impossible
+from placement.pipeline.proofs import refuse_impossible
 from placement.problem.objectives import GpuCount, MeanE2E
 from placement.problem.problem import ObjectiveContext, PlacementProblem, Term
 from placement.problem.solver import Solver

@@ -17,6 +17,7 @@ import numpy as np
 from placement.config import Run
 from placement.deciding import deciding_notes
 from placement.pipeline.clock import Clock, Progress
+from placement.pipeline.proofs import OPTIMAL_GAP, THE_BOUND, bound_result, drop_disproved_bounds, refuse_impossible
 from placement.problem import timing
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
@@ -26,9 +27,7 @@ from placement.problem.promises import keepable
 from placement.problem.solver import SolveReport, relative_gap
 from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
-from placement.solvers.bounds import certified_minimum, outer, proven_bound
 from placement.solvers.capabilities import refuse
-from placement.solvers.certificate import fleet_limits
 from placement.solvers.greedy import Greedy
 from placement.today.comparison import beside_plan
 from twin.confidence.seeds import short_windows
@@ -43,14 +42,8 @@ log = logging.getLogger(__name__)
 POSING = 0.3
 #: Shares of the time left that the first placement and the solver may take.
 FIRST, SOLVING = 0.3, 0.5
-#: Share of the whole time for the bound, which uses what it gets, and for each further proof.
-PROVING, BOUNDING = 0.1, 0.06
-#: A phase that more time makes better, and that changes no placement.
-THE_BOUND = "the bound"
 #: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
 LESS_MARGIN = (0.1, 0.25, 0.5)
-#: A placement this near to its bound, as a share, is optimal.
-OPTIMAL_GAP = 1e-6
 
 
 def run_pipeline(run: Run, progress: Progress) -> Result:
@@ -111,7 +104,9 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
         if result.today is None and clock.out_of_time():
             clock.cut["today's placement"] = None
     saving()
-    if result.gap is not None and result.gap <= OPTIMAL_GAP and not interrupted:
+    # Only where the bound is exact: one that rests on columns looked at, or on most of them, proves no optimum.
+    exact = result.original.model is None
+    if exact and result.gap is not None and result.gap <= OPTIMAL_GAP and not interrupted:
         result.termination = "optimal"
     broken = violations(replace(result.problem, max_gpus=None), result.placement)
     if broken:
@@ -130,20 +125,6 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
         )
     result.runtime_s = clock.spent_s()
     return result
-
-
-def drop_disproved_bounds(result: Result) -> None:
-    """A bound above a placement's objective is none: pieces may not fit columns unlike those they were made of."""
-    if result.original.model is None:
-        return
-    slack = OPTIMAL_GAP * max(1.0, abs(result.objective))
-    if result.bound is not None and result.bound > result.objective + slack:
-        result.bound = None
-        result.warnings.append(
-            "no bound is claimed: that of the planning model's linear pieces lies above this placement's objective"
-        )
-    if result.bound_outer is not None and result.bound_outer > result.objective + slack:
-        result.bound_outer = None
 
 
 def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
@@ -261,70 +242,6 @@ def raise_without_placement(
         where=f"time_limit_s = {run.options.time_limit_s:g}",
         remedy=f"raise time_limit_s, {other}or allow more GPUs (hardware.count)",
     )
-
-
-def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
-    """Raises `InfeasibleError` where a price list or a count proves that no placement exists.
-
-    Where the planning model is not linear, prices of the pieces are not enough: columns of the model itself have to
-    ask for more GPUs than there may be, too.
-    """
-    from placement.solvers.aggregate import Aggregate
-    from placement.solvers.bounds import bounding
-    from placement.solvers.explain import infeasible_error, miscount
-
-    counted = replace(bounding(problem), terms=(GpuCount(),))
-    aggregate = Aggregate(counted)
-    if aggregate.prove(clock.part_s(BOUNDING), refinements=0).status == "infeasible":
-        _, proven = aggregate.carried_share(clock.part_s(BOUNDING))
-        if aggregate.interrupted:
-            raise KeyboardInterrupt
-        if proven and problem.model is not None:
-            unlimited = replace(problem, stock=np.full_like(problem.stock, len(problem.items)))
-            fewest = certified_minimum(unlimited, clock.part_s(BOUNDING))
-            proven = fewest is not None and fewest > fleet_limits(problem)[1]
-        if proven:
-            raise infeasible_error(counted)
-    proof = miscount(counted)
-    if proof is not None:
-        raise proof
-
-
-def bound_result(result: Result, clock: Clock) -> None:
-    """Bounds of the problem; where the planning model is not linear they rest on its columns, as many as time allows.
-
-    Then `bound_outer` is that of pieces on its optimistic side, without margin, where that is not above the other.
-    """
-    if clock.out_of_time():
-        clock.cut[THE_BOUND] = None
-        return
-    bounds = [result.proven]
-    known = () if result.placement is None else (result.placement,)
-    for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
-        if name == "bound" and result.proven is not None:
-            continue
-        with clock.phase(THE_BOUND):
-            limit_s = clock.part_s(PROVING if name == "bound" else BOUNDING)
-            found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
-        value = None if found is None else found.value
-        bounds.append(value)
-        if name == "bound_outer":
-            best = max((b for b in bounds[:-1] if b is not None), default=None)
-            if result.bound_columns and best is not None and value is not None:
-                bounds[-1] = value = min(value, best)
-            result.bound_outer = value
-        elif found is not None and found.columns:
-            result.bound_columns = found.columns
-    # What no placement beats without the margin, none beats with it.
-    result.bound = max((b for b in bounds if b is not None), default=None)
-    terms = result.original.terms
-    if len(terms) == 1 and isinstance(terms[0], GpuCount) and set(result.original.context.price.values()) == {1.0}:
-        fewest = None if result.bound is None else result.bound * terms[0].scale / terms[0].weight
-        result.certified_minimum = None if fewest is None else max(1, math.ceil(fewest - 1e-6))
-        return
-    # At the level of the pieces: the bound itself has had the time that there is.
-    with clock.phase(THE_BOUND):
-        result.certified_minimum = certified_minimum(outer(result.original), clock.part_s(BOUNDING))
 
 
 def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:

@@ -29,18 +29,20 @@ def certificate_text(document: Document) -> str:
         )
     unit = next(iter(document["objective_units"].values())) if len(document["terms"]) == 1 else ""
     reached = f"{number(bound, 4)} {unit}".rstrip()
-    text = f"Under the planning model no placement reaches less than {reached}" + (
-        ": this one is optimal." if gap is not None and gap <= 1e-6 else f": a better one saves at most {percent(gap)}."
+    seen, level = document["bound_columns"], document["provenance"]["surrogate"].get("bound_level")
+    met = "this one meets it"
+    if seen:
+        rests_on = f"By {seen:,} columns of the planning model that were looked at, none worth more than it costs,"
+    elif level is not None:
+        rests_on = f"By linear pieces on the model's optimistic side for {percent(level)} of the columns drawn,"
+    else:
+        rests_on, met = "Under the planning model", "this one is optimal"
+    text = f"{rests_on} no placement reaches less than {reached}: " + (
+        f"{met}." if gap is not None and gap <= 1e-6 else f"a better one saves {percent(gap)} at most."
     )
     outer = document["bound_outer"]
     if outer is not None and abs(outer - bound) > 1e-9 * abs(bound):
         text += f" Without the model's safety margin the bound would be {number(outer, 4)} {unit}".rstrip() + "."
-    if document["bound_columns"]:
-        seen = f"{document['bound_columns']:,} columns of the model that were looked at"
-        text += f" The bound rests on {seen}, none of which is worth more than it costs."
-    elif document["provenance"]["surrogate"].get("bound_level") is not None:
-        level = document["provenance"]["surrogate"]["bound_level"]
-        text += f" The bound rests on pieces on the model's optimistic side for {percent(level)} of the columns drawn."
     return text + " It speaks about the model, not about reality: verification does."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, tier_of, tiers_by_mask
 from placement.solvers.perturb import iterate
 from placement.solvers.search_state import SearchState, state_of
+from twin.config.ranges import Range, check_fields
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +90,12 @@ class Greedy:
     patience: int = 3
     max_rounds: int = 12
     starts: int = 3
-    effort: float = 60.0
+    effort: Annotated[float, Range(0, 1e6)] = 60.0
     quick: bool = False
     name: str = "greedy"
+
+    def __post_init__(self) -> None:
+        check_fields(self, lambda name: f"solver.{name}")
 
     @property
     def capabilities(self) -> Capabilities:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from placement.solvers.greedy import Greedy, with_side_term
 from placement.solvers.milp import MilpSolver
 from placement.solvers.perturb import iterate
 from placement.solvers.search_state import state_of
+from twin.config.ranges import Range, check_fields
 
 #: Shares of the time left for the milp, and for each greedy.
 MILP, GREEDY = 0.5, 0.5
@@ -35,9 +37,12 @@ class Portfolio:
     """
 
     target_gap: float = 0.002
-    effort: float = 60.0
+    effort: Annotated[float, Range(0, 1e6)] = 60.0
     seed: int = 0
     name: str = "portfolio"
+
+    def __post_init__(self) -> None:
+        check_fields(self, lambda name: f"solver.{name}")
 
     @property
     def capabilities(self) -> Capabilities:

@@ -10,7 +10,7 @@ import pytest
 
 from placement import place
 from placement.pipeline.clock import Clock
-from placement.pipeline.job import drop_disproved_bounds
+from placement.pipeline.proofs import drop_disproved_bounds
 from placement.problem import timing
 from placement.report.result import Result
 from placement.solvers import highs

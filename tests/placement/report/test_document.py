@@ -174,6 +174,19 @@ def test_words_do_not_claim_what_is_not_known(data: dict[str, Any]) -> None:
     assert render(data)
 
 
+def test_only_an_exact_bound_makes_a_placement_optimal(data: dict[str, Any]) -> None:
+    """A bound that rests on columns that were looked at, or on pieces below most of them, is met, not proof."""
+    surrogate = data["provenance"]["surrogate"]
+    data |= {"bound": data["objective"], "gap": 0.0, "bound_outer": None, "bound_columns": None}
+    data["provenance"]["surrogate"] = surrogate | {"bound_level": None}
+    assert "this one is optimal" in certificate_text(data)
+    for columns, level, said in ((1234, 0.975, "1,234 columns"), (None, 0.975, "97.5 %")):
+        data["bound_columns"] = columns
+        data["provenance"]["surrogate"] = surrogate | {"bound_level": level}
+        assert "optimal." not in certificate_text(data) and "meets it" in certificate_text(data)
+        assert said in certificate_text(data)
+
+
 def verified(**changes: Any) -> dict[str, Any]:
     """A GPU's entry in `verification`."""
     entry = {
