@@ -91,6 +91,12 @@ def cache_folder(room: Path) -> Path | None:
     return None
 
 
+def is_compiled(room: Path) -> bool:
+    """Whether functions of a folder of sources lie compiled in its cache."""
+    folder = cache_folder(room.resolve())
+    return folder is not None and any(folder.rglob("*.nbi"))
+
+
 def _remove_old(place: Path, current: Path) -> None:
     """Removes the caches of sources that were changed since; a process that still runs them has used them lately."""
     used = {}

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 
+import numpy as np
+
 from placement.config import Run
+from placement.pipeline.asked import healthy_loads, own_loads, planned_again, with_room
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.level import at_level, bound_at_level, level_of
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
@@ -17,9 +20,12 @@ from placement.report.result import Result
 from placement.solvers.mending import mend, warned
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Verification
 from surrogates.pieces.exact import Level, SteadyColumns
+from twin.wording import percent
 
 #: Share of the time left that one mending may take.
 MENDING = 0.3
+#: All is planned again where at least this share of the GPUs is refused; so many times at most.
+MOST_REFUSED, MOST_ASKED = 0.5, 4
 
 Key = tuple[int, frozenset[int]]
 
@@ -53,7 +59,9 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
         kept.history, kept.warnings = list(result.history), list(result.warnings)
         if not trial(run, result, clock, progress):
             break
-        again = rounds_of(run, result, known, range(next_, min(next_ + MENDINGS, rounds + 1)), progress, clock)
+        again = rounds_of(
+            run, result, known, range(next_, min(next_ + MENDINGS, rounds + 1)), progress, clock, near=True
+        )
         assert result.placement is not None and kept.placement is not None
         if not again.passed or len(result.placement.gpus) >= len(kept.placement.gpus):
             tried = result.history[len(kept.history) :]
@@ -66,9 +74,14 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
 
 
 def rounds_of(
-    run: Run, result: Result, known: dict[Key, ColumnVerdict], which: range, progress: Progress, clock: Clock
-) -> Verification:
-    """Rounds of judging and mending, until all GPUs are accepted or the rounds or the time end; the last verdicts."""
+    run: Run, result: Result, known: dict[Key, ColumnVerdict], which: range, progress: Progress, clock: Clock, *,
+    near: bool = False,
+) -> Verification:  # fmt: skip
+    """Rounds of judging and mending, until all GPUs are accepted or the rounds or the time end; the last verdicts.
+
+    Args:
+        near: the placement is only mended, not planned again.
+    """
     checked = Verification(())
     for round_ in which:
         assert result.placement is not None
@@ -94,6 +107,8 @@ def rounds_of(
             break
         if clock.out_of_time():
             break
+        if not near and mostly_refused(result, unwanted) and replanned(run, result, unwanted, progress, clock):
+            continue
         with progress.stage(f"mending {len(unwanted)} GPUs, round {round_ + 1}"):
             if not mended(run, result, unwanted, known, round_ + 1, clock):
                 break
@@ -155,6 +170,42 @@ def judged(
     return Verification(tuple(found[k] if k in found else known[key_of(gpu)] for k, gpu in enumerate(placement.gpus)))
 
 
+def mostly_refused(result: Result, refuted: Sequence[int]) -> bool:
+    """Whether the planning model is wrong about the workload, not about a GPU, and the twin may be asked once more."""
+    if result.problem.model is None or result.room_asked >= MOST_ASKED:
+        return False
+    return len(refuted) >= MOST_REFUSED * len(result.gpus)
+
+
+def replanned(run: Run, result: Result, refuted: Sequence[int], progress: Progress, clock: Clock) -> bool:
+    """Plans again with as much more room as the refused GPUs would need in the twin; False where nothing was found."""
+    assert result.placement is not None
+    gpus = [result.placement.gpus[k] for k in refuted]
+    began = timing.now()
+    with progress.stage(f"{len(refuted)} GPUs at lighter loads"), clock.phase("hours at lighter loads"):
+        loads = healthy_loads(run, result.problem, gpus, began + clock.left_s(MENDING))
+    result.room_asked += 1
+    if not np.nanmin(loads, initial=1.0) < 1.0:
+        return False
+    banned = warned(result.problem, gpus)
+    with progress.stage("planning with more room"), clock.phase("planning with more room"):
+        problem, found = planned_again(run, with_room(banned, loads), clock)
+    result.rounds += 1
+    result.solver_s += timing.now() - began
+    if found is None:
+        return False
+    result.warnings.append(
+        f"the twin refused {len(refuted)} of {len(result.gpus)} GPUs, which keep the rule at "
+        f"{percent(float(np.nanmin(loads)))} of their load, at {percent(float(np.nanmax(loads)))} with other slots: "
+        "all was planned again with more room"
+    )
+    result.verification, result.simulated_objective, result.simulated_terms = None, None, {}
+    result.placement, result.problem = found, problem
+    if problem.max_gpus is not None and result.original.max_gpus is not None:
+        result.original = replace(result.original, max_gpus=max(problem.max_gpus, result.original.max_gpus))
+    return True
+
+
 def mended(
     run: Run, result: Result, unwanted: Sequence[int], known: dict[Key, ColumnVerdict], round_: int, clock: Clock
 ) -> bool:
@@ -162,12 +213,13 @@ def mended(
     assert result.placement is not None
     gpus = [result.placement.gpus[k] for k in unwanted]
     problem = replace(warned(result.problem, gpus), trusted=frozenset(known))
-    free = run.gpu.count is None
+    most = int(min(problem.stock.sum(), len(problem.items)))
     began, limit_s = timing.now(), clock.left_s(MENDING)
     with clock.phase("mending"):
+        asked = own_loads(run, problem, gpus, began + 0.5 * limit_s) if round_ > 1 else {}
         found = mend(
-            problem, result.placement, unwanted, round_=round_, may_add=free, seed=run.options.seed,
-            deadline=began + limit_s,
+            problem, result.placement, unwanted, round_=round_, most=most, seed=run.options.seed,
+            deadline=began + limit_s, shares={unwanted[k]: share for k, share in asked.items()},
         )  # fmt: skip
         if found is None:
             found = solved_again(run, result, problem, limit_s)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,8 +15,17 @@ import numpy as np
 
 from placement.config import Run
 from placement.deciding import deciding_notes
+from placement.pipeline.asked import judging_s
 from placement.pipeline.clock import Clock, Progress
-from placement.pipeline.proofs import OPTIMAL_GAP, THE_BOUND, bound_result, drop_disproved_bounds, refuse_impossible
+from placement.pipeline.kernels import kernels
+from placement.pipeline.proofs import (
+    OPTIMAL_GAP,
+    PROVING,
+    THE_BOUND,
+    bound_result,
+    drop_disproved_bounds,
+    refuse_impossible,
+)
 from placement.problem import timing
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
@@ -31,7 +39,7 @@ from placement.solvers.capabilities import refuse
 from placement.solvers.greedy import Greedy
 from placement.today.comparison import beside_plan
 from twin.confidence.seeds import short_windows
-from twin.errors import NoSolutionError, PlacementError
+from twin.errors import NoSolutionError
 from twin.interrupts import saving
 from twin.server.column import Column
 from twin.workload.peaks import peak_to_mean
@@ -40,8 +48,12 @@ log = logging.getLogger(__name__)
 
 #: Share of all the time, from the first settings on, after which the planning model is asked for no further setting.
 POSING = 0.3
-#: Shares of the time left that the first placement and the solver may take.
-FIRST, SOLVING = 0.3, 0.5
+#: Shares of the time left that the first placement and the solver may take, and the solver where judging takes long.
+FIRST, SOLVING, LEAST = 0.3, 0.5, 0.1
+#: Times that a placement like the first one may be judged in the time that the solver leaves.
+LOOKS = 1.5
+#: Adapters that are looked at alone before a first placement is sought, and the violation up to which one is healthy.
+BUSIEST, HEALTHY = 16, 1e-6
 #: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
 LESS_MARGIN = (0.1, 0.25, 0.5)
 
@@ -53,6 +65,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         InfeasibleError: proven that none exists under the planning model.
         NoSolutionError: none was found within the limits.
     """
+    twin_loads = kernels(run, progress)
     clock = Clock(run.options.time_limit_s)
     with progress.stage("planning model"), clock.phase("the planning model"):
         problem, notes = posed(run, clock)
@@ -66,9 +79,10 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         if first is not None:
             log.info("first placement: %d GPUs after %.1f s", len(first.gpus), clock.spent_s())
             result.placement, result.status = first, "unverified"
-        warm = warm_up(run, problem)
+        twin_loads.join()
+        kept_s = 0.0 if first is None else LOOKS * judging_s(run, problem, first) + clock.part_s(PROVING)
         with progress.stage(f"solver {run.solver.name}"):
-            solve(run, result, problem, first, clock)
+            solve(run, result, problem, first, clock, kept_s)
         if result.termination != "interrupted":
             with progress.stage("bound"):
                 bound_result(result, clock)
@@ -76,8 +90,6 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         if run.verifier is not None and result.termination != "interrupted":
             from placement.pipeline.check import verify_and_mend
 
-            with progress.stage("compiling the twin"):
-                warm.join()
             verify_and_mend(run, result, progress, clock)
     except KeyboardInterrupt:
         if result.placement is None:
@@ -129,15 +141,10 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
 
 def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
     """The problem, and what the output must say of it."""
-    deadlines: list[float] = []
-
-    def late() -> bool:
-        # From the first question on: before it numba may have compiled.
-        if not deadlines:
-            deadlines.append(timing.now() + POSING * clock.limit_s)
-        return timing.up(deadlines[0], "settings")
-
-    settings, left_out = admit(run.workload, run.settings, run.planning, run.calibration, late=late)
+    deadline = clock.began + POSING * clock.limit_s
+    settings, left_out = admit(
+        run.workload, run.settings, run.planning, run.calibration, late=lambda: timing.up(deadline, "settings")
+    )
     kept = keepable(run.workload.adapters, settings, run.calibration, run.constraint)
     problem = build_problem(
         run.workload,
@@ -176,6 +183,8 @@ def first_placement(
     found: Placement | None = None
     for less in (0.0, *LESS_MARGIN):
         reserve = tuple(-less for _ in problem.options) if less and problem.model is not None else problem.reserve
+        if less < LESS_MARGIN[-1] and too_busy_alone(replace(counted, reserve=reserve)):
+            continue
         with clock.phase("the first placement"):
             found = dealing.solve(replace(counted, reserve=reserve), time_limit_s=limit_s).placement
         if found is not None or problem.model is None or (less and clock.out_of_time()):
@@ -200,13 +209,32 @@ def first_placement(
     return (problem if size is None or size == existing else replace(problem, max_gpus=size)), found
 
 
-def solve(run: Run, result: Result, problem: PlacementProblem, first: Placement | None, clock: Clock) -> None:
-    """Runs the solver; the better of its placement and the first one becomes the result's."""
+def too_busy_alone(problem: PlacementProblem) -> bool:
+    """Whether one of the busiest adapters is not healthy on a GPU of its own: a search would only take time."""
+    if problem.model is None:
+        return False
+    reserve = np.array(problem.reserve or np.zeros(len(problem.options)))
+    for item in np.argsort([-a.rate_req_per_s for a in problem.items], kind="stable")[:BUSIEST].tolist():
+        options = np.flatnonzero(problem.allowed[item])
+        alone = problem.columns_of([[item]] * len(options), options.tolist())
+        if (alone.violation + reserve[options] > HEALTHY).all():
+            return True
+    return False
+
+
+def solve(
+    run: Run, result: Result, problem: PlacementProblem, first: Placement | None, clock: Clock, kept_s: float = 0.0
+) -> None:
+    """Runs the solver; the better of its placement and the first one becomes the result's.
+
+    Args:
+        kept_s: seconds that are kept for what comes after it, as far as the solver has some left.
+    """
     result.problem = problem
     if first is not None and clock.out_of_time():
         clock.cut[f"solver {run.solver.name}"] = None
         return
-    limit_s = clock.left_s(SOLVING)
+    limit_s = min(clock.left_s(SOLVING), max(clock.left_s(LEAST), clock.left_s() - kept_s))
     with clock.phase(f"solver {run.solver.name}"):
         report = run.solver.solve(problem, time_limit_s=limit_s, warm_start=first)
     result.rounds += 1
@@ -242,25 +270,6 @@ def raise_without_placement(
         where=f"time_limit_s = {run.options.time_limit_s:g}",
         remedy=f"raise time_limit_s, {other}or allow more GPUs (hardware.count)",
     )
-
-
-def warm_up(run: Run, problem: PlacementProblem) -> threading.Thread:
-    """Loads, or compiles, the twin's kernel while the solver works: a second, on a fresh machine a quarter minute."""
-
-    def load_twin() -> None:
-        from twin.simulation import simulate
-
-        item = int(np.argmin([a.rate_req_per_s for a in problem.items]))
-        option = int(np.argmax(problem.allowed[item]))
-        column = Column((problem.items[item],), problem.options[option].setting)
-        try:
-            simulate(column, run.calibration, horizon_s=60.0)
-        except PlacementError as error:  # verification meets it again, where it can be told
-            log.debug("warming up the twin: %s", error)
-
-    thread = threading.Thread(target=load_twin if run.verifier is not None else lambda: None, daemon=True)
-    thread.start()
-    return thread
 
 
 def calibration_warnings(run: Run, columns: Sequence[Column]) -> list[str]:

@@ -40,7 +40,7 @@ class Result:
         bound: lower bound for every placement under the planning model with its margin; None = none claimed.
         bound_outer: the same without the margin.
         gap: (objective - bound) / |objective|.
-        rounds: times the solver ran.
+        rounds: times the solver ran. room_asked: times the twin was asked for the room that a workload needs.
         history: per round, GPUs, objective and number of refuted GPUs.
         proven: bound that the solver proved itself.
         bound_columns: columns of the planning model that the bound rests on; None = all of its pieces.
@@ -67,6 +67,7 @@ class Result:
     solver_s: float = 0.0
     runtime_s: float = 0.0
     rounds: int = 0
+    room_asked: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     details: dict[str, float | str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from placement.solvers.search_state import SearchState
 STEP = 0.03
 #: Moves of one mending, and how many without progress end it.
 MOVES, PATIENCE = 400, 80
-#: Most GPUs added in one mending.
-MOST_ADDED = 2
+#: GPUs added in one mending, tried in turn; at most one for each GPU that the twin did not accept, and two.
+ADDED = (0, 1, 2, 4, 8, 16, 32)
 
 
 def warned(problem: PlacementProblem, unwanted: Sequence[GpuAssignment]) -> PlacementProblem:
@@ -31,28 +32,31 @@ def warned(problem: PlacementProblem, unwanted: Sequence[GpuAssignment]) -> Plac
 
 
 def mend(
-    problem: PlacementProblem, placement: Placement, unwanted: Sequence[int], *, round_: int, may_add: bool, seed: int,
-    deadline: float,
+    problem: PlacementProblem, placement: Placement, unwanted: Sequence[int], *, round_: int, most: int, seed: int,
+    deadline: float, shares: Mapping[int, float] = MappingProxyType({}),
 ) -> Placement | None:  # fmt: skip
     """A placement near this one in which some GPUs carry less; None where none was found.
 
     Args:
         problem: as `warned` made it.
         unwanted: GPUs that the twin did not accept. round_: 1 for the first time: they give away more each time.
-        may_add: GPUs may be added where the others have no room.
+        shares: of their load that some of them may keep, where that is known better.
+        most: GPUs there may be: one or more are added where the others have no room.
     """
     searched = with_side_term(problem)
     options, members = [g.option for g in placement.gpus], [list(g.items) for g in placement.gpus]
-    for added in range(1 + (MOST_ADDED if may_add else 0)):
+    for added in (n for n in ADDED if n <= max(2, len(unwanted)) and len(options) + n <= max(most, len(options))):
         worst = options[0]
         state = SearchState(searched, [*options, *[worst] * added], [*members, *([] for _ in range(added))])
         if added:
             worst = state.options[int(np.argmax(state.excess))]
             state.options[len(options) :] = [worst] * added
-        if problem.max_gpus is not None and len(state.options) > problem.max_gpus and not may_add:
-            return None
         for g in unwanted:
-            state.limit_load(g, max(0.5, 1.0 - STEP * round_))
+            state.limit_load(g, min(max(0.5, 1.0 - STEP * round_), shares.get(g, 1.0)))
+        # What they may not carry, a new GPU may not carry either.
+        ceilings = [state.ceilings[g] for g in unwanted if g in state.ceilings]
+        if ceilings:
+            state.ceilings |= dict.fromkeys(range(len(options), len(state.options)), min(ceilings, key=lambda c: c[1]))
         bad = np.flatnonzero(state.excess > 0).tolist()
         rng = np.random.default_rng([seed, len(problem.banned), added])
         if not repair(state, rng, deadline=deadline, max_moves=MOVES, patience=PATIENCE):
@@ -65,7 +69,6 @@ def mend(
         state.choose_options(touched)
         improve(state, rng, deadline=deadline, max_rounds=2, focus=tuple(dict.fromkeys((*bad, *touched))))
         found = state.placement()
-        checked = replace(problem, max_gpus=None) if may_add else problem
-        if not violations(checked, found):
+        if not violations(replace(problem, max_gpus=most), found):
             return found
     return None

@@ -28,6 +28,8 @@ Indices = NDArray[np.int64]
 CONFIDENCE = 0.9
 #: Share of the largest healthy load that is kept free where nothing is known about the model's errors.
 UNKNOWN_ERROR = 0.1
+#: Rule `published`: hours are judged, and where the queue grows, requests wait half an hour of it on average.
+JUDGED_S = 3600.0
 #: What is missed by where the model finds no steady state at all: beyond every margin, so that asking for less of one
 #: does not make such a column healthy.
 FAR = 1.0 - MARGIN_RANGE[0]
@@ -146,11 +148,18 @@ class SteadyColumns:
             violation = np.where(broken > 0, np.maximum(-margin, broken), -margin)
             violation = np.where(np.isfinite(physics.pace_s), violation, FAR)
         settings = settings_of(options, self.settings)
-        in_system = state.requests_in_system * self.level.in_system
+        queue_s = np.zeros(len(options))
+        if self.residual is not None and self.constraint.rule == "published":
+            # Beyond the stable boundary theta* a share 1 - theta* of what arrives is queued, or all wait for slots.
+            unserved = 0.5 * JUDGED_S * -np.expm1(np.minimum(found.log_margin, 0.0))
+            slots_s = np.where(found.log_margin < 0.0, np.minimum(physics.slot_wait_s, 0.5 * JUDGED_S), 0.0)
+            queue_s = np.maximum(unserved, np.nan_to_num(slots_s, nan=0.5 * JUDGED_S))
+        in_system = (state.requests_in_system + state.rate_req_per_s * queue_s) * self.level.in_system
         most = self._most_adapters[options]
         return Columns(
             settings, state.rate_req_per_s, tokens, state.adapters, in_system, state.decoding * self.level.decoding,
-            state.itl_mean_s * self.level.decoding, state.ttft_mean_s, state.ttft_p99_s, state.kv_share,
+            state.itl_mean_s * self.level.decoding, state.ttft_mean_s + queue_s, state.ttft_p99_s + 2.0 * queue_s,
+            state.kv_share,
             np.maximum(violation, state.adapters - most),
         )  # fmt: skip
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchmarks.workloads import composed
 from placement.__main__ import main
+from placement.config import load_run
 from placement.pipeline import job
-from tests.placement import synthetic
+from placement.pipeline.kernels import kernels
+from placement.report.progress import progress
 from tests.placement.conftest import HEADER
 from twin.errors import InputError
 
@@ -103,11 +105,10 @@ def test_an_adapter_pinned_to_a_gpu_type_is_split_as_without_the_pin() -> None:
     assert Path("out/placement.csv").read_text() == free
 
 
-def test_a_twin_that_cannot_warm_up_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_twin_that_cannot_be_loaded_early_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise InputError("no such column")
 
+    run = load_run(composed("default"))
     monkeypatch.setattr("twin.simulation.simulate", refuse)
-    problem = synthetic.problem([synthetic.adapter("a", 1.0)])
-    run: Any = SimpleNamespace(verifier=object(), calibration=None)
-    job.warm_up(run, problem).join()
+    kernels(run, progress(quiet=True)).join()

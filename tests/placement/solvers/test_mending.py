@@ -15,10 +15,10 @@ def load(posed: PlacementProblem, gpu: GpuAssignment) -> float:
     return sum(posed.items[i].rate_req_per_s for i in gpu.items)
 
 
-def mended(posed: PlacementProblem, placement: Placement, *, round_: int = 1, may_add: bool = False) -> Placement:
+def mended(posed: PlacementProblem, placement: Placement, *, round_: int = 1, most: int = 2) -> Placement:
     unwanted = [0]
     banned = warned(posed, [placement.gpus[k] for k in unwanted])
-    found = mend(banned, placement, unwanted, round_=round_, may_add=may_add, seed=0, deadline=math.inf)
+    found = mend(banned, placement, unwanted, round_=round_, most=most, seed=0, deadline=math.inf)
     assert found is not None
     assert violations(banned, found) == []
     return found
@@ -40,5 +40,14 @@ def test_a_gpu_is_added_where_nobody_has_room() -> None:
     posed = problem([adapter(f"a{i}", 6.0) for i in range(6)], options=OPTIONS)
     full = Placement((GpuAssignment(0, (0, 1, 2)), GpuAssignment(0, (3, 4, 5))))
     assert violations(posed, full) == []
-    after = mended(posed, full, may_add=True)
+    after = mended(posed, full, most=9)
     assert len(after.gpus) == 3
+
+
+def test_as_many_gpus_are_added_as_it_takes_up_to_those_that_exist() -> None:
+    posed = problem([adapter(f"a{i}", 6.0) for i in range(12)], options=OPTIONS)
+    full = Placement(tuple(GpuAssignment(0, tuple(range(g, g + 3))) for g in range(0, 12, 3)))
+    banned = warned(posed, full.gpus)
+    found = mend(banned, full, range(4), round_=8, most=8, seed=0, deadline=math.inf)
+    assert found is not None and 6 <= len(found.gpus) <= 8
+    assert mend(banned, full, range(4), round_=8, most=4, seed=0, deadline=math.inf) is None
