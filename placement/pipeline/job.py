@@ -26,6 +26,7 @@ from placement.pipeline.proofs import (
     drop_disproved_bounds,
     refuse_impossible,
 )
+from placement.pipeline.start import better_start
 from placement.problem import timing
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
@@ -76,6 +77,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
         with progress.stage("first placement"):
             problem, first = first_placement(run, result, problem, clock)
             result.problem = result.original = problem
+            first = better_start(run, problem, first)
         if first is not None:
             log.info("first placement: %d GPUs after %.1f s", len(first.gpus), clock.spent_s())
             result.placement, result.status = first, "unverified"
