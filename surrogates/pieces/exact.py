@@ -33,6 +33,8 @@ JUDGED_S = 3600.0
 #: What is missed by where the model finds no steady state at all: beyond every margin, so that asking for less of one
 #: does not make such a column healthy.
 FAR = 1.0 - MARGIN_RANGE[0]
+#: A column beyond its limit with more late requests than this is missed by at least so much.
+MOST_LATE, LOST = 0.3, 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,9 @@ class SteadyColumns:
             # A promise that no waiting breaks but the time of a step or of a long prompt itself.
             broken = np.log(np.maximum(np.where(np.isfinite(physics.promise_use), physics.promise_use, 1.0), 1.0))
             violation = np.where(broken > 0, np.maximum(-margin, broken), -margin)
+            # The residual knows the neighbourhood of the limit: far beyond it, nearly everything is late.
+            lost = (physics.late_share > MOST_LATE) & (found.log_margin < 0.0)
+            violation = np.where(lost, np.maximum(violation, LOST), violation)
             violation = np.where(np.isfinite(physics.pace_s), violation, FAR)
         settings = settings_of(options, self.settings)
         queue_s = np.zeros(len(options))

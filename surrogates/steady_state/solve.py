@@ -40,8 +40,8 @@ MOST_ESCAPES = 0.5
 NOTICED = 1e-6
 #: Rule `published`. Beyond this mean share of the KV cache preemptions cost more throughput than further requests bring
 #: (measured: without it the rule's boundary lies 5 % too high wherever the KV cache binds). A mean wait for slots of a
-#: tenth of the hour leaves a tenth of the requests unserved, and so do waits of a quarter of an hour where adapters that
-#: are always busy ask for slots (36 of 0.8 req/s on 8 slots wait 1,250 s; the twin serves 89 %).
+#: tenth of the hour leaves a tenth of the requests unserved, and so do waits of a quarter of an hour where adapters
+#: that are always busy ask for slots (36 of 0.8 req/s on 8 slots wait 1,250 s; the twin serves 89 %).
 THRASHING_KV, UNSERVED_S, LONGEST_WAIT_S = 0.87, 360.0, 900.0
 #: Loads among which the largest is sought, times the pivot of the tables; steps up, then halvings.
 LEAST_LOAD, MOST_LOAD, LOAD_STEP, LOAD_HALVINGS = 2.0**-12, 2.0**12, 1.5, 20
