@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from twin.errors import InputError
 from twin.workload.adapter import PROMISES, Adapter, Lengths, Slo
+from twin.workload.reading import Reading
 from twin.workload.recording import Recording
 
 
@@ -16,13 +17,15 @@ from twin.workload.recording import Recording
 class Workload:
     """All adapters of one base model with unique ids, and notes on how they were obtained.
 
-    `recording` holds the very requests that they were estimated from, where there are any (`twin.workload.recording`).
+    `recording` holds the very requests that they were estimated from, where there are any (`twin.workload.recording`),
+    and `reading` what was done to them on the way.
     """
 
     adapters: tuple[Adapter, ...]
     name: str = "workload"
     notes: tuple[str, ...] = ()
     recording: Recording | None = field(default=None, repr=False, compare=False)
+    reading: Reading | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.adapters:

@@ -103,8 +103,8 @@ def _check_once(table: Table, cells: Ints) -> None:
         twice = int(np.argmax(counts > 1))
         rows = np.flatnonzero(cells == values[twice])
         raise InputError(
-            f"client {table.cells['client_id'][first[twice]].strip()!r} has one window twice, "
-            f"on lines {table.lines[rows[0]]} and {table.lines[rows[1]]}",
+            f"client {table.texts('client_id')[first[twice]]!r} has one window twice, "
+            f"on {table.line(int(rows[0]))} and {table.line(int(rows[1]))}",
             where=table.where(int(rows[1])),
             remedy="keep one row a client and window",
         )
