@@ -91,6 +91,7 @@ def workload_report(workload: Workload) -> Document:
         "rate_req_per_s": workload.total_rate_req_per_s,
         "output_tokens_per_s": workload.total_output_tokens_per_s,
         "notes": list(workload.notes),
+        "reading": None if workload.reading is None else workload.reading.row(),
     }
 
 

@@ -16,6 +16,7 @@ WORKLOAD: Components = {
         "twin.sources.traces.azure.read_azure",
         "twin.sources.traces.mooncake.read_mooncake",
         "twin.sources.traces.servegen.read_servegen",
+        "twin.sources.traces.trace.read_trace",
         "twin.workload.workload.Workload",
     ),
     "workload.drift": (

@@ -58,12 +58,13 @@ class Reading:
             "columns": dict(self.columns),
             "columns_ignored": list(self.ignored),
             "notes": list(self.notes),
+            "summary": self.sentences(),
         }
 
     def sentences(self) -> list[str]:
         """What people have to know, the most important first."""
         kept = self.requests_read - sum(self.left_out.values())
-        text = f"{counted(self.requests_read, 'request')} read from {self.source}"
+        text = f"{self.requests_read:,} request{'' if self.requests_read == 1 else 's'} read from {self.source}"
         text += f" ({self.format})" if self.format else ""
         text += f", spanning {_time(self.span_s)}"
         if self.left_out:
