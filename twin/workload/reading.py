@@ -63,6 +63,8 @@ class Reading:
 
     def sentences(self) -> list[str]:
         """What people have to know, the most important first."""
+        if not self.requests_read:  # rates were recorded, not requests
+            return [f"Read from {self.source} ({self.format}), spanning {_time(self.span_s)}.", *self.notes]
         kept = self.requests_read - sum(self.left_out.values())
         text = f"{self.requests_read:,} request{'' if self.requests_read == 1 else 's'} read from {self.source}"
         text += f" ({self.format})" if self.format else ""
