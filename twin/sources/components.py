@@ -11,6 +11,7 @@ WORKLOAD: Components = {
     "workload": (
         "twin.sources.access_log.read_access_log",
         "twin.sources.adapter_file.read_adapters",
+        "twin.sources.prometheus.read_prometheus",
         "twin.sources.synthetic.discrete_rates",
         "twin.sources.synthetic.power_law",
         "twin.sources.traces.azure.read_azure",

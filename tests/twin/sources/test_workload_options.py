@@ -19,7 +19,7 @@ from twin.workload.workload import Workload
 
 FOLDER = Path(__file__).resolve().parents[3] / "conf" / "workload"
 OPTIONS = sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)
-READERS = [path for path in OPTIONS if "path: ???" in path.read_text(encoding="utf-8")]
+READERS = [path for path in OPTIONS if ": ???" in path.read_text(encoding="utf-8")]
 GENERATED = [path for path in OPTIONS if path not in READERS]
 
 
