@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from placement.problem.admission import VLLM_RANKS
 from twin.config.schema import did_you_mean, parse
 from twin.engine.input_check import check_lengths
 from twin.errors import InputError
@@ -25,7 +24,7 @@ from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.flags import FLAGS
 from twin.server.memory import max_model_len, memory_error
-from twin.server.settings import EngineSetting
+from twin.server.settings import VLLM_RANKS, EngineSetting
 from twin.sources.table import Table, read_table
 from twin.wording import counted
 from twin.workload.adapter import Adapter

@@ -1,4 +1,4 @@
-"""`requests=100 concurrency=32 trace=log.csv`: a load that ends, as a benchmark sends it, instead of a window of traffic."""
+"""`requests=100 concurrency=32 trace=log.csv`: a load that ends, as a benchmark sends it."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ class FiniteLoad:
         requests = self._due(column, longest, seed)
         check_requests(requests, column.adapters, longest=longest)
         if self.concurrency is not None:
-            requests = closed_loop(
-                requests, column, command.calibration, concurrency=self.concurrency, seed=seed
-            )
+            requests = closed_loop(requests, column, command.calibration, concurrency=self.concurrency, seed=seed)
         return requests, end_s(requests, column, command.calibration, seed=seed)
 
     def _due(self, column: Column, longest: int, seed: int) -> Requests:

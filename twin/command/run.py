@@ -142,9 +142,7 @@ def _simulate(
     return results, [facts for _, facts in done], warnings
 
 
-def _files(
-    command: Command, column: Column, directory: Path, trace_steps: int, load: FiniteLoad | None
-) -> list[Path]:
+def _files(command: Command, column: Column, directory: Path, trace_steps: int, load: FiniteLoad | None) -> list[Path]:
     """Table per adapter, plot and traces of the first seed, as far as they are asked for."""
     options = command.options
     if not (options.adapters_csv or options.plot or options.chrome_trace):

@@ -269,7 +269,8 @@ def print_sweep(outcomes: Sequence[Outcome]) -> None:
         s = o.summary or {}
         table.add_row(
             Path(o.directory).name, escape(" ".join(w for w in o.overrides if w not in common)),
-            *(escape(str(s.get(name, "-"))) for name in columns), str(o.exit_code), style=None if o.exit_code == 0 else "red",
+            *(escape(str(s.get(name, "-"))) for name in columns),
+            str(o.exit_code), style=None if o.exit_code == 0 else "red",
         )  # fmt: skip
     out = console()
     out.print(heading, style="italic", markup=False)

@@ -73,9 +73,7 @@ def explained(
     searched = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))
     text = "\n".join(line for line in lines[:searched] if not line.startswith(_BESIDE_THE_POINT))
     if isinstance(error, OverrideParseException):
-        return InputError(
-            f"override {error.override!r} cannot be read: {text}", remedy=_quoting(str(error.override))
-        )
+        return InputError(f"override {error.override!r} cannot be read: {text}", remedy=_quoting(str(error.override)))
     if ambiguous := re.search(r"Ambiguous value for argument '([^']*)'", text):
         key = _key(ambiguous[1])
         given = next((o for o in overrides if _key(o) == key), key)

@@ -1,7 +1,7 @@
 """Finite loads: when the last request is done, and, of a closed loop, when each one was sent.
 
-A benchmark sends N requests, at most C at a time: the next one goes out when one comes back. Its times of arrival follow
-from the server's, so the engine is run a step at a time; with these times it is a load like any other.
+A benchmark sends N requests, at most C at a time: the next one goes out when one comes back. Its times of arrival
+follow from the server's, so the engine is run a step at a time; with these times it is a load like any other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def advance_closed_loop(engine: EngineState, total: int, concurrency: int, until
         advance(engine, np.nextafter(clock.now_s, np.inf))
 
 
-def closed_loop(requests: Requests, column: Column, calibration: Calibration, *, concurrency: int, seed: int) -> Requests:
+def closed_loop(
+    requests: Requests, column: Column, calibration: Calibration, *, concurrency: int, seed: int
+) -> Requests:
     """The requests, in their order, with the times at which a client with so many open ones sends them.
 
     Raises:

@@ -44,7 +44,7 @@ def read_access_log(
     base: str | None = None,
     base_names: Sequence[str] = (),
 ) -> Workload:
-    """Reads a log of one row a request, in any order: `timestamp,adapter_id,prompt_tokens,output_tokens[,cached_tokens]`.
+    """Reads a log: `timestamp,adapter_id,prompt_tokens,output_tokens[,cached_tokens]`, one row a request, in any order.
 
     Known formats are recognised, other names of columns found or given; requests that failed are left out and counted
     (`twin.sources.requests`). How rates, burstiness, lengths and cache hits are estimated:
@@ -80,7 +80,9 @@ def read_access_log(
     )  # fmt: skip
     if cold not in COLD:
         raise InputError(
-            f"{cold!r} is nothing to do with cold adapters", where="option workload.cold", remedy="use deploy or leave_out"
+            f"{cold!r} is nothing to do with cold adapters",
+            where="option workload.cold",
+            remedy="use deploy or leave_out",
         )
     known = read_registry(registry, base=base, base_names=base_names)
     table = read_requests(path, as_form(columns, decimal, time_unit, time_zone), adapter_id=adapter_id)

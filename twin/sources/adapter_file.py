@@ -104,8 +104,8 @@ def read_adapters(
     form = as_form(columns, decimal)
     check_form(form)
     required = REQUIRED if registry is None else tuple(name for name in REQUIRED if name != "rank")
-    optional = OPTIONAL if registry is None else (*OPTIONAL, "rank")
-    table = read_table(path, required, optional, what="adapter file", names=NAMES, form=form)
+    others = OPTIONAL if registry is None else (*OPTIONAL, "rank")
+    table = read_table(path, required, others, what="adapter file", names=NAMES, form=form)
     tenants = "tenant" in table
     if tenants:
         ids = table.texts("adapter_id")

@@ -1,4 +1,4 @@
-"""Rates and lengths per model from a Prometheus server: counters of vLLM, LiteLLM, or the gateway API's endpoint picker.
+"""Rates and lengths per model from a Prometheus server: counters of vLLM, LiteLLM or the gateway API.
 
     sum by (requested_model) (increase(litellm_proxy_total_requests_metric_total[86400s]))
 
@@ -115,7 +115,9 @@ def read_prometheus(
     """
     if cold not in COLD:
         raise InputError(
-            f"{cold!r} is nothing to do with cold adapters", where="option workload.cold", remedy="use deploy or leave_out"
+            f"{cold!r} is nothing to do with cold adapters",
+            where="option workload.cold",
+            remedy="use deploy or leave_out",
         )
     chosen = None if quantile is None else number(quantile, "workload.quantile", above=0.0, high=1.0)
     known = read_registry(registry, base=base, base_names=base_names)

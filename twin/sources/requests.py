@@ -34,13 +34,14 @@ from twin.workload.recording import RequestLog
 REQUIRED = ("timestamp", "prompt_tokens", "output_tokens")
 OPTIONAL = ("adapter_id", "cached_tokens", STATUS, ERROR, CACHE_HIT, CANCELLED, PHASE)
 #: Words of a status column.
-GOOD_WORDS = frozenset(
-    "success successful succeeded ok true completed complete done finished stop length yes".split()
-)
-BAD_WORDS = frozenset(
-    "failure failed fail error errored exception false cancelled canceled timeout timed_out aborted abort rejected "
-    "incomplete rate_limited no".split()
-)
+GOOD_WORDS = frozenset((
+    "success", "successful", "succeeded", "ok", "true", "completed", "complete", "done", "finished", "stop", "length",
+    "yes",
+))  # fmt: skip
+BAD_WORDS = frozenset((
+    "failure", "failed", "fail", "error", "errored", "exception", "false", "cancelled", "canceled", "timeout",
+    "timed_out", "aborted", "abort", "rejected", "incomplete", "rate_limited", "no",
+))  # fmt: skip
 FAILED, NO_TOKENS, NO_COUNTS = "failed", "without output tokens", "without token counts"
 FROM_CACHE, STOPPED, WARM_UP = "answered from a cache", "cancelled", "of the warm-up"
 
@@ -261,9 +262,7 @@ def _tokens(
             kept = kept & ~gone
     cached = np.zeros(len(table))
     if "cached_tokens" in table:
-        cached = table.numbers(
-            "cached_tokens", low=0, empty=0.0, remedy="give the cached prompt tokens, 0 for none"
-        )
+        cached = table.numbers("cached_tokens", low=0, empty=0.0, remedy="give the cached prompt tokens, 0 for none")
         too_many = kept & (cached > prompt)
         if too_many.any():
             row = int(np.argmax(too_many))

@@ -1,4 +1,4 @@
-"""Times in tables: numbers with a unit, ISO 8601 text, or times of a typed file; what a spreadsheet broke is refused."""
+"""Times in tables: numbers with a unit, ISO 8601 text, typed times; what a spreadsheet broke is refused."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Clock:
                     f"{column} {cell.strip()!r} has lost its digits: a spreadsheet has rounded the time to "
                     f"{float(10 ** (int(match[2]) - len(match[1] or ''))):,.0f} s",
                     where=table.where(row, column),
-                    remedy="export the log anew without opening it in a spreadsheet, or format the column as text first",
+                    remedy="export the log anew without a spreadsheet, or format the column as text first",
                 )
 
     def _iso(self, table: Table, column: str, cells: NDArray[Any]) -> Floats:

@@ -79,8 +79,8 @@ class Reading:
                 f"longest length, which takes away {percent(self.cut_tokens_share)} of all tokens."
             )
         if self.cold_adapters:
-            said.append(f"{counted(len(self.cold_adapters), 'adapter')} without requests ({_some(self.cold_adapters)}): "
-                        f"{self.cold}.")  # fmt: skip
+            count = counted(len(self.cold_adapters), "adapter")
+            said.append(f"{count} without requests ({_some(self.cold_adapters)}): {self.cold}.")
         if self.columns:
             said.append("Columns: " + ", ".join(f"{ours} = {theirs}" for ours, theirs in self.columns.items()) + ".")
         if self.ignored:

@@ -92,7 +92,27 @@ def test_defaults_can_be_chosen(file: Path) -> None:
         GOOD.replace("\n", ",\n").encode(),
         HEADER.replace("_", " ").title().encode() + GOOD[len(HEADER) :].encode(),
     ],
-    ids=["BOM", "CRLF", "CR", "no-newline", "blank-lines", "empty-rows", "blanks", "quotes", "8.0", "gzip", "bz2", "xz", "semicolons", "decimal-commas", "tabs", "sep=", "UTF-16", "trailing-comma", "case"],
+    ids=[
+        "BOM",
+        "CRLF",
+        "CR",
+        "no-newline",
+        "blank-lines",
+        "empty-rows",
+        "blanks",
+        "quotes",
+        "8.0",
+        "gzip",
+        "bz2",
+        "xz",
+        "semicolons",
+        "decimal-commas",
+        "tabs",
+        "sep=",
+        "UTF-16",
+        "trailing-comma",
+        "case",
+    ],
 )
 def test_harmless_variants_read_alike(file: Path, content: bytes) -> None:
     file.write_text(GOOD)

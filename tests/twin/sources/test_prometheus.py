@@ -194,13 +194,13 @@ def test_the_answers_of_a_server_become_a_workload(played: ThreadingHTTPServer, 
     assert found["team[/prod]"] == (8, pytest.approx(0.5), pytest.approx(90))
     assert workload.reading is not None
     assert workload.reading.left_out == {"failed": 1800}
-    without = read_prometheus(f"http://127.0.0.1:{played.server_port}", registry, window=3600, end=END, cold="leave_out")
+    without = read_prometheus(
+        f"http://127.0.0.1:{played.server_port}", registry, window=3600, end=END, cold="leave_out"
+    )
     assert "silent" not in {a.adapter_id for a in without.adapters}
 
 
-def test_a_token_is_sent(
-    played: ThreadingHTTPServer, registry: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_is_sent(played: ThreadingHTTPServer, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played.token = "secret"  # type: ignore[attr-defined]
     url = f"http://127.0.0.1:{played.server_port}"
     with pytest.raises(InputError, match="with 401"):

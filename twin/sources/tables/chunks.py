@@ -167,7 +167,7 @@ def _empty(cells: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _refuse_uneven_rows(source: Source, separator: str, header_lines: int, width: int) -> None:
-    """Names the first row with too few or too many fields, or a quote that is never closed; returns if there is none."""
+    """Names the first row with too few or too many fields, or a quote that is never closed, if there is one."""
     with source.text() as text:
         _skip(text, header_lines)
         reader = csv.reader(text, strict=True, delimiter=separator)
@@ -222,7 +222,9 @@ def _typed(values: Any) -> NDArray[Any]:
     if values.dtype.kind in "iuf":
         return values.to_numpy()  # type: ignore[no-any-return]
     if values.dtype.kind == "M":
-        zoned = values if getattr(values.dtype, "tz", None) is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
+        zoned = (
+            values if getattr(values.dtype, "tz", None) is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
+        )
         return zoned.to_numpy("datetime64[ns]")  # type: ignore[no-any-return]
     missing: Sequence[bool] = values.isna().tolist()
     texts = ("" if gone else str(value) for value, gone in zip(values.tolist(), missing, strict=True))

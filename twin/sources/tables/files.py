@@ -98,7 +98,7 @@ class Source:
         elif head.startswith(BZIP2):
             stream = bz2.BZ2File(raw)
         elif head.startswith(XZ):
-            stream = lzma.LZMAFile(raw)
+            stream = lzma.LZMAFile(raw)  # noqa: SIM115  closed by the caller, with `raw`
         elif head.startswith((ZSTD, LZ4)):
             stream = self._by_pyarrow(raw, "zstd" if head.startswith(ZSTD) else "lz4")
         elif head.startswith(ZIP):
@@ -107,7 +107,7 @@ class Source:
 
     def _by_pyarrow(self, raw: IO[bytes], codec: str) -> Any:
         pyarrow = imported_pyarrow(self, f"unpacking {codec}")
-        return io.BufferedReader(_Readable(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), codec)))
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), codec))
 
     def _member(self, raw: IO[bytes]) -> IO[bytes]:
         archive = zipfile.ZipFile(raw)
@@ -137,28 +137,13 @@ class Source:
                     where=str(self),
                     remedy="give CSV, JSON lines or Parquet, with UTF-8 encoding",
                 )
-            text = io.TextIOWrapper(buffered, encoding=encoding)  # type: ignore[arg-type,type-var]
+            text = io.TextIOWrapper(buffered, encoding=encoding)
             yield text
             text.detach()
 
     def is_parquet(self) -> bool:
         with self.binary() as binary:
             return binary.read(4) == PARQUET
-
-
-class _Readable(io.RawIOBase):
-    """A pyarrow stream as a raw stream of the standard library."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def imported_pyarrow(source: Source, need: str) -> Any:
@@ -195,7 +180,8 @@ def sources(path: Paths, *, what: str, option: str = "workload.path") -> tuple[S
         if not glob.has_magic(text) or file.exists():
             found.append(Source(file, what))
             continue
-        matches = sorted(glob.glob(str(file), recursive=True), key=_natural)
+        root = Path(file.anchor)
+        matches = sorted(map(str, root.glob(str(file.relative_to(root)))), key=_natural)
         if not matches:
             raise InputError(
                 f"no {what} matches {text!r}", where=f"option {option}", remedy="check the folder and the pattern"
@@ -214,4 +200,4 @@ def _natural(name: str) -> list[Any]:
 def _standard_input() -> IO[bytes]:
     kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  lives as long as the table
     shutil.copyfileobj(sys.stdin.buffer, kept)
-    return kept  # type: ignore[return-value]
+    return kept

@@ -38,7 +38,9 @@ def plain(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _format(name: str, signature: str, time_unit: str | None = None, *, prefixed: bool = False, **columns: str) -> Format:
+def _format(
+    name: str, signature: str, time_unit: str | None = None, *, prefixed: bool = False, **columns: str
+) -> Format:
     found = {ours: tuple(theirs.split()) for ours, theirs in columns.items()}
     return Format(name, frozenset(signature.split()), found, time_unit, prefixed)
 

@@ -96,9 +96,7 @@ class Wanted:
         """
         where = f"{source}, line 1"
         if not any(header):
-            raise InputError(
-                f"the {self.what} is empty or its first line is", where=str(source), remedy=self.listing
-            )
+            raise InputError(f"the {self.what} is empty or its first line is", where=str(source), remedy=self.listing)
         names = [name for name in header if name]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

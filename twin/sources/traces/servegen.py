@@ -1,7 +1,7 @@
 """ServeGen: rates, burstiness and lengths of Alibaba's API clients over 14 days, in windows of 10 minutes.
 
-Source: alibaba/ServeGen, Apache-2.0; cite ServeGen (NSDI 2026). Read as it is published (`servegen_chunks`), or in a tidy
-form, two files side by side:
+Source: alibaba/ServeGen, Apache-2.0; cite ServeGen (NSDI 2026). Read as it is published (`servegen_chunks`), or in a
+tidy form, two files side by side:
 `*_clients_windows.csv[.gz]` with `client_id,window_start_s,rate_rps,cv` (windows without requests left out) and
 `*_clients_lengths.csv[.gz]` with `client_id,window_start_s,in_mean,in_p50,in_p95,out_mean,out_p50,out_p95` (6 hours).
 

@@ -1,12 +1,11 @@
 """ServeGen as it is published: `chunk-N-trace.csv` and `chunk-N-dataset.json` for each client N.
 
-A trace has no header: start of a 10-minute window, rate, CV, pattern and its two parameters; a window without requests has
-no pattern. A dataset gives for each 6-hour window the distributions of lengths, texts such as `"{547: 0.008, ...}"`.
+A trace has no header: start of a 10-minute window, rate, CV, pattern and its two parameters; a window without requests
+has no pattern. A dataset gives the distributions of lengths in each 6-hour window, texts such as `"{547: 0.008, ...}"`.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import re
@@ -23,6 +22,7 @@ from twin.sources.traces.servegen_files import ClientLengths, Clients, mixed_len
 Floats = NDArray[np.float64]
 
 TRACE = re.compile(r"chunk-(\d+)-trace\.csv")
+_KEY = re.compile(r"([\d.]+):")
 #: Fields of a line of a trace.
 FIELDS = 6
 
@@ -133,9 +133,10 @@ def _dataset(file: Path) -> dict[str, Any]:
 def _distribution(fields: Any, key: str, file: Path) -> tuple[Floats, Floats]:
     """Lengths in tokens and their probabilities."""
     try:
-        pairs = ast.literal_eval(fields[key]) if isinstance(fields[key], str) else fields[key]
+        # Python's notation of numbers by numbers: JSON but for the quotes.
+        pairs = json.loads(_KEY.sub(r'"\1":', fields[key]))
         values = np.array([float(v) for v in pairs]), np.array([float(p) for p in pairs.values()])
-    except (KeyError, TypeError, ValueError, SyntaxError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{key} is no distribution: {error}", where=str(file), remedy="give the file as it is published"
         ) from error
