@@ -29,7 +29,6 @@ EXCEL_DAYS, EXCEL_SPAN_DAYS = (36_526.0, 73_050.0), 400.0
 SINCE_START = 1e8
 #: Mean seconds between requests of a log above which its unit is doubted.
 SLOW_S = 100.0
-_OFFSET = re.compile(r"(?:[zZ]|[+-]\d{2}:?(?:\d{2})?)$")
 _SCIENTIFIC = re.compile(r"[+-]?\d(?:[.,](\d+))?[eE]\+?(\d+)")
 _ISO = "write e.g. 1700000000.25 or 2026-11-23T18:00:00.250Z, the same way on all lines"
 
@@ -121,7 +120,7 @@ class Clock:
         import pandas as pd
 
         texts = table.texts(column)
-        zoned = np.fromiter((_OFFSET.search(text[10:]) is not None for text in texts), np.bool_, len(texts))
+        zoned = np.fromiter((_has_offset(text) for text in texts), np.bool_, len(texts))
         if self.zoned is None:
             self.zoned = bool(zoned[0])
         times = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True, errors="coerce")
@@ -211,6 +210,12 @@ class Clock:
                 f"one every {mean_gap:,.0f} s. If they are milliseconds, say workload.time_unit=ms."
             )
         return "s"
+
+
+def _has_offset(text: str) -> bool:
+    """Whether an ISO 8601 time says its zone; behind the date there is no other sign."""
+    time = text[10:]
+    return time[-1:] in ("z", "Z") or "+" in time or "-" in time
 
 
 def _is_number(text: str) -> bool:

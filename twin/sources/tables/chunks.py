@@ -124,8 +124,8 @@ def _csv_chunks(source: Source, wanted: Wanted, rows: int) -> Iterator[Chunk]:
             # pandas counts columns in the first row: an empty one with a field to spare.
             for frame in pd.read_csv(_Behind(separator * width + "\n", text), **options):
                 columns = {i: frame[i].to_numpy(object) for i in read}
-                empty = {i: _empty(column) for i, column in columns.items()}
-                blank = np.logical_and.reduce(list(empty.values()))
+                empty = {i: np.asarray(column == "", np.bool_) for i, column in columns.items()}
+                blank = np.logical_and.reduce(list(empty.values())) | _of_blanks(list(columns.values()))
                 # More fields than the header has, or perhaps fewer.
                 doubtful |= not empty[width].all() or bool((empty[width - 1] & ~blank).any())
                 if not empty[width].all():
@@ -162,8 +162,12 @@ class _Behind(io.TextIOBase):
         return True
 
 
-def _empty(cells: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.fromiter((not cell or cell.isspace() for cell in cells), np.bool_, len(cells))
+def _of_blanks(columns: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Rows of blanks only, (R,); few begin with one."""
+    rows = np.fromiter(map(str.isspace, columns[0]), np.bool_, len(columns[0]))
+    for row in np.flatnonzero(rows):
+        rows[row] = not any(column[row].strip() for column in columns)
+    return rows
 
 
 def _refuse_uneven_rows(source: Source, separator: str, header_lines: int, width: int) -> None:

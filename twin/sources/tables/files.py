@@ -5,6 +5,7 @@ What is wrong with a file is said in a sentence. Packing is told by the first by
 
 from __future__ import annotations
 
+import atexit
 import bz2
 import codecs
 import glob
@@ -29,8 +30,6 @@ from twin.errors import InputError
 Paths = str | Path | Sequence[str | Path]
 
 STDIN = "-"
-#: Bytes of a standard input that are kept in memory; more goes to a temporary file.
-IN_MEMORY = 64 * 1024 * 1024
 GZIP, BZIP2, XZ, ZSTD, LZ4 = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
 #: Byte-order marks and what they stand for; without one: UTF-8.
@@ -39,23 +38,19 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file of a table, or standard input, which is read once and kept."""
+    """One file of a table; what a pipe gave is kept in a file, and has a title."""
 
     path: Path
     what: str
-    kept: IO[bytes] | None = None
+    title: str = ""
 
     def __str__(self) -> str:
-        return "standard input" if self.kept is not None else str(self.path)
+        return self.title or str(self.path)
 
     @contextmanager
     def binary(self) -> Iterator[IO[bytes]]:
         """The unpacked bytes; errors of opening *and reading* become `InputError`."""
         try:
-            if self.kept is not None:
-                self.kept.seek(0)
-                yield self._unpacked(self.kept)
-                return
             if self.path.is_dir():
                 raise InputError(
                     f"{str(self.path)!r} is a folder, not a {self.what}",
@@ -172,11 +167,15 @@ def sources(path: Paths, *, what: str, option: str = "workload.path") -> tuple[S
         if not text:
             raise InputError(f"no {what} is given", where=f"option {option}", remedy="name the file")
         if text == STDIN:
-            found.append(Source(Path("stdin"), what, _standard_input()))
+            found.append(Source(_kept(sys.stdin.buffer), what, "standard input"))
             continue
         if "\0" in text:
             raise InputError(f"{text!r} is no path", where=f"option {option}", remedy="name the file")
         file = Path(text).expanduser()
+        if file.is_fifo() or file.is_char_device():  # <(zcat log.gz), /dev/stdin
+            with file.open("rb") as pipe:
+                found.append(Source(_kept(pipe), what, text))
+            continue
         if not glob.has_magic(text) or file.exists():
             found.append(Source(file, what))
             continue
@@ -197,7 +196,10 @@ def _natural(name: str) -> list[Any]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _standard_input() -> IO[bytes]:
-    kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  lives as long as the table
-    shutil.copyfileobj(sys.stdin.buffer, kept)
-    return kept
+def _kept(pipe: IO[bytes]) -> Path:
+    """A file that holds what comes out of a pipe, as long as the process lives: a table is read more than once."""
+    with tempfile.NamedTemporaryFile(prefix="stdin-", delete=False) as kept:
+        shutil.copyfileobj(pipe, kept)
+    path = Path(kept.name)
+    atexit.register(path.unlink, missing_ok=True)
+    return path
