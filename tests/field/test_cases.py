@@ -193,7 +193,7 @@ def test_an_adapter_of_another_model_is_refused_by_name() -> None:
     write("log.csv", f"{LOG}\n0,a,10,10\n9,b,10,10\n")
     assert len(read_access_log("log.csv", ["a", "b"], base="unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit").adapters) == 2
     for served in (None, bases["a"]):
-        with pytest.raises(InputError, match="'c' was trained on 'Qwen/Qwen2.5-7B'"):
+        with pytest.raises(InputError, match=r"'c' was trained on 'Qwen/Qwen2\.5-7B'"):
             read_access_log("log.csv", ["a", "b", "c"], base=served)
     code, output, _ = placed("workload=access_log", "workload.path=log.csv", "workload.registry=[a,c]")
     assert code == 2

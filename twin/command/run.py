@@ -75,6 +75,7 @@ def run_server(command: Command, directory: Path) -> tuple[dict[str, Any], list[
     from twin.engine.play import check_column
     from twin.figures.warmup import steps_to_trace
     from twin.server.column import Column
+    from twin.workload.workload import with_reading
 
     column = Column(command.workload.adapters, command.setting)
     check_column(column, command.calibration)
@@ -88,7 +89,7 @@ def run_server(command: Command, directory: Path) -> tuple[dict[str, Any], list[
         )
     load = finite_load(command)
     if load is not None and load.table is not None:
-        command = replace(command, workload=replace(command.workload, reading=load.table.reading))
+        command = replace(command, workload=with_reading(command.workload, load.table.reading))
     files = _files(command, column, directory, rows, load)
     results, facts, warnings = _simulate(command, column, min(rows, MOST_TRACED), load)
     document = server_report(command, results, facts, warnings)

@@ -20,7 +20,7 @@ from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, len
 from twin.wording import counted
 from twin.workload.adapter import Adapter
 from twin.workload.recording import Recording
-from twin.workload.workload import Workload
+from twin.workload.workload import ReadWorkload, Workload
 
 COLD = ("deploy", "leave_out")
 #: Requests of an adapter that was never seen, at most: half of one in the time of the log.
@@ -124,7 +124,7 @@ def read_access_log(
         *([f"Columns of {known.title} that were not used: {', '.join(known.ignored)}."] if known.ignored else []),
     ]
     name = reading.source.rpartition("/")[2].split(".")[0]
-    return Workload(adapters, name, tuple(notes), Recording(known.ids, log, reading.source), reading)
+    return ReadWorkload(adapters, name, tuple(notes), Recording(known.ids, log, reading.source), reading)
 
 
 def cold_rate(counts: NDArray[np.int64], unseen: int, duration_s: float) -> float:

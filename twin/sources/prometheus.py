@@ -29,7 +29,7 @@ from twin.sources.registry import read_registry
 from twin.wording import counted
 from twin.workload.adapter import PUBLISHED_OUTPUT_CV, PUBLISHED_PROMPT_CV, Adapter, Lengths
 from twin.workload.reading import Reading
-from twin.workload.workload import Workload
+from twin.workload.workload import ReadWorkload, Workload
 
 #: Seconds that the server may take for a query.
 TIMEOUT_S = 60.0
@@ -98,7 +98,7 @@ def read_prometheus(
     """A workload of the rates in one window.
 
     Args:
-        url: of the server, e.g. `http://prometheus:9090`.
+        url: of the server, e.g. `http://localhost:9090`.
         registry: ranks: a table `adapter_id,rank`, or folders of PEFT adapters.
         window: how long, `90m`, `7d`, or seconds.
         end: until when, ISO 8601 or seconds since 1970; None = now.
@@ -177,7 +177,7 @@ def read_prometheus(
         notes=(f"Until {datetime.fromtimestamp(server.at_s, UTC):%Y-%m-%dT%H:%M:%SZ}.",),
     )  # fmt: skip
     notes.insert(0, f"{counted(len(adapters), 'adapter')}, rates from {server.url}.")
-    return Workload(tuple(adapters), "prometheus", tuple(notes), reading=reading)
+    return ReadWorkload(tuple(adapters), "prometheus", tuple(notes), reading=reading)
 
 
 def _peaks(kind: Counters, selector: str, quantile: float, span_s: float, step_s: float) -> str:
@@ -225,7 +225,7 @@ class Server:
             raise InputError(
                 f"{self.url!r} is no address of a Prometheus server",
                 where="option workload.url",
-                remedy="give e.g. workload.url=http://prometheus:9090",
+                remedy="give e.g. workload.url=http://localhost:9090",
             )
 
     def kind(self, counters: str) -> Counters:

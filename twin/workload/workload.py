@@ -17,15 +17,13 @@ from twin.workload.recording import Recording
 class Workload:
     """All adapters of one base model with unique ids, and notes on how they were obtained.
 
-    `recording` holds the very requests that they were estimated from, where there are any (`twin.workload.recording`),
-    and `reading` what was done to them on the way.
+    `recording` holds the very requests that they were estimated from, where there are any (`twin.workload.recording`).
     """
 
     adapters: tuple[Adapter, ...]
     name: str = "workload"
     notes: tuple[str, ...] = ()
     recording: Recording | None = field(default=None, repr=False, compare=False)
-    reading: Reading | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.adapters:
@@ -38,6 +36,11 @@ class Workload:
             )
 
     @property
+    def reading(self) -> Reading | None:
+        """What was done to recorded requests on the way; None where there were none."""
+        return None
+
+    @property
     def total_rate_req_per_s(self) -> float:
         return math.fsum(a.rate_req_per_s for a in self.adapters)
 
@@ -47,6 +50,18 @@ class Workload:
 
     def scaled(self, factor: float) -> Workload:
         return replace(self, adapters=tuple(a.scaled(factor) for a in self.adapters))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWorkload(Workload):
+    """A workload from a log, a trace or counters, with the account of how it was read."""
+
+    reading: Reading | None = field(default=None, repr=False, compare=False)
+
+
+def with_reading(workload: Workload, reading: Reading) -> ReadWorkload:
+    """The same with another account: of the load that is sent."""
+    return ReadWorkload(workload.adapters, workload.name, workload.notes, workload.recording, reading)
 
 
 def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:

@@ -37,7 +37,7 @@ from twin.wording import counted, percent
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.rates import RateProfile, even_profile
 from twin.workload.reading import Reading
-from twin.workload.workload import Workload
+from twin.workload.workload import ReadWorkload, Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -149,7 +149,7 @@ def read_servegen(
         )
         reading = replace(reading, notes=(notes[-1],))
     span = float(clients.rate_req_per_s.shape[1] * WINDOW_S)
-    return Workload(adapters, f"servegen {label}", (*notes, *added), reading=replace(reading, span_s=span))
+    return ReadWorkload(adapters, f"servegen {label}", (*notes, *added), reading=replace(reading, span_s=span))
 
 
 def _files(path: Any, trace: str, limit: float) -> tuple[Path, Clients, ClientLengths]:

@@ -18,7 +18,7 @@ from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, len
 from twin.wording import counted, percent
 from twin.workload.reading import Reading
 from twin.workload.recording import Recording, RequestLog
-from twin.workload.workload import Workload
+from twin.workload.workload import ReadWorkload, Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -156,7 +156,9 @@ def dealt_workload(
         *found.notes,
         *([length_note(shape)] if shape != "gamma" else []),
     ]
-    return Workload(adapters, name, tuple(described), Recording(tuple(names), log, name, total / own_total), reading)
+    return ReadWorkload(
+        adapters, name, tuple(described), Recording(tuple(names), log, name, total / own_total), reading
+    )
 
 
 def target_rate(total_rate_req_per_s: Any, own_total: float) -> float:
