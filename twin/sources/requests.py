@@ -25,6 +25,7 @@ from twin.sources.tables.formats import (
     REQUEST_FORMATS,
     REQUEST_NAMES,
     STATUS,
+    plain,
 )
 from twin.sources.tables.layout import Form
 from twin.sources.timestamps import Clock, check_form
@@ -42,6 +43,8 @@ BAD_WORDS = frozenset((
     "failure", "failed", "fail", "error", "errored", "exception", "false", "cancelled", "canceled", "timeout",
     "timed_out", "aborted", "abort", "rejected", "incomplete", "rate_limited", "no",
 ))  # fmt: skip
+#: Names of columns that are 1 where a request was served.
+FLAGS = ("success", "ok")
 FAILED, NO_TOKENS, NO_COUNTS = "failed", "without output tokens", "without token counts"
 FROM_CACHE, STOPPED, WARM_UP = "answered from a cache", "cancelled", "of the warm-up"
 
@@ -221,9 +224,10 @@ def _failed(table: Table) -> NDArray[np.bool_]:
         InputError: a word that is neither.
     """
     texts = table.texts(STATUS, required=False)
+    flag = plain(table.layout.columns[STATUS]) in FLAGS
     verdicts: dict[str, bool] = {}
     for word in dict.fromkeys(texts):
-        verdict = _status(word.lower())
+        verdict = _status(word.lower(), flag=flag)
         if verdict is None:
             raise InputError(
                 f"{STATUS} {word!r} does not say whether the request was served",
@@ -235,14 +239,14 @@ def _failed(table: Table) -> NDArray[np.bool_]:
     return np.fromiter(map(verdicts.__getitem__, texts), np.bool_, len(texts))
 
 
-def _status(word: str) -> bool | None:
-    """Whether it is a failure; None where it is neither."""
+def _status(word: str, *, flag: bool) -> bool | None:
+    """Whether it is a failure; None where it is neither. A `flag` is 1 where the request was served."""
     if is_null(word):
         return False
     first = word.split()[0].removesuffix(".0")
     if first.isdigit() and len(first) == 3:
         return int(first) >= 400
-    if first in ("0", "1"):  # a success flag
+    if flag and first in ("0", "1"):
         return first == "0"
     word = word.replace(" ", "_")
     return False if word in GOOD_WORDS else True if word in BAD_WORDS else None

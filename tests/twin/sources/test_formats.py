@@ -377,3 +377,39 @@ def test_servegen_as_published(tmp_path: Path) -> None:
     (tmp_path / "chunk-7-trace.csv").write_text("0,-1,1,Gamma,1,1\n")
     with pytest.raises(InputError, match="not a number >= 0"):
         read_servegen(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "left_out"),
+    [
+        ("status", ["200", "429", "500"], 2),
+        ("status_code", ["200", "201", "404"], 1),
+        ("status", ["success", "Failure", "timed out"], 2),
+        ("success", ["1", "0", "1"], 1),
+        ("success", ["True", "False", ""], 1),
+        ("error", ["", "Timeout", "None"], 1),
+        ("was_cancelled", ["false", "true", "false"], 1),
+        ("cache_hit", ["False", "True", "True"], 2),
+        ("errors", ["0", "0", "0"], 0),
+    ],
+)
+def test_columns_that_tell_what_became_of_a_request(
+    tmp_path: Path, column: str, cells: list[str], left_out: int
+) -> None:
+    lines = [f"{t},a,{p},{o},{cell}" for (t, p, o), cell in zip(SERVED, cells, strict=True)]
+    file = tmp_path / "log.csv"
+    file.write_text("\n".join([f"timestamp,model,prompt_tokens,output_tokens,{column}", *lines]))
+    table = read_requests(file, Form())
+    assert sum(table.reading.left_out.values()) == left_out
+    assert len(table.log) == 3 - left_out
+
+
+def test_a_status_of_zeros_and_ones_says_nothing(tmp_path: Path) -> None:
+    """0 is good for some and bad for others."""
+    file = tmp_path / "log.csv"
+    file.write_text("timestamp,model,prompt_tokens,output_tokens,status\n0,a,1,1,0\n1,a,1,1,1\n")
+    with pytest.raises(InputError, match="status '0' does not say"):
+        read_requests(file, Form())
+    file.write_text("timestamp,model,prompt_tokens,output_tokens,status\n0,a,0,0,500\n1,a,0,0,500\n")
+    with pytest.raises(InputError, match="none of the 2 requests .*: 2 failed"):
+        read_requests(file, Form())

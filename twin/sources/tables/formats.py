@@ -7,10 +7,11 @@ Columns of JSON records are paths: `usage.prompt_tokens`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 #: What a request was: columns of a log beside those of `twin.sources.requests`.
 STATUS, ERROR, CACHE_HIT, CANCELLED, PHASE = "status", "error", "cache_hit", "cancelled", "phase"
+OUTCOMES = (STATUS, ERROR, CACHE_HIT, CANCELLED, PHASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,6 @@ class Format:
         columns: our column -> its columns, the first one that is there counts.
         time_unit: of its times, where they are numbers.
         prefixed: its names of models begin with a provider, `hosted_vllm/name`.
-        whole: of a document that is one JSON object, the entries that hold a list a field.
     """
 
     name: str
@@ -30,7 +30,6 @@ class Format:
     columns: Mapping[str, Sequence[str]]
     time_unit: str | None = None
     prefixed: bool = False
-    whole: Mapping[str, str] = field(default_factory=dict)
 
 
 def plain(name: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from twin.errors import InputError
 from twin.sources.tables.files import Source
-from twin.sources.tables.formats import Format, located, plain, recognised
+from twin.sources.tables.formats import OUTCOMES, Format, located, plain, recognised
 
 #: Most columns of a file that a message lists.
 LISTED = 20
@@ -111,8 +111,12 @@ class Wanted:
                 remedy=f"{_did_you_mean(name, ignored)}say which one it is, workload.columns={{{name}: ...}}; "
                 + self.listing,
             )
+        # The columns of a known format are as they should be, and a count of `errors` is no misspelt `error`.
+        misspelt = () if form is not None else [
+            n for n in self.optional if n not in found and n not in self.form.columns and n not in OUTCOMES
+        ]  # fmt: skip
         for name in ignored:
-            near = _close(name, [n for n in self.optional if n not in found and n not in self.form.columns])
+            near = _close(name, misspelt)
             if near or not self.extra_columns:
                 raise InputError(
                     f"unknown column {name!r}",
