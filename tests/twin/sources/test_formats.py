@@ -411,5 +411,5 @@ def test_a_status_of_zeros_and_ones_says_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="status '0' does not say"):
         read_requests(file, Form())
     file.write_text("timestamp,model,prompt_tokens,output_tokens,status\n0,a,0,0,500\n1,a,0,0,500\n")
-    with pytest.raises(InputError, match="none of the 2 requests .*: 2 failed"):
+    with pytest.raises(InputError, match=r"none of the 2 requests .*: 2 failed"):
         read_requests(file, Form())
