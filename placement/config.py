@@ -20,7 +20,7 @@ from twin.config.ranges import Range
 from twin.config.schema import parse, top_level
 from twin.figures.components import CONSTRAINT
 from twin.server.derived import derived_note
-from twin.server.flags import GRID_FLAGS, setting_choices
+from twin.server.flags import GRID_FLAGS, setting_choices, with_wider_slots
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration, read_model
 from twin.sources.components import WORKLOAD
 
@@ -176,6 +176,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     notes = (*notes, *_derived_notes(typical))
     workload = make("workload", seed=options.seed)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
+    settings, wider = with_wider_slots(settings, max(a.rank for a in workload.adapters))
+    notes = (*notes, *wider)
     today = _today(options, workload, settings, calibration)
     solver = make("solver", seed=options.seed)
 

@@ -13,12 +13,10 @@ from twin.engine.input_check import check_lengths
 from twin.errors import InfeasibleError, InputError
 from twin.server.calibration import Calibration
 from twin.server.memory import max_model_len, memory_error
-from twin.server.settings import EngineSetting
+from twin.server.settings import VLLM_RANKS, EngineSetting
 from twin.workload.adapter import Adapter
 from twin.workload.workload import Workload
 
-#: Values of `--max-lora-rank` that vLLM takes.
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 #: Settings to choose from, however little time there is.
 FEW = 4
 

@@ -43,6 +43,7 @@ def workload_entry(run: Run) -> dict[str, Any]:
         "rate_req_per_s": w.total_rate_req_per_s,
         "output_tokens_per_s": w.total_output_tokens_per_s,
         "notes": list(w.notes),
+        "reading": None if w.reading is None else finite(w.reading.row()),
         "peak_to_mean": None
         if peak is None
         else {

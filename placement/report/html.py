@@ -13,6 +13,7 @@ from placement.report.words import (
     certificate_text,
     gpu_row,
     objective_text,
+    reading_text,
     status_text,
     verification_text,
 )
@@ -56,6 +57,7 @@ def render(document: Document) -> str:
     sections = [
         f"<h1>Placement of {escape(document['workload']['name'])}</h1>",
         f'<p class="lead">{escape(_workload_text(document))}</p>',
+        *([f'<p class="lead">{escape(reading)}</p>'] if (reading := reading_text(document)) else []),
         '<dl class="cards">'
         + "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in cards.items())
         + "</dl>",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from placement.report.today import TODAY_HEADER, TODAY_LEFT, today_rows, today_text
@@ -16,6 +17,7 @@ from placement.report.words import (
     certificate_text,
     gpu_row,
     objective_text,
+    reading_text,
     status_text,
     verification_text,
 )
@@ -34,20 +36,23 @@ def console() -> Console:
 def print_report(document: Document, files: Sequence[str]) -> None:
     """Per-GPU table, objective, bound, verification, warnings, files."""
     out = console()
-    table = Table(title=f"{document['workload']['name']}: {len(document['gpus'])} GPUs", title_justify="left")
+    title = escape(f"{document['workload']['name']}: {len(document['gpus'])} GPUs")
+    table = Table(title=title, title_justify="left")
     for index, name in enumerate(GPU_HEADER):
         table.add_column(name, justify="left" if index in (0, 1) else "right")
     for gpu in document["gpus"][:MOST_ROWS]:
-        table.add_row(*gpu_row(gpu), style=None if gpu["accepted"] is not False else "red")
+        table.add_row(*map(escape, gpu_row(gpu)), style=None if gpu["accepted"] is not False else "red")
     out.print(table)
     if len(document["gpus"]) > MOST_ROWS:
         out.print(f"... and {len(document['gpus']) - MOST_ROWS} more GPUs")
     style = "green" if document["status"] == "verified" else "yellow"
     out.print(
-        f"[bold]{objective_text(document)}[/bold]   bound {number(document['bound'], 4)}   "
+        f"[bold]{escape(objective_text(document))}[/bold]   bound {number(document['bound'], 4)}   "
         f"gap {percent(document['gap'])}   [{style}]{status_text(document)}[/{style}]   "
         f"{document['solver']} {document['runtime_s']:.1f} s ({document['termination']})"
     )
+    if reading := reading_text(document):
+        out.print(reading, markup=False)
     out.print(certificate_text(document), markup=False)
     out.print(verification_text(document), markup=False)
     if document["today"]:
@@ -56,7 +61,7 @@ def print_report(document: Document, files: Sequence[str]) -> None:
         for name in TODAY_HEADER:
             beside.add_column(name, justify="left" if name in TODAY_LEFT else "right")
         for row in today_rows(document):
-            beside.add_row(*row)
+            beside.add_row(*map(escape, row))
         out.print(beside)
     for warning in document["warnings"]:
         out.print(f"note: {warning}", markup=False, style="yellow")
@@ -69,13 +74,13 @@ def sweep_table(rows: Sequence[tuple[Sequence[str], int, str, dict[str, Any] | N
     if not rows:
         return
     common = set(rows[0][0]).intersection(*(o for o, _, _, _ in rows)) if len(rows) > 1 else set[str]()
-    table = Table(title=" ".join(["sweep", *(o for o in rows[0][0] if o in common)]), title_justify="left")
+    table = Table(title=escape(" ".join(["sweep", *(o for o in rows[0][0] if o in common)])), title_justify="left")
     for name in ("job", "overrides", "status", "GPUs", "objective", "bound", "gap", "solver s", "exit"):
         table.add_column(name, justify="left" if name in ("overrides", "status") else "right")
     for overrides, code, directory, summary in rows:
         s = summary or {}
         table.add_row(
-            Path(directory).name, " ".join(o for o in overrides if o not in common), s.get("status", "failed"),
+            Path(directory).name, escape(" ".join(o for o in overrides if o not in common)), s.get("status", "failed"),
             str(s.get("gpus", "-")), s.get("objective", "-"), number(s.get("bound"), 4), percent(s.get("gap")),
             number(s.get("runtime_s")), str(code), style=None if code == 0 else "red",
         )  # fmt: skip

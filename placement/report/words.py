@@ -19,6 +19,12 @@ def objective_text(document: Document) -> str:
     return f"{number(document['objective'])} = " + ", ".join(parts)
 
 
+def reading_text(document: Document) -> str:
+    """What was done to a log or trace on the way to the workload; empty for other workloads."""
+    reading = document["workload"]["reading"]
+    return " ".join(reading["summary"]) if reading else ""
+
+
 def certificate_text(document: Document) -> str:
     """What has been proven, and about what."""
     bound, gap = document["bound"], document["gap"]

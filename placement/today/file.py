@@ -13,11 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from placement.problem.admission import VLLM_RANKS
 from twin.config.schema import did_you_mean, parse
 from twin.engine.input_check import check_lengths
 from twin.errors import InputError
@@ -25,7 +24,7 @@ from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.flags import FLAGS
 from twin.server.memory import max_model_len, memory_error
-from twin.server.settings import EngineSetting
+from twin.server.settings import VLLM_RANKS, EngineSetting
 from twin.sources.table import Table, read_table
 from twin.wording import counted
 from twin.workload.adapter import Adapter
@@ -74,7 +73,7 @@ def read_today(
             twice on one, rows of a GPU that contradict each other, a setting that vLLM refuses or does not start with,
             a rank above its GPU's `max_lora_rank`.
     """
-    table = read_table(path, REQUIRED, OPTIONAL, what="file of today's placement", extra_columns=True, any_case=True)
+    table = read_table(path, REQUIRED, OPTIONAL, what="file of today's placement", extra_columns=True, option="today")
     known = {a.adapter_id: a for a in workload.adapters}
     ids, gpus = table.texts("adapter_id"), table.texts("gpu_id")
     hosts: dict[str, list[int]] = {}
@@ -89,8 +88,7 @@ def read_today(
         for other in hosts.setdefault(adapter_id, []):
             if gpus[other] == gpu:
                 raise InputError(
-                    f"adapter {adapter_id!r} is twice on GPU {gpu!r}, on lines {table.lines[other]} and "
-                    f"{table.lines[row]}",
+                    f"adapter {adapter_id!r} is twice on GPU {gpu!r}, on {table.line(other)} and {table.line(row)}",
                     where=table.where(row, "adapter_id"),
                     remedy="keep one row; replicas of an adapter are on different GPUs",
                 )
@@ -141,29 +139,24 @@ def _stated(table: Table, gpu: str, rows: Sequence[int]) -> dict[str, tuple[Any,
     """Flags that the rows of a GPU state, each with a row that does; empty cells state nothing."""
     stated: dict[str, tuple[Any, int]] = {}
     for flag in (f for f in (*NUMBERS, "gpu_type") if f in table):
+        texts = table.texts(flag, required=False)
+        numbers = None if flag == "gpu_type" else table.numbers(flag, empty=math.nan)
         for row in rows:
-            text = table.cells[flag][row].strip()
-            if not text:
+            value: Any = texts[row]
+            if numbers is not None:
+                number = float(numbers[row])
+                whole = number.is_integer() and flag != "gpu_memory_utilization"
+                value = "" if math.isnan(number) else int(number) if whole else number
+            if value == "":
                 continue
-            value: Any = text
-            if flag != "gpu_type":
-                number = _number(table, flag, row)
-                value = int(number) if number == int(number) and flag != "gpu_memory_utilization" else number
             first, line = stated.setdefault(flag, (value, row))
             if first != value:
                 raise InputError(
-                    f"GPU {gpu!r} has {flag} {first} on line {table.lines[line]} and {value} on line "
-                    f"{table.lines[row]}",
+                    f"GPU {gpu!r} has {flag} {first} on {table.line(line)} and {value} on {table.line(row)}",
                     where=table.where(row, flag),
                     remedy="give all rows of a GPU the same setting",
                 )
     return stated
-
-
-def _number(table: Table, flag: str, row: int) -> float:
-    """One cell as a finite number."""
-    one = replace(table, cells={flag: [table.cells[flag][row]]}, lines=[table.lines[row]])
-    return float(one.numbers(flag)[0])
 
 
 def _setting(

@@ -57,6 +57,9 @@ class Options:
     rate_scale: Annotated[float, Range(above=0, high=1e6)] = 1.0
     horizon_s: Annotated[float, Range(above=0, high=31_536_000, unit="seconds")] = 3600.0
     seed: Annotated[int, Range(0, 99_999)] = 0
+    requests: Annotated[int | None, Range(1, 100_000_000, unit="requests")] = None
+    concurrency: Annotated[int | None, Range(1, 1_000_000, unit="requests at a time")] = None
+    trace: str | tuple[str, ...] | None = None
     seeds: Annotated[int | tuple[int, ...], Range(0, 1_000_000)] = 1
     threads: Annotated[int, Range(1, 256, unit="threads")] = 2
     json: bool = False
@@ -121,6 +124,7 @@ def load_command(config: dict[str, Any]) -> Command:
     options = top_level(Options, config, GROUPS, known=("calibration",))
     options.all_seeds()
     _check_trace_window(options)
+    _check_finite(options)
     check_targets(config, COMPONENTS, options.allow_modules)
     model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
@@ -193,6 +197,23 @@ def _check_trace_window(options: Options) -> None:
             f"trace_from_s = {options.trace_from_s:g} lies beyond horizon_s = {options.horizon_s:g}",
             where="trace_from_s",
             remedy="start the trace within the simulated window, e.g. trace_from_s=0",
+        )
+
+
+def _check_finite(options: Options) -> None:
+    """A finite load is one server's, and it takes the time that it takes."""
+    given = [name for name in ("requests", "concurrency", "trace") if getattr(options, name) is not None]
+    if given and options.placement is not None:
+        raise InputError(
+            f"{given[0]} is a load of one server, placement one of a fleet",
+            where=given[0],
+            remedy="leave one of the two out",
+        )
+    if given and options.overheads:
+        raise InputError(
+            f"overheads=true compares windows of traffic, and {given[0]} is a finite load",
+            where="overheads",
+            remedy="leave one of the two out",
         )
 
 

@@ -17,6 +17,7 @@ from twin.errors import InputError
 from twin.files import write_bytes, write_text
 
 if TYPE_CHECKING:
+    from twin.command.finite_load import FiniteLoad
     from twin.figures.bottleneck import Bottleneck
     from twin.figures.result import SimulationResult
     from twin.server.column import Column
@@ -69,10 +70,12 @@ def run_command(config: dict[str, Any], directory: Path, *, quiet: bool) -> tupl
 
 def run_server(command: Command, directory: Path) -> tuple[dict[str, Any], list[Path]]:
     """Simulates one server under every seed; returns its document and the files written beside it."""
+    from twin.command.finite_load import finite_load
     from twin.command.server_report import server_report
     from twin.engine.play import check_column
     from twin.figures.warmup import steps_to_trace
     from twin.server.column import Column
+    from twin.workload.workload import with_reading
 
     column = Column(command.workload.adapters, command.setting)
     check_column(column, command.calibration)
@@ -84,8 +87,11 @@ def run_server(command: Command, directory: Path) -> tuple[dict[str, Any], list[
             where="horizon_s",
             remedy=f"plot at most {longest:.0f} s, or leave plot=true out",
         )
-    files = _files(command, column, directory, rows)
-    results, facts, warnings = _simulate(command, column, min(rows, MOST_TRACED))
+    load = finite_load(command)
+    if load is not None and load.table is not None:
+        command = replace(command, workload=with_reading(command.workload, load.table.reading))
+    files = _files(command, column, directory, rows, load)
+    results, facts, warnings = _simulate(command, column, min(rows, MOST_TRACED), load)
     document = server_report(command, results, facts, warnings)
     if command.options.overheads:
         from twin.figures.overheads import overheads
@@ -107,7 +113,7 @@ def _overhead_files(command: Command, column: Column, directory: Path) -> list[P
 
 
 def _simulate(
-    command: Command, column: Column, trace_steps: int
+    command: Command, column: Column, trace_steps: int, load: FiniteLoad | None
 ) -> tuple[list[SimulationResult], list[Bottleneck], list[str]]:
     from twin.confidence.seeds import short_window
     from twin.figures.bottleneck import bottleneck
@@ -119,8 +125,9 @@ def _simulate(
     blocks = kv_cache_tokens(command.setting, command.calibration) // command.setting.block_size - 1
 
     def job(seed: int) -> tuple[SimulationResult, Bottleneck]:
+        requests, horizon_s = (None, options.horizon_s) if load is None else load.sent(column, command, seed)
         result = simulate(
-            column, command.calibration, horizon_s=options.horizon_s, seed=seed,
+            column, command.calibration, horizon_s=horizon_s, seed=seed, requests=requests,
             default_ttft_slo_s=command.judge.slo.ttft_p99_s, trace_steps=trace_steps,
         )  # fmt: skip
         log.info("seed %d: %d arrivals, %d steps", seed, result.arrivals, result.steps)
@@ -130,13 +137,13 @@ def _simulate(
     with ThreadPoolExecutor(max_workers=options.threads) as pool:
         done = list(pool.map(job, options.all_seeds()))
     results = [result for result, _ in done]
-    warnings = list(filter(None, [short_window(results)]))
+    warnings = list(filter(None, [short_window(results) if load is None else load.note()]))
     if any(r.steps > trace_steps for r in results):
         warnings.append(f"peaks and `slots_held` cover the first {trace_steps:,} steps only")
     return results, [facts for _, facts in done], warnings
 
 
-def _files(command: Command, column: Column, directory: Path, trace_steps: int) -> list[Path]:
+def _files(command: Command, column: Column, directory: Path, trace_steps: int, load: FiniteLoad | None) -> list[Path]:
     """Table per adapter, plot and traces of the first seed, as far as they are asked for."""
     options = command.options
     if not (options.adapters_csv or options.plot or options.chrome_trace):
@@ -144,18 +151,21 @@ def _files(command: Command, column: Column, directory: Path, trace_steps: int) 
     from twin.engine.play import play
 
     seed = options.all_seeds()[0]
+    requests, horizon_s = (None, options.horizon_s) if load is None else load.sent(column, command, seed)
     if not options.plot:
         from twin.figures.warmup import steps_to_trace
 
-        until = min(options.horizon_s, options.trace_from_s + options.trace_for_s) if options.chrome_trace else 0.0
+        until = min(horizon_s, options.trace_from_s + options.trace_for_s) if options.chrome_trace else 0.0
         trace_steps = min(trace_steps, steps_to_trace(until, command.calibration.step.base))
-    detail = play(column, command.calibration, horizon_s=options.horizon_s, seed=seed, trace_steps=trace_steps)
+    detail = play(
+        column, command.calibration, horizon_s=horizon_s, seed=seed, requests=requests, trace_steps=trace_steps
+    )
     files: list[Path] = []
     if options.adapters_csv:
         from twin.figures.adapter_table import adapter_table
 
         table = adapter_table(
-            column.adapters, detail.requests, detail.out, horizon_s=options.horizon_s, slo=command.judge.slo,
+            column.adapters, detail.requests, detail.out, horizon_s=horizon_s, slo=command.judge.slo,
         )  # fmt: skip
         files.append(directory / "adapters.csv")
         write_text(files[-1], csv_text(row.as_dict() for row in table))
@@ -164,12 +174,12 @@ def _files(command: Command, column: Column, directory: Path, trace_steps: int) 
         from twin.figures.series import time_series
 
         series = time_series(
-            detail.out.trace, horizon_s=options.horizon_s, total_blocks=detail.total_blocks, busy_s=detail.out.busy_s,
+            detail.out.trace, horizon_s=horizon_s, total_blocks=detail.total_blocks, busy_s=detail.out.busy_s,
             first_token_s=detail.out.first_token_s, bins=PLOTTED_PARTS,
         )  # fmt: skip
         title = f"{column.adapters_in_slots} adapters, max_loras {command.setting.max_loras}, max_lora_rank " \
             f"{command.setting.max_lora_rank}, {column.setting.gpu_type}, seed {seed}"  # fmt: skip
-        image = time_series_png(series, horizon_s=options.horizon_s, max_loras=command.setting.max_loras, title=title)
+        image = time_series_png(series, horizon_s=horizon_s, max_loras=command.setting.max_loras, title=title)
         files += [directory / "timeseries.png", directory / "timeseries.csv"]
         write_bytes(files[-2], image)
         write_text(files[-1], csv_text(series.rows()))
@@ -178,7 +188,7 @@ def _files(command: Command, column: Column, directory: Path, trace_steps: int) 
 
         data = chrome_trace(
             detail.requests, detail.out, column.adapters, from_s=options.trace_from_s,
-            for_s=min(options.trace_for_s, options.horizon_s - options.trace_from_s),
+            for_s=min(options.trace_for_s, horizon_s - options.trace_from_s),
             title=f"engine ({command.setting.gpu_type}, {command.setting.label})",
         )  # fmt: skip
         files.append(directory / "trace.json")

@@ -52,7 +52,8 @@ def server_report(
             "kv_cache_tokens": tokens,
             "adapters_in_slots": column.adapters_in_slots,
         },
-        "horizon_s": command.options.horizon_s,
+        # Of a finite load the mean time that it took.
+        "horizon_s": float(np.mean([r.horizon_s for r in results])),
         "seeds": [r.seed for r in results],
         "offered": offered(results),
         "metrics": means(rows),
@@ -91,6 +92,7 @@ def workload_report(workload: Workload) -> Document:
         "rate_req_per_s": workload.total_rate_req_per_s,
         "output_tokens_per_s": workload.total_output_tokens_per_s,
         "notes": list(workload.notes),
+        "reading": None if workload.reading is None else workload.reading.row(),
     }
 
 

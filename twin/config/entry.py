@@ -165,7 +165,7 @@ def run_app(app: App, arguments: Sequence[str]) -> int:
     except Exception as error:
         # First: Hydra's error about an option that does not exist is an OSError too.
         if is_mistake(error):
-            show_error(explained(error, given, functools.partial(_without_overrides, app, args), app.optional), debug)
+            show_error(explained(error, given, functools.partial(_with_choices, app, args, given), app.optional), debug)
         elif isinstance(error, OSError):
             # Of the folder that Hydra makes for a run; what a job meets is caught by `guarded`.
             problem = f"the output folder cannot be made: {error}"
@@ -187,9 +187,16 @@ def _hydra(app: App, args: argparse.Namespace) -> AbstractContextManager[Hydra]:
     return hydra_of(app.name, folder, Path(args.config_dir).resolve() if args.config_dir else None)
 
 
-def _without_overrides(app: App, args: argparse.Namespace) -> DictConfig:
+def _with_choices(app: App, args: argparse.Namespace, given: Sequence[str]) -> DictConfig:
+    """The configuration without the values of the command line, but with the options that it chooses of groups."""
+    folders = [Path(f) for f in (conf_dir(), args.config_path, args.config_dir) if f]
+    chosen = [
+        o for o in given
+        if (parts := o.lstrip("+").partition("="))[1]
+        and any((folder / parts[0] / f"{parts[2]}.yaml").is_file() for folder in folders)
+    ]  # fmt: skip
     with _hydra(app, args) as hydra:
-        return hydra.compose_config(args.config_name or app.config_name, [], run_mode=RunMode.RUN)
+        return hydra.compose_config(args.config_name or app.config_name, chosen, run_mode=RunMode.RUN)
 
 
 def _dispatch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -65,15 +66,21 @@ def explained(
 
     Args:
         overrides: as they were given.
-        compose: the configuration without them.
+        compose: the configuration without them, but with the options that they choose.
         optional: groups that may be added although the configuration has none.
     """
     lines = [line.rstrip() for line in str(error).strip().splitlines() if line.strip()]
     searched = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))
     text = "\n".join(line for line in lines[:searched] if not line.startswith(_BESIDE_THE_POINT))
     if isinstance(error, OverrideParseException):
+        return InputError(f"override {error.override!r} cannot be read: {text}", remedy=_quoting(str(error.override)))
+    if ambiguous := re.search(r"Ambiguous value for argument '([^']*)'", text):
+        key = _key(ambiguous[1])
+        given = next((o for o in overrides if _key(o) == key), key)
         return InputError(
-            f"override {error.override!r} cannot be read: {text}", remedy="write group=option or key=value"
+            f"{given!r} may be a list, a text with commas, or several values of a sweep",
+            where=key,
+            remedy=f"{_quoting(given)}; a list is {key}=[a,b], a sweep has -m",
         )
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause) not in text:
@@ -84,6 +91,17 @@ def explained(
         close = did_you_mean(asked[1], [line.strip() for line in options]) if asked else ""
         return InputError("\n".join([first + close, *options]), remedy="choose one of the options listed")
     return InputError(text, remedy=_valid_names(text, overrides, compose, optional))
+
+
+def _quoting(override: str) -> str:
+    """How to write a value with characters of Hydra's grammar, for a shell: `'workload.path="adapters (1).csv"'`."""
+    key, equals, value = override.partition("=")
+    if not equals or not value:
+        return "write group=option or key=value"
+    escaped = value.strip("\"'").replace('"', '\\"')
+    return f"""write group=option or key=value; put a value with blanks, brackets, '=', ',' or '~' into quotes: {
+        shlex.quote(f'{key}="{escaped}"')
+    }"""
 
 
 def _valid_names(text: str, overrides: Sequence[str], compose: Callable[[], Any], optional: Collection[str]) -> str:
@@ -102,7 +120,10 @@ def _valid_names(text: str, overrides: Sequence[str], compose: Callable[[], Any]
         node = OmegaConf.select(cfg, parent) if parent else cfg
     names = sorted({str(k) for k in node if not str(k).startswith("_")} | (set(optional) if not parent else set()))
     names = [n for n in names if n != "hydra"]
-    return f"valid{f' in {parent}' if parent else ''}: {', '.join(names)}{did_you_mean(last, names)}"
+    # A key of a group that was given without it.
+    inside = [f"{n}.{bad}" for n in names if not parent and isinstance(cfg.get(n), DictConfig) and bad in list(cfg[n])]
+    near = f" (did you mean {inside[0]!r}?)" if inside else did_you_mean(last, names)
+    return f"valid{f' in {parent}' if parent else ''}: {', '.join(names)}{near}"
 
 
 def _key(override: str) -> str:

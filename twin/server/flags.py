@@ -6,13 +6,13 @@ Names, types, ranges and defaults are those of `twin.server.settings.EngineSetti
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
 from twin.config.schema import checked, parse, unknown_key
 from twin.errors import InputError
-from twin.server.settings import EngineSetting
+from twin.server.settings import DEFAULT_MAX_LORA_RANKS, VLLM_RANKS, EngineSetting
 
 #: Flags that a grid of settings may give several values.
 GRID_FLAGS = ("max_loras", "max_lora_rank")
@@ -48,10 +48,37 @@ def setting_choices(
     for name, values in choices.items():
         if not values:
             raise InputError(f"{where}.{name} is empty", where=f"{where}.{name}", remedy="give at least one value")
-    return tuple(
+    settings = tuple(
         parse(EngineSetting, {**flags, **dict(zip(choices, values, strict=True)), "gpu_type": gpu_type}, where)
         for values in product(*(dict.fromkeys(values) for values in choices.values()))
     )
+    for rank in dict.fromkeys(s.max_lora_rank for s in settings):
+        if rank not in VLLM_RANKS:
+            more = next((r for r in VLLM_RANKS if r > rank), VLLM_RANKS[-1])
+            raise InputError(
+                f"{where}.max_lora_rank {rank} is no value that vLLM takes",
+                where=f"{where}.max_lora_rank",
+                remedy=f"use {more}, which serves adapters of rank {rank} too; vLLM takes "
+                f"{', '.join(map(str, VLLM_RANKS))}",
+            )
+    return settings
+
+
+def with_wider_slots(
+    settings: tuple[EngineSetting, ...], rank: int
+) -> tuple[tuple[EngineSetting, ...], tuple[str, ...]]:
+    """The choices of `max_lora_rank`, where they are the usual ones, and one more for an adapter of a larger rank; and
+    a note if there is one. Choices that a user restricts stay as they are.
+    """
+    offered = sorted({s.max_lora_rank for s in settings})
+    wider = next((r for r in VLLM_RANKS if r >= rank), None)
+    if rank <= offered[-1] or tuple(offered) != DEFAULT_MAX_LORA_RANKS or wider is None:
+        return settings, ()
+    more = tuple(replace(s, max_lora_rank=wider) for s in settings if s.max_lora_rank == offered[-1])
+    note = (
+        f"adapters of rank up to {rank}: max_lora_rank {wider} is a choice too, beside {', '.join(map(str, offered))}"
+    )
+    return (*settings, *more), (note,)
 
 
 def single_setting(node: Any, gpu_type: str, *, where: str = "engine") -> EngineSetting:

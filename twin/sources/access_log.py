@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin.config.arguments import number
 from twin.errors import InputError
 from twin.sources.estimates import estimate
-from twin.sources.promises import SLO_COLUMNS, slos
-from twin.sources.table import Table, read_table
-from twin.sources.timestamps import timestamps_s
+from twin.sources.registry import Registry, as_form, read_registry
+from twin.sources.requests import RequestTable, matched, read_requests
+from twin.sources.tables.files import Paths
+from twin.sources.tables.layout import Form
 from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.wording import counted
 from twin.workload.adapter import Adapter
-from twin.workload.recording import Recording, RequestLog
-from twin.workload.workload import Workload
+from twin.workload.recording import Recording
+from twin.workload.workload import ReadWorkload, Workload
 
-LOG_REQUIRED = ("timestamp", "adapter_id", "prompt_tokens", "output_tokens")
-LOG_OPTIONAL = ("cached_tokens",)
-REGISTRY_REQUIRED = ("adapter_id", "rank")
-REGISTRY_OPTIONAL = (*SLO_COLUMNS, "pinned_gpu")
+COLD = ("deploy", "leave_out")
+#: Requests of an adapter that was never seen, at most: half of one in the time of the log.
+UNSEEN_REQUESTS = 0.5
 
 
 def read_access_log(
-    path: str | Path,
-    registry: str | Path,
+    path: Paths,
+    registry: Any,
     quantile: float | None = None,
     window_s: float = 600.0,
     duration_s: float | None = None,
+    cold: str = "deploy",
     idle_rate_req_per_s: float | None = None,
     length_shape: str = "gamma",
+    columns: Any = None,
+    decimal: str | None = None,
+    time_unit: str | None = None,
+    time_zone: str = "UTC",
+    adapter_id: str | None = None,
+    base: str | None = None,
+    base_names: Sequence[str] = (),
 ) -> Workload:
-    """Reads `timestamp,adapter_id,prompt_tokens,output_tokens[,cached_tokens]`, one row a request, in any order.
+    """Reads a log: `timestamp,adapter_id,prompt_tokens,output_tokens[,cached_tokens]`, one row a request, in any order.
 
-    How rates, burstiness, lengths and cache hits are estimated: `twin.sources.estimates.estimate`.
+    Known formats are recognised, other names of columns found or given; requests that failed are left out and counted
+    (`twin.sources.requests`). How rates, burstiness, lengths and cache hits are estimated:
+    `twin.sources.estimates.estimate`.
 
     Args:
-        path: log, CSV, plain or gzip-packed; timestamps in seconds or ISO 8601 (without offset: UTC).
-        registry: CSV with `adapter_id,rank` (optional: `slo_ttft_p99_s` and the other promises,
-            `pinned_gpu`); rank 0 = the base model.
+        path: file, pattern, `-` for standard input, or several: CSV, JSON lines, Parquet, packed or not.
+        registry: table with `adapter_id,rank` (optional: `slo_ttft_p99_s` and the other promises, `pinned_gpu`);
+            rank 0 = the base model. Or a folder of PEFT adapters, or several.
         quantile: plan for this quantile of each adapter's rate over windows, in (0, 1]; None = the mean.
         window_s: length of such a window, seconds.
         duration_s: time that the log covers, seconds; None = from its first to its last request.
-        idle_rate_req_per_s: rate of registered adapters without requests; None = they are left out.
+        cold: `deploy` or `leave_out` registered adapters without requests.
+        idle_rate_req_per_s: rate of these; None = `cold_rate`.
         length_shape: `gamma`, `lognormal`, `constant`, `published`, or `empirical`: the quantiles of an adapter's own
             requests, tail included (`twin.traffic.length_shapes`).
+        columns: our column -> the log's, where it is neither recognised nor found by name.
+        decimal, time_unit, time_zone: how numbers and times are written (`twin.sources.tables.layout.Form`).
+        adapter_id: whose all requests are, where the log has no such column.
+        base: model that the fleet serves; adapters of another one are refused.
+        base_names: names under which requests go to the base model itself.
 
     The workload's `recording` holds the requests for an exact replay (`twin.workload.recording`).
 
@@ -55,128 +73,128 @@ def read_access_log(
         InputError: names file, line, column, value and remedy.
     """
     shape = check_length_shape(length_shape, RECORDED_CHOICES)
-    option = "workload.quantile"
-    chosen = None if quantile is None else number(quantile, option, above=0.0, high=1.0)
+    chosen = None if quantile is None else number(quantile, "workload.quantile", above=0.0, high=1.0)
     window = number(window_s, "workload.window_s", above=0.0)
     idle = None if idle_rate_req_per_s is None else number(
         idle_rate_req_per_s, "workload.idle_rate_req_per_s", above=0.0
     )  # fmt: skip
-    if not str(registry or "").strip():
+    if cold not in COLD:
         raise InputError(
-            "no registry of adapter ranks is given",
-            where="option workload.registry",
-            remedy="name a CSV file with the columns adapter_id,rank",
+            f"{cold!r} is nothing to do with cold adapters",
+            where="option workload.cold",
+            remedy="use deploy or leave_out",
         )
-    known = read_table(registry, REGISTRY_REQUIRED, REGISTRY_OPTIONAL, what="adapter registry", extra_columns=True)
-    ids = known.unique("adapter_id", remedy="keep one row an adapter")
-    ranks = known.numbers("rank", low=0, whole=True, remedy="give a whole number; 0 stands for the base model")
-    table = read_table(path, LOG_REQUIRED, LOG_OPTIONAL, what="access log", extra_columns=True)
-    log = _requests(table, {adapter_id: i for i, adapter_id in enumerate(ids)}, known.path)
+    known = read_registry(registry, base=base, base_names=base_names)
+    table = read_requests(path, as_form(columns, decimal, time_unit, time_zone), adapter_id=adapter_id)
+    log = replace(table.log, adapter=_registered(table, known)[table.log.adapter])
     covered_s = log.duration_s if duration_s is None else number(duration_s, "workload.duration_s", above=0.0)
-    span_s = float(np.ptp(log.time_s))
-    if covered_s < span_s:
+    if covered_s < table.reading.span_s:
         raise InputError(
-            f"duration_s {covered_s:g} is shorter than the log, whose requests span {span_s:.6g} s",
+            f"duration_s {covered_s:g} is shorter than the log, whose requests span {table.reading.span_s:.6g} s",
             where="option workload.duration_s",
             remedy="leave it out, or give the whole time that was logged",
         )
-    found = estimate(
-        log, len(ids), quantile=chosen, window_s=window, duration_s=covered_s, keep_lengths=shape == "empirical"
-    )
-    silent = int(np.count_nonzero(found.count == 0))
-    rates = np.where(found.count > 0, found.rate_req_per_s, idle or 0.0)
-    adapters = _with_promises(found.adapters(ids, [int(r) for r in ranks], rates), known)
+    if covered_s <= 0:
+        raise InputError(
+            f"{counted(len(log), 'request')} at one time: no rate can be told. " + table.reading.sentences()[0],
+            where="option workload.path",
+            remedy="all have the same time; give the time the log covers: workload.duration_s=3600",
+        )
+    n = len(known.ids)
+    found = estimate(log, n, quantile=chosen, window_s=window, duration_s=covered_s, keep_lengths=shape == "empirical")
+    silent = found.count == 0
+    if idle is None:
+        silent &= np.array(known.ranks) > 0
+        idle = cold_rate(found.count, int(silent.sum()), covered_s)
+    deployed = cold == "deploy"
+    rates = np.where(silent & deployed, idle, found.rate_req_per_s)
+    adapters = _with_promises(found.adapters(known.ids, known.ranks, rates), known)
     adapters = with_length_shape(adapters, "gamma" if shape == "empirical" else shape)
+    reading = replace(
+        table.reading,
+        cold_adapters=tuple(known.ids[i] for i in np.flatnonzero(silent)),
+        cold=f"deployed all the same, as cold ones of {idle:.3g} req/s" if deployed else "left out, as told",
+    )
     notes = [
         f"{counted(len(adapters), 'adapter')} estimated from {counted(len(log), 'request')} over {covered_s:.6g} s "
-        f"in {table.path}.",
+        f"in {reading.source}.",
+        *known.notes,
         *found.notes,
         *([length_note(shape)] if shape != "gamma" else []),
+        *([f"Columns of {known.title} that were not used: {', '.join(known.ignored)}."] if known.ignored else []),
     ]
-    if silent:
-        what = "left out" if idle is None else f"given {idle:g} req/s"
-        notes.append(f"{counted(silent, 'adapter')} of {known.path} without requests in the log: {what}.")
-    notes += [
-        f"Columns of {source.path} that were not used: {', '.join(source.ignored)}."
-        for source in (table, known)
-        if source.ignored
-    ]
-    recording = Recording(tuple(ids), log, str(table.path))
-    return Workload(adapters, table.path.name.split(".")[0], tuple(notes), recording)
+    name = reading.source.rpartition("/")[2].split(".")[0]
+    return ReadWorkload(adapters, name, tuple(notes), Recording(known.ids, log, reading.source), reading)
 
 
-def _requests(table: Table, index: dict[str, int], registry: Path) -> RequestLog:
-    ids = table.texts("adapter_id")
-    try:
-        adapter = np.fromiter(map(index.__getitem__, ids), np.int64, len(ids))
-    except KeyError as error:
-        row = next(r for r, adapter_id in enumerate(ids) if adapter_id not in index)
-        others = len(set(ids) - index.keys()) - 1
+def cold_rate(counts: NDArray[np.int64], unseen: int, duration_s: float) -> float:
+    """Rate of each adapter without requests, req/s.
+
+    Good and Turing's estimate: what was never seen makes up as much of the traffic as what was seen once (I. J. Good,
+    Biometrika 40, 1953), shared by those that there are; at most half a request each in the time of the log.
+    """
+    once = max(float(np.count_nonzero(counts == 1)), UNSEEN_REQUESTS)
+    return min(once / max(unseen, 1), UNSEEN_REQUESTS) / duration_s
+
+
+def _registered(table: RequestTable, registry: Registry) -> NDArray[np.int64]:
+    """Index in the registry of each of the log's names."""
+    if not table.has_names:
+        raise InputError(
+            f"the log names no adapters{f' (it is a {table.reading.format})' if table.reading.format else ''}",
+            where=table.reading.source,
+            remedy="name the column, workload.columns={adapter_id: ...}; or say whose all requests are, "
+            "workload.adapter_id=...; workload=trace deals them to made-up adapters",
+        )
+    index = {adapter_id: i for i, adapter_id in enumerate(registry.ids)}
+    known = matched(table.names, index, prefixed=table.prefixed)
+    missing = [name for name in table.names if name not in known]
+    if missing:
+        others = len(missing) - 1
         also = f" (and {others} other adapters of the log)" if others else ""
         raise InputError(
-            f"adapter {ids[row]!r}{also} is not in the registry",
-            where=table.where(row, "adapter_id"),
-            remedy=f"add it with its rank to {registry} (rank 0 = the base model)",
-        ) from error
-    prompt = table.numbers("prompt_tokens", low=0, remedy="give the number of prompt tokens")
-    output = table.numbers("output_tokens", low=0, remedy="give the number of output tokens")
-    cached = np.zeros(len(table))
-    if "cached_tokens" in table:
-        cached = table.numbers("cached_tokens", low=0, empty=0.0, remedy="give the cached prompt tokens, 0 for none")
-        too_many = cached > prompt
-        if too_many.any():
-            row = int(np.argmax(too_many))
-            raise InputError(
-                f"cached_tokens {cached[row]:g} is more than prompt_tokens {prompt[row]:g}",
-                where=table.where(row, "cached_tokens"),
-                remedy="cached tokens are a part of the prompt's tokens",
-            )
-    return RequestLog(timestamps_s(table, "timestamp"), adapter, prompt, output, cached)
+            f"adapter {missing[0]!r}{also} is not in the registry",
+            where=table.first.get(missing[0], "option workload.adapter_id"),
+            remedy=f"add it with its rank to {registry.title} (rank 0 = the base model; "
+            f"'workload.base_names=[{missing[0]}]' says so too)",
+        )
+    return np.array([index[known[name]] for name in table.names], np.int64)
 
 
-def _with_promises(adapters: tuple[Adapter, ...], registry: Table) -> tuple[Adapter, ...]:
+def _with_promises(adapters: tuple[Adapter, ...], registry: Registry) -> tuple[Adapter, ...]:
     """Adds SLOs and pins of the registry."""
-    ids = registry.texts("adapter_id")
-    promised_by_row = slos(registry)
-    pins = registry.texts("pinned_gpu", required=False) if "pinned_gpu" in registry else [""] * len(ids)
-    row_of = {adapter_id: row for row, adapter_id in enumerate(ids)}
-    promised = []
-    for adapter in adapters:
-        row = row_of[adapter.adapter_id]
-        promised.append(replace(adapter, slo=promised_by_row[row], pinned_gpu=pins[row] or None))
-    return tuple(promised)
+    row_of = {adapter_id: row for row, adapter_id in enumerate(registry.ids)}
+    rows = [row_of[adapter.adapter_id] for adapter in adapters]
+    return tuple(
+        replace(adapter, slo=registry.slos[row], pinned_gpu=registry.pins[row] or None)
+        for adapter, row in zip(adapters, rows, strict=True)
+    )
 
 
 def read_recording(
-    path: str | Path,
+    path: Paths,
     *,
-    time: str = "timestamp",
-    adapter_id: str = "adapter_id",
-    prompt_tokens: str = "prompt_tokens",
-    output_tokens: str = "output_tokens",
+    time: str | None = None,
+    adapter_id: str | None = None,
+    prompt_tokens: str | None = None,
+    output_tokens: str | None = None,
     cached_tokens: str | None = None,
 ) -> Recording:
-    """Reads any CSV file with a row a request; the arguments name its columns.
+    """Reads any log of one row a request, as `read_access_log` does; the arguments name columns.
 
-    Times are seconds or ISO 8601 (`twin.sources.timestamps`). No registry is needed: ranks belong to the adapters that
-    it is replayed for.
+    No registry is needed: ranks belong to the adapters that it is replayed for.
 
     Raises:
         InputError: names file, line, column, value and remedy.
     """
-    required = [time, adapter_id, prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else [])]
-    table = read_table(path, required, what="recording", extra_columns=True)
-    names = table.texts(adapter_id)
-    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    tokens = [
-        table.numbers(column, low=0, remedy="give a number of tokens")
-        for column in (prompt_tokens, output_tokens, *([cached_tokens] if cached_tokens else []))
-    ]
-    log = RequestLog(
-        timestamps_s(table, time),
-        np.fromiter(map(index.__getitem__, names), np.int64, len(names)),
-        tokens[0],
-        tokens[1],
-        tokens[2] if cached_tokens else np.zeros(len(names)),
-    )
-    return Recording(tuple(index), log, str(table.path))
+    given = {
+        "timestamp": time, "adapter_id": adapter_id, "prompt_tokens": prompt_tokens, "output_tokens": output_tokens,
+        "cached_tokens": cached_tokens,
+    }  # fmt: skip
+    form = Form({ours: theirs for ours, theirs in given.items() if theirs is not None})
+    table = read_requests(path, form, what="recording")
+    if not table.has_names:
+        raise InputError(
+            "the recording names no adapters", where=table.reading.source, remedy="give adapter_id=, its column"
+        )
+    return Recording(table.names, table.log, table.reading.source)

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin.config.arguments import number
 from twin.errors import InputError
 from twin.sources.promises import SLO_COLUMNS, slos
 from twin.sources.rate_file import with_recorded_rates
+from twin.sources.registry import Registry, as_form, read_registry
 from twin.sources.table import Table, read_table
+from twin.sources.timestamps import check_form
 from twin.traffic.drift import apply_drift
 from twin.traffic.length_shapes import check_length_shape, length_note, with_length_shape
 from twin.wording import counted
@@ -38,6 +41,14 @@ OPTIONAL = (
     "switch_group",
     "tenant",
 )
+#: What columns are called elsewhere.
+NAMES = {
+    "adapter_id": ("adapter", "adapter_name", "lora_name", "lora", "model"),
+    "rank": ("r", "lora_rank"),
+    "rate_req_per_s": ("req_per_s", "requests_per_s", "requests_per_second", "rps", "qps"),
+    "prompt_tokens": ("input_tokens", "mean_prompt_tokens", "mean_input_tokens"),
+    "output_tokens": ("completion_tokens", "mean_output_tokens"),
+}
 
 
 def read_adapters(
@@ -51,6 +62,10 @@ def read_adapters(
     length_shape: str = "gamma",
     drift: Any = None,
     plan_rate: str | float = "mean",
+    columns: Any = None,
+    decimal: str | None = None,
+    registry: Any = None,
+    base: str | None = None,
 ) -> Workload:
     """Reads `adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens` and optional columns, in any order.
 
@@ -62,7 +77,7 @@ def read_adapters(
     (`twin.workload.rates.OnOff`); adapters of one `switch_group` switch together.
 
     Args:
-        path: CSV file, UTF-8, plain or gzip-packed.
+        path: file, pattern, `-` for standard input, or several: CSV, JSON lines, Parquet, packed or not.
         default_arrival_cv: where the file says nothing; 1 = Poisson.
         default_prompt_cv, default_output_cv: spreads where the file says nothing (the published ones).
         default_length_correlation: of prompt and output length where the file says nothing.
@@ -71,6 +86,10 @@ def read_adapters(
         length_shape: where the file says nothing: `gamma`, `lognormal`, `constant` or `published`.
         drift: how the rates of the other adapters change, a `twin.traffic.drift.Drift`; None = they do not.
         plan_rate: which rate of a changing one is planned for: `mean`, `peak` or a quantile over time.
+        columns: our column -> the file's; None = found by name.
+        decimal: decimal mark, `.` or `,`; None = told from the cells.
+        registry: where ranks come from if the file has no such column: a table, or folders of PEFT adapters.
+        base: model that the fleet serves; adapters of another one are refused.
 
     Raises:
         InputError: names file, line, column, value and remedy.
@@ -82,7 +101,11 @@ def read_adapters(
     default_length_correlation = number(
         default_length_correlation, "workload.default_length_correlation", low=-1.0, high=1.0
     )
-    table = read_table(path, REQUIRED, OPTIONAL, what="adapter file")
+    form = as_form(columns, decimal)
+    check_form(form)
+    required = REQUIRED if registry is None else tuple(name for name in REQUIRED if name != "rank")
+    others = OPTIONAL if registry is None else (*OPTIONAL, "rank")
+    table = read_table(path, required, others, what="adapter file", names=NAMES, form=form)
     tenants = "tenant" in table
     if tenants:
         ids = table.texts("adapter_id")
@@ -91,7 +114,7 @@ def read_adapters(
         ids = table.unique(
             "adapter_id", remedy="keep one row an adapter, or add a column 'tenant' so that its rows are merged"
         )
-    ranks = table.numbers("rank", low=0, whole=True, remedy="give a whole number; 0 stands for the base model")
+    ranks = _ranks(table, ids, None if registry is None else read_registry(registry, base=base))
     rates = table.numbers(
         "rate_req_per_s", above=0, remedy="give requests per second; leave out adapters without traffic"
     )
@@ -215,6 +238,33 @@ def _switching(table: Table) -> list[OnOff | None]:
     return found
 
 
+def _ranks(table: Table, ids: list[str], registry: Registry | None) -> NDArray[np.float64]:
+    """Rank of each row: the file's, which a registry must not contradict, or the registry's."""
+    remedy = "give a whole number; 0 stands for the base model"
+    if registry is None:
+        return table.numbers("rank", low=0, whole=True, remedy=remedy)
+    known = dict(zip(registry.ids, registry.ranks, strict=True))
+    own = table.numbers("rank", low=0, whole=True, empty=math.nan, remedy=remedy) if "rank" in table else None
+    ranks = np.empty(len(table))
+    for row, adapter_id in enumerate(ids):
+        stated = math.nan if own is None else float(own[row])
+        found = known.get(adapter_id, stated)
+        if math.isnan(found):
+            raise InputError(
+                f"adapter {adapter_id!r} is not in {registry.title}",
+                where=table.where(row, "adapter_id"),
+                remedy="add it there, or give its rank here (0 = the base model)",
+            )
+        if stated == stated and stated != found:
+            raise InputError(
+                f"adapter {adapter_id!r} has rank {stated:g} here and {found:g} in {registry.title}",
+                where=table.where(row, "rank"),
+                remedy="leave the cell empty, or correct one of the two",
+            )
+        ranks[row] = found
+    return ranks
+
+
 @contextmanager
 def _located(table: Table, row: int) -> Iterator[None]:
     """Adds file and line to errors of the value types, which know neither."""
@@ -230,7 +280,7 @@ def _check_tenants(table: Table, ids: list[str]) -> None:
         if key in first:
             raise InputError(
                 f"tenant {key[1]!r} of adapter {key[0]!r} appears twice, "
-                f"on lines {table.lines[first[key]]} and {table.lines[row]}",
+                f"on {table.line(first[key])} and {table.line(row)}",
                 where=table.where(row, "tenant"),
                 remedy="keep one row a tenant of an adapter",
             )
@@ -244,8 +294,8 @@ def _check_shared(table: Table, adapters: list[Adapter], column: str, value: Cal
         earlier = first.setdefault(adapter.adapter_id, row)
         if value(adapters[earlier]) != value(adapter):
             raise InputError(
-                f"adapter {adapter.adapter_id!r} has {column} {value(adapters[earlier])!r} on line "
-                f"{table.lines[earlier]} and {value(adapter)!r} on line {table.lines[row]}",
+                f"adapter {adapter.adapter_id!r} has {column} {value(adapters[earlier])!r} on "
+                f"{table.line(earlier)} and {value(adapter)!r} on {table.line(row)}",
                 where=table.where(row, column),
                 remedy=f"give all tenants of an adapter the same {column}, or different adapters different ids",
             )
@@ -253,7 +303,7 @@ def _check_shared(table: Table, adapters: list[Adapter], column: str, value: Cal
 
 def _notes(table: Table, adapters: int, prompt_cv: float, output_cv: float) -> tuple[str, ...]:
     rows = f" from {len(table)} rows of tenants" if "tenant" in table else ""
-    notes = [f"{counted(adapters, 'adapter')}{rows}, read from {table.path}."]
+    notes = [f"{counted(adapters, 'adapter')}{rows}, read from {table.title}."]
     without = [column for column in ("prompt_cv", "output_cv") if column not in table]
     if without:
         assumed = {"prompt_cv": f"prompt CV {prompt_cv:g}", "output_cv": f"output CV {output_cv:g}"}

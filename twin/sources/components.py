@@ -11,11 +11,13 @@ WORKLOAD: Components = {
     "workload": (
         "twin.sources.access_log.read_access_log",
         "twin.sources.adapter_file.read_adapters",
+        "twin.sources.prometheus.read_prometheus",
         "twin.sources.synthetic.discrete_rates",
         "twin.sources.synthetic.power_law",
         "twin.sources.traces.azure.read_azure",
         "twin.sources.traces.mooncake.read_mooncake",
         "twin.sources.traces.servegen.read_servegen",
+        "twin.sources.traces.trace.read_trace",
         "twin.workload.workload.Workload",
     ),
     "workload.drift": (

@@ -1,51 +1,85 @@
-"""CSV files whose errors point at a line.
-
-Read with the `csv` module rather than a data-frame library: a row keeps the number of the line it starts on, and a
-line with too many or too few fields is an error instead of a shifted or padded row. A million rows take a few seconds.
-"""
+"""Tables whose errors point at a line: text cells of any file that `twin.sources.tables` reads, and checked columns."""
 
 from __future__ import annotations
 
-import csv
-import difflib
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin.config.ranges import Range
 from twin.errors import InputError
-from twin.sources.text_file import open_text
+from twin.sources.tables.cells import Unreadable, is_null, parsed
+from twin.sources.tables.chunks import Chunk, chunks
+from twin.sources.tables.files import Paths, sources
+from twin.sources.tables.formats import Format
+from twin.sources.tables.layout import Form, Layout, Wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """R rows of text cells.
+    """R rows of a file, or of several.
 
     Args:
-        path: the file.
-        cells: column name to its R cells.
-        lines: line number (from 1) on which each row starts, R values.
-        ignored: columns of the file that nobody asked for.
+        chunks: the rows, in order.
+        form: what the user says of them.
     """
 
-    path: Path
-    cells: dict[str, list[str]]
-    lines: list[int]
-    ignored: tuple[str, ...] = ()
+    chunks: tuple[Chunk, ...]
+    form: Form = field(default_factory=Form)
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return sum(map(len, self.chunks))
 
     def __contains__(self, column: str) -> bool:
-        return column in self.cells
+        return all(column in chunk.cells for chunk in self.chunks)
+
+    @property
+    def path(self) -> Path:
+        """The (first) file."""
+        return self.chunks[0].source.path
+
+    @property
+    def title(self) -> str:
+        """The files, for sentences."""
+        names = list(dict.fromkeys(str(chunk.source) for chunk in self.chunks))
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    @property
+    def layout(self) -> Layout:
+        return self.chunks[0].layout
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns of the file that nobody asked for."""
+        return self.layout.ignored
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Cells as they were read, (R,)."""
+        parts = [chunk.cells[name] for chunk in self.chunks]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def line(self, row: int) -> str:
+        """`line 7`, for messages."""
+        chunk, inside = self._chunk(row)
+        return chunk.place(inside)
 
     def where(self, row: int, column: str = "") -> str:
-        """`file, line 7, column 'rank'` for messages."""
-        return f"{self.path}, line {self.lines[row]}" + (f", column {column!r}" if column else "")
+        """`file, line 7, column 'rank'` for messages; the column by its name in the file."""
+        chunk, inside = self._chunk(row)
+        theirs = chunk.layout.columns.get(column, column)
+        return f"{chunk.source}, {chunk.place(inside)}" + (f", column {theirs!r}" if column else "")
+
+    def _chunk(self, row: int) -> tuple[Chunk, int]:
+        for chunk in self.chunks:
+            if row < len(chunk):
+                return chunk, row
+            row -= len(chunk)
+        raise IndexError(row)
 
     def texts(self, column: str, *, required: bool = True) -> list[str]:
         """Cells without surrounding blanks.
@@ -53,7 +87,7 @@ class Table:
         Raises:
             InputError: a cell is empty and `required`.
         """
-        texts = [cell.strip() for cell in self.cells[column]]
+        texts = [str(cell).strip() for cell in self.column(column).tolist()]
         if required and not all(texts):
             row = texts.index("")
             raise InputError(f"{column} is empty", where=self.where(row, column), remedy=f"fill in the {column}")
@@ -77,50 +111,50 @@ class Table:
             low, high: allowed limits, inclusive.
             above, below: allowed limits, exclusive.
             whole: refuse fractions.
-            empty: value of empty cells (may be NaN); None = an empty cell is an error.
+            empty: value of empty cells and of words such as NULL (may be NaN); None = such a cell is an error.
 
         Raises:
             InputError: names file, line, column and the first offending value.
         """
-        cells = self.cells[column]
+        cells = self.column(column)
         try:
-            values = np.fromiter(map(float, cells), np.float64, len(cells))
-            filled = np.ones(len(cells), bool)
-        except ValueError:
-            values, filled = self._numbers_one_by_one(column, empty, remedy)
+            values = parsed(cells, whole=whole, decimal=self.form.decimal)
+        except Unreadable as error:
+            raise self._unreadable(column, cells, error, remedy) from error
         good = np.isfinite(values) & (values >= low) & (values <= high) & (values > above) & (values < below)
         if whole:
             good &= values == np.floor(values)
-        good |= ~filled
+        if empty is not None:
+            gone = np.isnan(values)
+            good |= gone
+            values = np.where(gone, empty, values)
         if not good.all():
             row = int(np.argmin(good))
-            wanted = Range(low, high, above, below, whole)
-            raise InputError(
-                f"{column} {cells[row].strip()!r} is not {wanted}",
-                where=self.where(row, column),
-                remedy=remedy or f"give {wanted}",
-            )
+            raise self._out_of_range(column, cells[row], row, Range(low, high, above, below, whole), remedy)
         return values
 
-    def _numbers_one_by_one(
-        self, column: str, empty: float | None, remedy: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        cells = self.cells[column]
-        values, filled = np.empty(len(cells)), np.ones(len(cells), bool)
-        for row, cell in enumerate(cells):
-            try:
-                values[row] = float(cell)
-            except ValueError as error:
-                if not cell.strip() and empty is not None:
-                    values[row], filled[row] = empty, False
-                    continue
-                problem = f"{column} {cell.strip()!r} is not a number" if cell.strip() else f"{column} is empty"
-                raise InputError(
-                    problem,
-                    where=self.where(row, column),
-                    remedy=remedy or "give a number with a decimal point and no unit",
-                ) from error
-        return values, filled
+    def _unreadable(self, column: str, cells: NDArray[Any], error: Unreadable, remedy: str) -> InputError:
+        text = str(cells[error.row]).strip()
+        where = self.where(error.row, column)
+        if error.ambiguous:
+            return InputError(
+                f"{column} {text!r} is one number with a decimal comma and another with a thousands separator",
+                where=where,
+                remedy="say which: workload.decimal=',' or workload.decimal='.'",
+            )
+        return InputError(
+            f"{column} {text!r} is not a number",
+            where=where,
+            remedy=remedy or "give a number without unit; workload.decimal=',' reads decimal commas",
+        )
+
+    def _out_of_range(self, column: str, cell: Any, row: int, wanted: Range, remedy: str) -> InputError:
+        text = str(cell).strip()
+        if text and is_null(text) and text.lower() != "nan":
+            problem = f"{column} is {text}, which stands for no value"
+        else:
+            problem = f"{column} {text!r} is not {wanted}" if text else f"{column} is empty"
+        return InputError(problem, where=self.where(row, column), remedy=remedy or f"give {wanted}")
 
     def unique(self, column: str, *, remedy: str) -> list[str]:
         """Cells of a key column, each once.
@@ -133,7 +167,7 @@ class Table:
         for row, key in enumerate(keys):
             if key in seen:
                 raise InputError(
-                    f"{column} {key!r} appears twice, on lines {self.lines[seen[key]]} and {self.lines[row]}",
+                    f"{column} {key!r} appears twice, on {self.line(seen[key])} and {self.line(row)}",
                     where=self.where(row, column),
                     remedy=remedy,
                 )
@@ -142,15 +176,17 @@ class Table:
 
 
 def read_table(
-    path: str | Path,
+    path: Paths,
     required: Sequence[str],
     optional: Sequence[str] = (),
     *,
     what: str,
     extra_columns: bool = False,
-    any_case: bool = False,
+    names: Mapping[str, Sequence[str]] | None = None,
+    form: Form | None = None,
+    option: str = "workload.path",
 ) -> Table:
-    """Reads a CSV file (UTF-8, byte-order mark allowed, comma-separated, plain or gzip-packed).
+    """Reads a table: CSV with any separator, JSON lines, Parquet; plain or packed; one file or several.
 
     Args:
         required: columns that must be there, in any order.
@@ -158,91 +194,40 @@ def read_table(
         what: what the file holds, for messages, e.g. "adapter file".
         extra_columns: whether other columns are left unread (`Table.ignored`) instead of refused. A near miss of an
             optional column's name is refused in any case.
-        any_case: whether `GPU-ID` and `gpu id` stand for `gpu_id`.
+        names: our column -> what else it is called. Case, blanks and dashes never matter.
+        form: what the user says of it.
+        option: that names the file, for messages.
 
     Raises:
         InputError: the file or its form is wrong; names file, line and remedy.
     """
-    with open_text(path, what=what) as (file, text):
-        reader = csv.reader(text, strict=True)
-        line = 1
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            if any_case:
-                header = [name.lower().replace("-", "_").replace(" ", "_") for name in header]
-            _check_header(header, file, required, optional, what=what, extra_columns=extra_columns)
-            rows: list[list[str]] = []
-            lines: list[int] = []
-            width = len(header)
-            line = reader.line_num + 1
-            for row in reader:
-                if len(row) == width and (row[0] or any(cell.strip() for cell in row)):
-                    rows.append(row)
-                    lines.append(line)
-                elif row and any(cell.strip() for cell in row):
-                    raise InputError(
-                        f"the line has {len(row)} fields, the header has {width}: {','.join(row)[:80]!r}",
-                        where=f"{file}, line {line}",
-                        remedy='write one value a column; put values that contain a comma into double quotes ("...")',
-                    )
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise InputError(
-                f"the line is not valid CSV: {error}", where=f"{file}, line {line}", remedy="close or remove the quotes"
-            ) from error
-    if not rows:
-        raise InputError(f"the {what} has a header and no rows", where=str(file), remedy="add one row an entry")
-    wanted = (*required, *optional)
-    cells = {name: [row[i] for row in rows] for i, name in enumerate(header) if name in wanted}
-    return Table(file, cells, lines, tuple(name for name in header if name not in wanted))
+    form = form or Form()
+    wanted = Wanted(required, optional, what, names or {}, (), form, extra_columns)
+    read = tuple(part for table in _tables(path, wanted, option) for part in table.chunks)
+    return Table(read, form)
 
 
-def _check_header(
-    header: list[str],
-    file: Path,
+def read_tables(
+    path: Paths,
     required: Sequence[str],
     optional: Sequence[str],
     *,
     what: str,
-    extra_columns: bool,
-) -> None:
-    known = (*required, *optional)
-    listing = f"required columns: {', '.join(required)}" + (f"; optional: {', '.join(optional)}" if optional else "")
-    where = f"{file}, line 1"
-    if not any(header):
-        raise InputError(f"the {what} is empty or its first line is", where=str(file), remedy=listing)
-    if len(header) == 1:
-        for separator in ";\t|":
-            if separator in header[0]:
-                raise InputError(
-                    f"the columns are separated by {separator!r}", where=where, remedy="separate them by commas"
-                )
-    for name in header:
-        if header.count(name) > 1:
-            raise InputError(f"column {name!r} appears twice", where=where, remedy="keep one of them")
-    unknown = [name for name in header if name not in known]
-    missing = [name for name in required if name not in header]
-    for name in missing:
-        raise InputError(
-            f"column {name!r} is missing; the file has {', '.join(repr(h) for h in header)}",
-            where=where,
-            remedy=_did_you_mean(name, unknown) + listing,
-        )
-    for name in unknown:
-        near = _close(name, [n for n in optional if n not in header])
-        if near or not extra_columns:
+    names: Mapping[str, Sequence[str]],
+    formats: Sequence[Format],
+    form: Form,
+) -> Iterator[Table]:
+    """The same of a file of any length, a chunk at a time; other columns are left unread."""
+    return _tables(path, Wanted(required, optional, what, names, formats, form, True), "workload.path")
+
+
+def _tables(path: Paths, wanted: Wanted, option: str) -> Iterator[Table]:
+    for source in sources(path, what=wanted.what, option=option):
+        rows = 0
+        for chunk in chunks(source, wanted):
+            rows += len(chunk)
+            yield Table((chunk,), wanted.form)
+        if not rows:
             raise InputError(
-                f"unknown column {name!r}",
-                where=where,
-                remedy=(f"did you mean {near!r}? " if near else "remove or rename it; ") + listing,
+                f"the {wanted.what} has a header and no rows", where=str(source), remedy="add one row an entry"
             )
-
-
-def _close(name: str, names: Collection[str]) -> str:
-    return next(iter(difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.8)), "")
-
-
-def _did_you_mean(name: str, unknown: Sequence[str]) -> str:
-    near = {candidate.lower(): candidate for candidate in unknown}
-    match = _close(name, list(near))
-    return f"rename {near[match]!r} to {name!r}; " if match else ""

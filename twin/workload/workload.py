@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from twin.errors import InputError
 from twin.workload.adapter import PROMISES, Adapter, Lengths, Slo
+from twin.workload.reading import Reading
 from twin.workload.recording import Recording
 
 
@@ -35,6 +36,11 @@ class Workload:
             )
 
     @property
+    def reading(self) -> Reading | None:
+        """What was done to recorded requests on the way; None where there were none."""
+        return None
+
+    @property
     def total_rate_req_per_s(self) -> float:
         return math.fsum(a.rate_req_per_s for a in self.adapters)
 
@@ -44,6 +50,18 @@ class Workload:
 
     def scaled(self, factor: float) -> Workload:
         return replace(self, adapters=tuple(a.scaled(factor) for a in self.adapters))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWorkload(Workload):
+    """A workload from a log, a trace or counters, with the account of how it was read."""
+
+    reading: Reading | None = field(default=None, repr=False, compare=False)
+
+
+def with_reading(workload: Workload, reading: Reading) -> ReadWorkload:
+    """The same with another account: of the load that is sent."""
+    return ReadWorkload(workload.adapters, workload.name, workload.notes, workload.recording, reading)
 
 
 def _mixture(parts: list[tuple[float, Lengths]]) -> Lengths:

@@ -83,7 +83,7 @@ def test_other_columns_are_noted(tmp_path: Path) -> None:
     ("rows", "header", "problem", "where"),
     [
         ((*ROWS, "lw,g1"), "", "'lw' is not in the workload (did you mean 'low'?)", "line 5"),
-        ((*ROWS, "low,g0"), "", "'low' is twice on GPU 'g0', on lines 3 and 5", "line 5"),
+        ((*ROWS, "low,g0"), "", "'low' is twice on GPU 'g0', on line 3 and line 5", "line 5"),
         (ROWS[:1], "", "2 adapters of the workload have no GPU: 'low', 'wide'", ""),
         (ROWS[:2], "", "1 adapter of the workload has no GPU: 'wide'", ""),
         (("base,g0,16", "low,g0,8", "wide,g1,8"), ",max_loras", "has max_loras 16 on line 2 and 8 on line 3", "line 3"),

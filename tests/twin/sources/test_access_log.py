@@ -77,7 +77,7 @@ def test_total_rate_is_requests_over_time(log: Path, registry: Path) -> None:
 
 def test_the_covered_time_can_be_given(log: Path, registry: Path) -> None:
     rows = [(100, "a", 10, 20)]
-    workload = read_access_log(write(log, rows), registry, duration_s=3600)
+    workload = read_access_log(write(log, rows), registry, duration_s=3600, cold="leave_out")
     assert by_id(workload) == {"a": (8, pytest.approx(1 / 3600))}
     with pytest.raises(InputError, match="same time"):
         read_access_log(log, registry)
@@ -149,18 +149,37 @@ def test_base_model_traffic_and_promises_come_from_the_registry(log: Path, regis
     assert any("not used: owner" in note for note in workload.notes)
 
 
-def test_registered_adapters_without_requests_are_left_out_or_given_a_rate(log: Path, registry: Path) -> None:
+def test_registered_adapters_without_requests_are_deployed_as_cold_ones_or_left_out(log: Path, registry: Path) -> None:
     write(log, [(float(i), "a", 10, 10) for i in range(10)])
     workload = read_access_log(log, registry)
-    assert [a.adapter_id for a in workload.adapters] == ["a"]
-    assert any("2 adapters" in note and "left out" in note for note in workload.notes)
+    assert by_id(workload) == {"a": (8, pytest.approx(1.0)), "b": (16, pytest.approx(0.05))}, "half a request in 10 s"
+    assert workload.reading is not None
+    assert workload.reading.cold_adapters == ("b",), "the base model needs no slot"
+    assert any("(b)" in text and "deployed all the same" in text for text in workload.reading.sentences())
+    without = read_access_log(log, registry, cold="leave_out")
+    assert [a.adapter_id for a in without.adapters] == ["a"]
+    assert without.reading is not None
+    assert any("left out, as told" in text for text in without.reading.sentences())
     rates = by_id(read_access_log(log, registry, idle_rate_req_per_s=0.001))
     assert (rates["b"], rates["base"]) == ((16, 0.001), (0, 0.001))
 
 
-def test_requests_without_tokens_count_as_one_token(log: Path, registry: Path) -> None:
-    workload = read_access_log(write(log, [(0, "a", 10, 0), (1, "a", 10, 3)]), registry)
-    assert workload.adapters[0].output_tokens.mean == 2
+def test_cold_adapters_share_what_was_seen_once(log: Path, tmp_path: Path) -> None:
+    """Good and Turing: three adapters seen once among a hundred requests, six never."""
+    rows = [(float(i), "hot", 10, 10) for i in range(97)] + [(97.0 + i, f"once{i}", 10, 10) for i in range(3)]
+    names = tmp_path / "names.csv"
+    never = [f"never{i}" for i in range(6)]
+    names.write_text("adapter_id,rank\n" + "".join(f"{n},8\n" for n in ["hot", "once0", "once1", "once2", *never]))
+    workload = read_access_log(write(log, rows), names)
+    assert sum(a.rate_req_per_s for a in workload.adapters if a.adapter_id in never) == pytest.approx(3 / 100)
+
+
+def test_requests_without_output_tokens_are_left_out_and_counted(log: Path, registry: Path) -> None:
+    rows = [(0, "a", 10, 0), (1, "a", 10, 3), (2, "a", 0, 5), (3, "a", "NULL", "")]
+    workload = read_access_log(write(log, rows), registry)
+    assert workload.adapters[0].output_tokens.mean == 4
+    assert workload.reading is not None
+    assert workload.reading.left_out == {"without token counts": 1, "without output tokens": 1}
     assert any("1 length of 0 tokens" in note for note in workload.notes)
 
 
@@ -172,7 +191,7 @@ def test_requests_without_tokens_count_as_one_token(log: Path, registry: Path) -
         ([(0, "a", 1, 1), (1, "", 1, 1)], 3, "adapter_id", "empty"),
         ([(0, "a", 1, 1), ("soon", "a", 1, 1)], 3, "timestamp", "'soon'"),
         ([(0, "a", 1, 1), ("nan", "a", 1, 1)], 3, "timestamp", "'nan'"),
-        ([(1_700_000_000_000, "a", 1, 1)], 2, "timestamp", "milliseconds"),
+        ([(0, "a", 1, 1), (1_700_000_000_000, "a", 1, 1)], 3, "timestamp", "(ms?)"),
         ([("yesterday", "a", 1, 1)], 2, "timestamp", "ISO 8601"),
         ([("2023-01-01", "a", 1, 1), (5, "a", 1, 1)], 3, "timestamp", "'5'"),
         ([("2023-01-01", "a", 1, 1), ("2023-01-01T01:00Z", "a", 1, 1)], 3, "timestamp", "UTC offset"),
@@ -222,5 +241,5 @@ def test_wrong_files_and_options_are_refused(log: Path, registry: Path, tmp_path
     with pytest.raises(InputError, match="no registry"):
         read_access_log(log, "")
     registry.write_text("adapter_id,rank\na,8\na,8\n")
-    with pytest.raises(InputError, match="lines 2 and 3"):
+    with pytest.raises(InputError, match="line 2 and line 3"):
         read_access_log(log, registry)

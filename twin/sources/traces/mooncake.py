@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from twin.errors import InputError
 from twin.sources.text_file import open_text
 from twin.sources.traces.source import Deal, TraceRequests, dealt_workload, find_file
+from twin.workload.reading import Reading
 from twin.workload.workload import Workload
 
 BLOCK_TOKENS = 512
@@ -85,6 +86,7 @@ def read_mooncake(
         requests, dealing, name=file.name.split(".")[0], notes=notes,
         cached_tokens=lambda adapter: _cached_tokens(blocks, requests.prompt_tokens, adapter),
         group=sessions if by_session else None,
+        reading=Reading(str(file), "Mooncake trace", len(blocks), span_s=float(np.ptp(requests.time_s))),
     )  # fmt: skip
 
 

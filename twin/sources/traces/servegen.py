@@ -1,6 +1,7 @@
 """ServeGen: rates, burstiness and lengths of Alibaba's API clients over 14 days, in windows of 10 minutes.
 
-Source: alibaba/ServeGen, Apache-2.0; cite ServeGen (NSDI 2026). Read in a tidy form, two files side by side:
+Source: alibaba/ServeGen, Apache-2.0; cite ServeGen (NSDI 2026). Read as it is published (`servegen_chunks`), or in a
+tidy form, two files side by side:
 `*_clients_windows.csv[.gz]` with `client_id,window_start_s,rate_rps,cv` (windows without requests left out) and
 `*_clients_lengths.csv[.gz]` with `client_id,window_start_s,in_mean,in_p50,in_p95,out_mean,out_p50,out_p95` (6 hours).
 
@@ -10,6 +11,7 @@ and how bursty real tenants are.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,22 @@ from twin.config.arguments import number, whole_number
 from twin.errors import InputError
 from twin.sources.dealing import apportion, deal_ranks, power_law_shares
 from twin.sources.estimates import ARRIVAL_CV_RANGE, possible_correlation
-from twin.sources.traces.servegen_files import WINDOW_S, Clients, lengths_file, read_lengths, read_windows
+from twin.sources.traces.servegen_chunks import chunk_folder, read_chunk_lengths, read_chunk_windows
+from twin.sources.traces.servegen_files import (
+    WINDOW_S,
+    ClientLengths,
+    Clients,
+    lengths_file,
+    read_lengths,
+    read_windows,
+)
 from twin.sources.traces.source import find_file, request_limit, scaling_note, target_rate
 from twin.traffic.options import with_traffic_options
 from twin.wording import counted, percent
 from twin.workload.adapter import Adapter, Lengths
 from twin.workload.rates import RateProfile, even_profile
-from twin.workload.workload import Workload
+from twin.workload.reading import Reading
+from twin.workload.workload import ReadWorkload, Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,7 +68,7 @@ def read_servegen(
     recorded lengths get the median of the others.
 
     Args:
-        path: the windows file (its lengths file lies beside it), or the folder that holds both.
+        path: the windows file (its lengths file lies beside it), or the folder that holds both, or that of the chunks.
         trace: `m-small`, `m-mid` or `m-large`, where `path` is a folder.
         n_adapters: None = one a client. Fewer: the busiest clients. More: the adapters are dealt evenly to the
             clients (busiest first); a client's requests go to its adapters at random, with shares
@@ -82,15 +93,7 @@ def read_servegen(
     chosen = None if quantile is None else number(quantile, "workload.quantile", above=0.0, high=1.0)
     limit = request_limit(max_request_tokens)
     correlation = number(length_correlation, "workload.length_correlation", low=-1.0, high=1.0)
-    file = find_file(
-        path,
-        [f"{trace}_clients_windows.csv.gz", f"{trace}_clients_windows.csv"],
-        "servegen",
-        what="ServeGen trace",
-        choices="m-small, m-mid, m-large",
-    )
-    clients = read_windows(file)
-    lengths = read_lengths(lengths_file(file), clients, limit)
+    file, clients, lengths = _files(path, trace, limit)
     clients, drift_note = _stretch(clients, drift_s, drift_start_s, chosen)
     rates, cvs = _rates_and_cvs(clients, chosen)
     own_total = float(rates.sum())
@@ -106,6 +109,7 @@ def read_servegen(
     # A random share p of arrivals with CV c has CV^2 = 1 + p (c^2 - 1): what is thinned enough is Poisson.
     split_cvs = np.sqrt(1.0 + share * (cvs[client] ** 2 - 1.0))
     label = file.name.split("_clients_windows")[0]
+    reading = Reading(str(file), "ServeGen")
     ids = _adapter_ids(label, clients.ids, client)
     correlations = possible_correlation(correlation, lengths.prompt_cv, lengths.output_cv)
     adapters = tuple(
@@ -143,7 +147,22 @@ def read_servegen(
         notes.append(
             f"Requests of more than {limit:.0f} tokens ({percent(lengths.cut_share)} by estimate) cut to that."
         )
-    return Workload(adapters, f"servegen {label}", (*notes, *added))
+        reading = replace(reading, notes=(notes[-1],))
+    span = float(clients.rate_req_per_s.shape[1] * WINDOW_S)
+    return ReadWorkload(adapters, f"servegen {label}", (*notes, *added), reading=replace(reading, span_s=span))
+
+
+def _files(path: Any, trace: str, limit: float) -> tuple[Path, Clients, ClientLengths]:
+    """What was read, rates and lengths: of the files as they are published, or in a tidy form."""
+    if (folder := chunk_folder(path, trace)) is not None:
+        clients = read_chunk_windows(folder)
+        return folder, clients, read_chunk_lengths(folder, clients, limit)
+    file = find_file(
+        path, [f"{trace}_clients_windows.csv.gz", f"{trace}_clients_windows.csv"], "servegen", what="ServeGen trace",
+        choices="m-small, m-mid, m-large",
+    )  # fmt: skip
+    clients = read_windows(file)
+    return file, clients, read_lengths(lengths_file(file), clients, limit)
 
 
 def _stretch(

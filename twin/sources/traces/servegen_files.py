@@ -74,15 +74,8 @@ def read_windows(file: Path) -> Clients:
     names = table.texts("client_id")
     index = {name: i for i, name in enumerate(dict.fromkeys(names))}
     client = np.fromiter(map(index.__getitem__, names), np.int64, len(names))
-    window = np.rint((start - start.min()) / WINDOW_S).astype(np.int64)
+    window = window_of(start, float(start.min()), table.where(int(np.argmax(start)), "window_start_s"))
     size = int(window.max()) + 1
-    if size > MOST_WINDOWS:
-        row = int(np.argmax(window))
-        raise InputError(
-            f"window_start_s {start[row]:g} lies {size} windows after the first",
-            where=table.where(row, "window_start_s"),
-            remedy=f"give starts in seconds, at most {MOST_WINDOWS} windows of {WINDOW_S:g} s apart",
-        )
     cells = client * size + window
     _check_once(table, cells)
     rates, cvs = np.zeros(len(index) * size), np.ones(len(index) * size)
@@ -97,14 +90,26 @@ def read_windows(file: Path) -> Clients:
     return Clients(ids, float(start.min()), rates.reshape(shape)[active], cvs.reshape(shape)[active], cut_cvs)
 
 
+def window_of(start_s: Floats, first_s: float, where: str) -> Ints:
+    """Number of the 10-minute window of each start."""
+    window = np.rint((start_s - first_s) / WINDOW_S).astype(np.int64)
+    if window.max() >= MOST_WINDOWS:
+        raise InputError(
+            f"window_start_s {start_s.max():g} lies {window.max() + 1} windows after the first",
+            where=where,
+            remedy=f"give starts in seconds, at most {MOST_WINDOWS} windows of {WINDOW_S:g} s apart",
+        )
+    return window
+
+
 def _check_once(table: Table, cells: Ints) -> None:
     values, first, counts = np.unique(cells, return_index=True, return_counts=True)
     if (counts > 1).any():
         twice = int(np.argmax(counts > 1))
         rows = np.flatnonzero(cells == values[twice])
         raise InputError(
-            f"client {table.cells['client_id'][first[twice]].strip()!r} has one window twice, "
-            f"on lines {table.lines[rows[0]]} and {table.lines[rows[1]]}",
+            f"client {table.texts('client_id')[first[twice]]!r} has one window twice, "
+            f"on {table.line(int(rows[0]))} and {table.line(int(rows[1]))}",
             where=table.where(int(rows[1])),
             remedy="keep one row a client and window",
         )
@@ -130,6 +135,28 @@ def read_lengths(file: Path, clients: Clients, limit: float) -> ClientLengths:
         sigma_of_quantiles(columns["in_p50"][used], columns["in_p95"][used]),
         np.maximum(1.0, limit - output_mean),
     )
+    cut = np.maximum(prompt_cut, output_cut)
+    return mixed_lengths(clients, client, start, prompt_mean, prompt_second, output_mean, output_second, cut)
+
+
+def mixed_lengths(
+    clients: Clients,
+    client: Ints,
+    start: Floats,
+    prompt_mean: Floats,
+    prompt_second: Floats,
+    output_mean: Floats,
+    output_second: Floats,
+    cut: Floats,
+) -> ClientLengths:
+    """Lengths of each client, (C,), from its 6-hour windows, (L,), weighted by requests.
+
+    Args:
+        client: whose window it is, an index.
+        start: of the window, seconds.
+        prompt_mean, prompt_second, output_mean, output_second: first and second moments in the window.
+        cut: share of its requests that were cut.
+    """
     weight = _requests_of(clients, client, start)
     total = np.bincount(client, weights=weight, minlength=len(clients.ids))
     known = total > 0
@@ -145,7 +172,6 @@ def read_lengths(file: Path, clients: Clients, limit: float) -> ClientLengths:
         cvs = np.minimum(np.sqrt(np.maximum(0.0, seconds / means**2 - 1.0)), LENGTH_CV_MAX)
         return np.where(known, means, np.median(means[known])), np.where(known, cvs, np.median(cvs[known]))
 
-    cut = np.maximum(prompt_cut, output_cut)
     cut_share = float((weight * cut).sum() / weight.sum())
     return ClientLengths(
         known, *described(prompt_mean, prompt_second), *described(output_mean, output_second), cut_share

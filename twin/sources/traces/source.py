@@ -16,8 +16,9 @@ from twin.sources.dealing import adapter_names, deal_ranks, power_law_shares
 from twin.sources.estimates import FEW_REQUESTS, estimate
 from twin.traffic.length_shapes import RECORDED_CHOICES, check_length_shape, length_note, with_length_shape
 from twin.wording import counted, percent
+from twin.workload.reading import Reading
 from twin.workload.recording import Recording, RequestLog
-from twin.workload.workload import Workload
+from twin.workload.workload import ReadWorkload, Workload
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,19 +64,16 @@ class TraceRequests:
     prompt_tokens: Floats
     output_tokens: Floats
 
-    def cut(self, limit: float) -> tuple[TraceRequests, str]:
-        """Requests with prompt + output <= `limit` tokens (the prompt's end is cut first), and a note."""
+    def cut(self, limit: float) -> tuple[TraceRequests, int, float]:
+        """Requests with prompt + output <= `limit` tokens (the prompt's end is cut first), how many were cut, and the
+        share of all tokens that went."""
         output = np.minimum(self.output_tokens, limit - 1)
         prompt = np.minimum(self.prompt_tokens, limit - output)
         long = int(np.count_nonzero((output < self.output_tokens) | (prompt < self.prompt_tokens)))
         if not long:
-            return self, ""
+            return self, 0, 0.0
         lost = 1 - (prompt.sum() + output.sum()) / (self.prompt_tokens.sum() + self.output_tokens.sum())
-        note = (
-            f"{counted(long, 'request')} ({percent(long / len(output))}) of more than {limit:.0f} tokens cut to that, "
-            f"which takes away {percent(lost)} of all tokens."
-        )
-        return TraceRequests(self.time_s, prompt, output), note
+        return TraceRequests(self.time_s, prompt, output), long, float(lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class Deal:
 
 
 def dealt_workload(
-    requests: TraceRequests, deal: Deal, *, name: str, notes: Sequence[str],
+    requests: TraceRequests, deal: Deal, *, name: str, notes: Sequence[str], reading: Reading,
     cached_tokens: Callable[[Ints], Floats] | None = None, group: Ints | None = None,
 ) -> Workload:  # fmt: skip
     """Deals the requests of a trace to adapters at random, with shares that follow a power law.
@@ -111,6 +109,7 @@ def dealt_workload(
     requests dealt to it, or of the whole trace where these are fewer than `FEW_REQUESTS`.
 
     Args:
+        reading: what was done to the requests before.
         cached_tokens: `adapter (R,) -> cached prompt tokens (R,)`; None = nothing is cached.
         group: label of each request; requests with one label go to one adapter, (R,). None = each on its own.
 
@@ -128,7 +127,13 @@ def dealt_workload(
         labels, of = np.unique(group, return_inverse=True)
         adapter = rng.choice(n, len(labels), p=shares)[of]
     cached = np.zeros(size) if cached_tokens is None else cached_tokens(adapter)
-    cut, cut_note = requests.cut(request_limit(deal.max_request_tokens))
+    limit = request_limit(deal.max_request_tokens)
+    cut, long, lost = requests.cut(limit)
+    cut_note = (
+        f"{counted(long, 'request')} ({percent(long / size)}) of more than {limit:.0f} tokens cut to that, "
+        f"which takes away {percent(lost)} of all tokens."
+    )
+    reading = replace(reading, cut_requests=long, cut_tokens_share=lost)
     log = RequestLog(cut.time_s, adapter, cut.prompt_tokens, cut.output_tokens, cached)
     found = estimate(log, n, quantile=None, window_s=1.0, duration_s=log.duration_s, keep_lengths=shape == "empirical")
     few = found.count < FEW_REQUESTS
@@ -147,11 +152,13 @@ def dealt_workload(
         f"The trace has no adapters: its {size} requests were dealt to {counted(n, 'adapter')} by a power law "
         f"with exponent {deal.exponent:g} and seed {deal.seed}.",
         scaling_note(total, own_total),
-        *([cut_note] if cut_note else []),
+        *([cut_note] if long else []),
         *found.notes,
         *([length_note(shape)] if shape != "gamma" else []),
     ]
-    return Workload(adapters, name, tuple(described), Recording(tuple(names), log, name, total / own_total))
+    return ReadWorkload(
+        adapters, name, tuple(described), Recording(tuple(names), log, name, total / own_total), reading
+    )
 
 
 def target_rate(total_rate_req_per_s: Any, own_total: float) -> float:

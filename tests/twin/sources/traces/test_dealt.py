@@ -77,7 +77,7 @@ def test_adapters_with_few_requests_have_the_lengths_of_the_whole_trace(azure: P
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("TIMESTAMP,ContextTokens\n1,2\n", "'GeneratedTokens' is missing"),
+        ("TIMESTAMP,ContextTokens\n1,2\n", "'output_tokens' is missing"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:00:00,5,x\n", "'x' is not a number"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nnow,5,5\n", "'now' is neither"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:00:00,5,5\n", "same time"),

@@ -108,7 +108,7 @@ def test_servegen_long_requests_and_wild_cvs_are_cut_and_said(servegen: Path) ->
     [
         (WINDOWS + "0,0,-1,1,G\n", LENGTHS + "0,0,1,1,1,1,1,1\n", "rate_rps '-1'"),
         (WINDOWS + "0,0,0,1,G\n", LENGTHS + "0,0,1,1,1,1,1,1\n", "no client has any requests"),
-        (WINDOWS + "0,0,1,1,G\n0,0,2,1,G\n", LENGTHS + "0,0,1,1,1,1,1,1\n", "one window twice, on lines 2 and 3"),
+        (WINDOWS + "0,0,1,1,G\n0,0,2,1,G\n", LENGTHS + "0,0,1,1,1,1,1,1\n", "one window twice, on line 2 and line 3"),
         (WINDOWS + "0,0,1,1,G\n0,1e12,2,1,G\n", LENGTHS + "0,0,1,1,1,1,1,1\n", "windows after the first"),
         (WINDOWS + "0,0,1,1,G\n", LENGTHS + "5,0,1,1,1,1,1,1\n", "no client of the windows file"),
         (WINDOWS + "0,0,1,1,G\n", LENGTHS + "0,0,1,1,1,1,1,x\n", "out_p95 'x'"),

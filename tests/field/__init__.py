@@ -1,0 +1,1 @@
+"""Inputs that went wrong for somebody, and how each ends now."""
