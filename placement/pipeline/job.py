@@ -17,14 +17,14 @@ import numpy as np
 from placement.config import Run
 from placement.deciding import deciding_notes
 from placement.pipeline.clock import Clock, Progress
-from placement.pipeline.proofs import OPTIMAL_GAP, THE_BOUND, bound_result, drop_disproved_bounds, refuse_impossible
+from placement.pipeline.proofs import OPTIMAL_GAP, THE_BOUND, bound_result, refuse_impossible, settle_bounds
 from placement.problem import timing
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.promises import keepable
-from placement.problem.solver import SolveReport, relative_gap
+from placement.problem.solver import SolveReport
 from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.capabilities import refuse
@@ -55,10 +55,11 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     """
     clock = Clock(run.options.time_limit_s)
     with progress.stage("planning model"), clock.phase("the planning model"):
-        problem, notes = posed(run, clock)
+        problem, notes, left_out = posed(run, clock)
         refuse(problem, run.solver)
     result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem)
     result.warnings += notes
+    result.left_out = left_out
     try:
         with progress.stage("first placement"):
             problem, first = first_placement(run, result, problem, clock)
@@ -91,8 +92,7 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     """Figures of the placement that was found, and what has to be said about it."""
     assert result.placement is not None
     result.objective, result.terms = evaluate(result.original, result.placement)
-    drop_disproved_bounds(result)
-    result.gap = relative_gap(result.objective, result.bound)
+    settle_bounds(result)
     interrupted = result.termination == "interrupted"
     if run.today is not None:
         result.today, said = beside_plan(
@@ -127,8 +127,8 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     return result
 
 
-def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
-    """The problem, and what the output must say of it."""
+def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str], list[str]]:
+    """The problem, what the output must say of it, and which of that is about settings left out."""
     deadlines: list[float] = []
 
     def late() -> bool:
@@ -152,7 +152,7 @@ def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
     peak = peak_to_mean(run.workload)
     short = short_windows(getattr(run.verifier, "horizon_s", math.inf))
     notes = [*([short] if short else []), *run.notes, *left_out, *kept.notes, *unknown]
-    return problem, notes + ([str(peak)] if peak is not None else [])
+    return problem, notes + ([str(peak)] if peak is not None else []), left_out
 
 
 def first_placement(
