@@ -131,8 +131,7 @@ def rests_on(result: Result) -> list[str]:
     if not result.price_tables and result.bound is None:
         return found
     tables = result.price_tables.values()
-    gpus = len(result.gpus)
-    if problem.max_gpus is not None and gpus >= problem.max_gpus and any(t.sigma_total > 0 for t in tables):
+    if problem.max_gpus is not None and any(t.sigma_total > 0 for t in tables):
         found.append(f"fleets of at most {problem.max_gpus} GPUs")
     shares = Counter(problem.item_adapter.tolist())
     split = {problem.items[problem.item_adapter.tolist().index(a)].adapter_id: m for a, m in shares.items() if m > 1}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from placement.problem.prices import PriceTable
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
+from placement.report.certificate import certificate
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
@@ -137,7 +138,8 @@ class Result:
 
     def write(self, folder: str | Path) -> list[Path]:
         """Writes `placement.json`, `placement.csv`, `report.html` and what `export` asks for; returns the files."""
-        return write_outputs(self.run, self.to_dict(), Path(folder))
+        data = self.to_dict()
+        return write_outputs(self.run, data, Path(folder), certificate(self, data))
 
     def __repr__(self) -> str:
         bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"
