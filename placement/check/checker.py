@@ -60,6 +60,11 @@ def _checked(
     if certificate["schema_version"] != CERTIFICATE_VERSION:
         raise InputError(f"certificate.schema_version {certificate['schema_version']!r} is not {CERTIFICATE_VERSION}")
     report = Report(wrong=list(ground.wrong))
+    model = certificate["model"]
+    said = certificate["workload_sha256"], model["calibration_sha256"], model["surrogate"]["hash"]
+    for (what, here), there in zip(ground.hashes.items(), said, strict=True):
+        if here != there:
+            report.wrong.append(f"the certificate is of another {what} (hash)")
     if placement_hash(document) != certificate["placement_sha256"]:
         report.wrong.append("the certificate is of another placement (placement_sha256)")
     if list(certificate["rests_on"]) != list(document["bound_rests_on"]):

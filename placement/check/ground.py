@@ -32,13 +32,15 @@ class Ground:
         settings: of the problem's options.
         problem: the workload's items (adapters, or even shares of those that the certificate says are split) under the
             certificate's settings, with the planning model's margin. without: the same without the margin.
-        wrong: in which ways the certificate speaks of another workload, calibration or model.
+        hashes: of workload, calibration and weights as they are here.
+        wrong: settings that the run did not have, and a model of another kind than the certificate says.
     """
 
     run: Run
     settings: tuple[EngineSetting, ...]
     problem: PlacementProblem
     without: PlacementProblem
+    hashes: dict[str, str | None]
     wrong: tuple[str, ...]
 
     def of(self, margin: bool) -> PlacementProblem:
@@ -61,17 +63,16 @@ def ground_of(certificate: Mapping[str, Any], workload: str = "", allow_modules:
     said = certificate["model"]
     settings = tuple(parse(EngineSetting, dict(s), "certificate.settings") for s in certificate["settings"])
     wrong = [f"the run's engine settings have no {s.label}" for s in settings if s not in run.settings]
-    if workload_hash(run.workload.adapters) != certificate["workload_sha256"]:
-        wrong.append("the certificate is of another workload (workload_sha256)")
-    if fingerprint(run.calibration) != said["calibration_sha256"]:
-        wrong.append("the certificate is of another calibration (calibration_sha256)")
     meta: Mapping[str, Any] = getattr(getattr(run.planning, "residual", None), "meta", {})
-    if meta.get("weights_sha256") != said["surrogate"]["hash"]:
-        wrong.append("the certificate is of other weights of the planning model (model.surrogate.hash)")
+    hashes = {
+        "workload": workload_hash(run.workload.adapters),
+        "calibration": fingerprint(run.calibration),
+        "weights of the planning model": meta.get("weights_sha256"),
+    }
     problem = _problem(run, certificate, settings)
     if (problem.model is None) != bool(said["linear"]):
         wrong.append("the certificate says that the planning model is linear, and it is not, or the other way round")
-    return Ground(run, settings, problem, _without_margin(problem), tuple(wrong))
+    return Ground(run, settings, problem, _without_margin(problem), hashes, tuple(wrong))
 
 
 def _run(config: Mapping[str, Any], workload: str, allow_modules: Sequence[str]) -> Run:

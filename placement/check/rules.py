@@ -152,7 +152,7 @@ def _claims(document: Mapping[str, Any], certificate: Mapping[str, Any], ground:
         wrong.append(f"gap is {gap!r}, not {document['gap']!r}")
     parts = document["gap_parts"]
     if parts is not None:
-        whole = (max(objective, bound) - document["bound_outer"]) / max(abs(objective), 1e-12)
+        whole = max(0.0, objective - document["bound_outer"]) / max(abs(objective), 1e-12)
         if abs(sum(parts.values()) - whole) > AGREED or min(parts.values()) < 0:
             wrong.append(f"gap_parts add up to {sum(parts.values()):.10g}, not {whole:.10g}")
     exact = bool(certificate["model"]["linear"]) and gap is not None and gap <= HEALTHY

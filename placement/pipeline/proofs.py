@@ -111,17 +111,19 @@ def settle_bounds(result: Result) -> None:
 
 
 def gap_parts(result: Result) -> dict[str, float] | None:
-    """What the gap to `bound_outer` is made of (docs/bounds.md); None without both bounds."""
-    if result.bound is None or result.bound_outer is None:
+    """What the gap to `bound_outer` is made of (docs/bounds.md); None without both price lists."""
+    table, outer_ = result.price_tables.get("bound"), result.bound_outer
+    if table is None or outer_ is None:
         return None
-    size, table = max(abs(result.objective), 1e-12), result.price_tables.get("bound")
-    objective = max(result.objective, result.bound)
-    reach = math.nan if table is None else whole_gpus(table.reach, gpu_price(result.original))
-    reach = min(max(reach, result.bound), objective) if math.isfinite(reach) else result.bound
+    price, size = gpu_price(result.original), max(abs(result.objective), 1e-12)
+    objective = max(result.objective, outer_)
+    listed = min(max(whole_gpus(proven_worth(result.original, table), price), outer_), objective)
+    reach = whole_gpus(table.reach, price) if math.isfinite(table.reach) else listed
+    reach = min(max(reach, listed), objective)
     return {
-        "model": (reach - result.bound) / size,
+        "model": (reach - listed) / size,
         "rounding": (objective - reach) / size,
-        "margin": (result.bound - result.bound_outer) / size,
+        "margin": (listed - outer_) / size,
     }
 
 

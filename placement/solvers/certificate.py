@@ -58,6 +58,10 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
+#: A rule binds where its price is this share of the bound.
+BINDING = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Multipliers, in the units of `placement.problem.rows`. O options, J rows, E hinges, K classes, T GPU types.
@@ -184,7 +188,7 @@ def price_table(rows: ColumnRows, certificate: Certificate, reach: float) -> Pri
     return PriceTable(
         beta=slope / rows.feature_scale, size=size / rows.feature_scale, gamma=gamma, nu=certificate.nu,
         class_of=certificate.class_of, sigma=certificate.sigma, sigma_total=certificate.sigma_total, mu=mu, lam=lam,
-        reach=reach, rests_on=tuple(np.unique(rows.kind[mu > 0]).tolist()),
+        reach=reach, rests_on=tuple(np.unique(rows.kind[mu * np.abs(rows.h) > BINDING * abs(reach)]).tolist()),
     )  # fmt: skip
 
 
