@@ -28,7 +28,6 @@ from placement.pipeline import run_pipeline
 from placement.problem.hashes import placement_hash
 from placement.problem.problem import GpuAssignment, Placement, evaluate, violations
 from placement.problem.solver import relative_gap
-from placement.report.certificate import certificate
 from placement.report.progress import progress
 from placement.report.result import Result
 from twin.config.compose import compose
@@ -83,7 +82,7 @@ def bases(seeds: range) -> Iterator[Base]:
             except (InfeasibleError, NoSolutionError):
                 continue
             document = json.loads(json.dumps(result.to_dict()))
-            proof = json.loads(json.dumps(certificate(result, document)))
+            proof = json.loads(json.dumps(result.certificate(document)))
             yield Base(result, document, proof, ground_of(proof))
 
 

@@ -153,7 +153,6 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
     run = load_run(config)
     # Only now: a wrong option does not pay for solvers and the compiled twin.
     from placement.pipeline import run_pipeline
-    from placement.report.certificate import certificate
     from placement.report.document import Status, failure, to_json, write_outputs
     from placement.report.progress import progress
     from placement.report.table import print_report
@@ -177,7 +176,7 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
             result.bound,
         )
         data = result.to_dict()
-        files = write_outputs(run, data, directory, certificate(result, data))
+        files = write_outputs(run, data, directory, result.certificate(data))
     if not quiet:
         deployed = sorted({_shown(f.parent) for f in files if f.parent != directory})
         print_report(data, [*(_shown(f) for f in files if f.parent == directory), *deployed])

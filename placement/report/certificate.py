@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from placement.config import Run
 from placement.problem.hashes import gpu_hash, placement_hash, workload_hash
 from placement.problem.prices import PriceTable, gpu_price, prices_of, proven_worth, slot_features, whole_gpus
-from placement.problem.problem import PlacementProblem
+from placement.problem.problem import GpuAssignment, PlacementProblem
 from surrogates.pieces.exact import SteadyColumns
 from twin.server.calibration import fingerprint
-
-if TYPE_CHECKING:
-    from placement.report.result import Result
 
 CERTIFICATE_VERSION = 1
 #: A column is healthy up to here; `placement.problem.problem.violations` is as strict.
 TOLERANCE = 1e-6
 
 
-def certificate(result: Result, document: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What proves the bounds of a run.
+
+    Args:
+        tables: price lists of `bound` and `bound_outer`, by these names. rests_on: restrictions that bind.
+        solver_bound: what the solver proved itself.
+    """
+
+    tables: Mapping[str, PriceTable]
+    rests_on: Sequence[str]
+    solver_bound: float | None
+
+
+def certificate(
+    run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignment], proofs: Proofs, document: Mapping[str, Any]
+) -> dict[str, Any]:
     """The certificate of a run.
 
     Args:
-        document: of the same result, as it is written.
+        problem: that the bounds and the objective belong to.
+        document: of the same run, as it is written.
     """
-    run, problem = result.run, result.original
-    tables = result.price_tables
+    tables = proofs.tables
     groups = classes_of(problem, tables)
     first = np.array([members[0] for members in groups], np.int64)
     level = problem.model.level if isinstance(problem.model, SteadyColumns) else None
@@ -56,9 +70,9 @@ def certificate(result: Result, document: Mapping[str, Any]) -> dict[str, Any]:
             "gpu_price": gpu_price(problem),
         },
         "splits": {run.workload.adapters[a].adapter_id: round(1 / share) for a, share in split.items() if share < 1.0},
-        "rests_on": list(result.bound_rests_on),
-        "solver_bound": result.proven,
-        "by_the_twin": _by_the_twin(result, document),
+        "rests_on": list(proofs.rests_on),
+        "solver_bound": proofs.solver_bound,
+        "by_the_twin": _by_the_twin(problem, gpus, document),
         "classes": {
             "first": [problem.items[i].adapter_id for i in first.tolist()],
             "items": [len(members) for members in groups],
@@ -68,15 +82,17 @@ def certificate(result: Result, document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_the_twin(result: Result, document: Mapping[str, Any]) -> dict[str, str]:
+def _by_the_twin(
+    problem: PlacementProblem, gpus: Sequence[GpuAssignment], document: Mapping[str, Any]
+) -> dict[str, str]:
     """GPUs that the planning model with its margin does not call healthy and the twin accepted, with their hashes."""
-    gpus = document["gpus"]
-    if result.placement is None or not gpus:
+    if not gpus:
         return {}
-    judged = replace(result.original, trusted=frozenset())
-    columns = judged.columns_of([g.items for g in result.gpus], [g.option for g in result.gpus])
+    judged = replace(problem, trusted=frozenset())
+    columns = judged.columns_of([g.items for g in gpus], [g.option for g in gpus])
     unsure = np.flatnonzero(columns.violation > TOLERANCE).tolist()
-    return {gpus[k]["gpu_id"]: gpu_hash(gpus[k]) for k in unsure if gpus[k]["accepted"]}
+    entries = [document["gpus"][k] for k in unsure]
+    return {gpu["gpu_id"]: gpu_hash(gpu) for gpu in entries if gpu["accepted"]}
 
 
 def classes_of(problem: PlacementProblem, tables: Mapping[str, PriceTable]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from placement.problem.prices import PriceTable
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
-from placement.report.certificate import certificate
+from placement.report.certificate import Proofs, certificate
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
@@ -136,10 +136,19 @@ class Result:
             "provenance": provenance(run, self.verification),
         }
 
+    def certificate(self, document: dict[str, Any]) -> dict[str, Any]:
+        """What `certificate.json` holds (docs/proofs.md).
+
+        Args:
+            document: what `to_dict` returned.
+        """
+        proofs = Proofs(self.price_tables, self.bound_rests_on, self.proven)
+        return certificate(self.run, self.original, self.gpus, proofs, document)
+
     def write(self, folder: str | Path) -> list[Path]:
         """Writes `placement.json`, `placement.csv`, `report.html` and what `export` asks for; returns the files."""
         data = self.to_dict()
-        return write_outputs(self.run, data, Path(folder), certificate(self, data))
+        return write_outputs(self.run, data, Path(folder), self.certificate(data))
 
     def __repr__(self) -> str:
         bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"

@@ -127,12 +127,14 @@ def test_it_loads_no_solver(written: Path) -> None:
 
 
 def test_the_spreadsheet_of_the_docs() -> None:
-    """docs/proofs.md: prices are what features are worth under the best setting; their sum less the fleet is the bound."""
+    """docs/proofs.md: prices are what features are worth at least; their sum less the fleet is the bound."""
     text = (ROOT / "docs" / "examples" / "prices" / "prices.csv").read_text()
     rows = list(csv.reader(text.splitlines()))
     blank = [k for k, row in enumerate(rows) if not row]
     classes, settings, fleet = rows[: blank[0]], rows[blank[0] + 1 : blank[1]], rows[blank[1] + 1 :]
-    features = [k for k, name in enumerate(classes[0]) if name == "slot" or name.startswith("f") and name[1:].isdigit()]
+    features = [
+        k for k, name in enumerate(classes[0]) if name == "slot" or (name.startswith("f") and name[1:].isdigit())
+    ]
     price = classes[0].index("price")
     total = Fraction(0)
     for row in classes[1:]:
