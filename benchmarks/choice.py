@@ -89,7 +89,7 @@ def run(options: Options) -> int:
     gains = {}
     for name in options.workloads:
         made = load_run(composed(name, options.data, [f"hardware.count={options.gpus}"], objective="latency"))
-        problem, _ = posed(made, Clock(SECONDS))
+        problem, _, _ = posed(made, Clock(SECONDS))
         base: NDArray[np.float64] | None = None
         best = 0.0
         for value, placement in candidates(problem, options.placements):

@@ -107,6 +107,9 @@ def random_problem(seed: int) -> PlacementProblem:
             for a in items
         ]
     )
+    # promises of single adapters that some settings cannot keep
+    kept = (rng.random((count, len(options))) > 0.1)[owner]
+    allowed = np.where((allowed & kept).any(axis=1, keepdims=True), allowed & kept, allowed)
     return PlacementProblem(
         items=items, item_adapter=owner, item_share=1.0 / shares[owner], phi=phi, options=options, allowed=allowed,
         option_type=np.array([types.index(o.setting.gpu_type) for o in options]), gpu_types=types,

@@ -1,6 +1,8 @@
 """Do the strong words hold? *verified*: what the judge accepts. *infeasible*, *bound*: what is proven. *saved*: Ctrl-C.
 
-    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=judge|power|plans|proofs|interrupts] [seed=0]
+    python -m benchmarks.trust [suite=quick|full] [data=FOLDER] [part=PART] [seed=0]
+
+Parts: judge (power, then plans), proofs (optima, mutations, interrupts), or one of these five alone.
 
 Part *judge*: first `power`, on columns whose hours are of two kinds (`benchmarks.judge_power`): the share of bad GPUs
 that each level accepts, beside its claim, and the share of healthy ones. Then `plans`: the named workloads
@@ -8,9 +10,12 @@ that each level accepts, beside its claim, and the share of healthy ones. Then `
 version's rule and by the present one. Trace workloads are left out where `data` does not hold them. The last line is
 JSON.
 
-Part *proofs*: random tiny problems on tight fleets (`benchmarks.proofs`) against brute force: how often a solver or the
+Part *optima*: random tiny problems on tight fleets (`benchmarks.proofs`) against brute force: how often a solver or the
 job calls one infeasible that is not (`false_infeasible`), and bounds above the optimum (`bounds_above_optimum`), before
 they are clipped to the objective. Both have to be 0.
+
+Part *mutations*: placements and certificates that are damaged, and as many that are not, before `placement.check`
+(`benchmarks.mutations`): all of the first have to be caught, and none of the others.
 
 Part *interrupts* presses Ctrl-C at random moments after the first placement, every third time twice, and looks for exit
 code 130, a readable `placement.json` and a terminal without a traceback (`benchmarks.interruptions`).
@@ -31,6 +36,7 @@ from typing import Annotated, Any
 from benchmarks.interruptions import interruptions
 from benchmarks.judge_plans import judged_plans
 from benchmarks.judge_power import FAMILIES, HEALTHY, LEVELS, old_share, power, steady, two_state
+from benchmarks.mutations import mutations
 from benchmarks.proofs import findings, instances
 from twin.config.entry import run_app
 from twin.config.program import command
@@ -41,11 +47,15 @@ PARTS = {
     "judge": ("power", "plans"),
     "power": ("power",),
     "plans": ("plans",),
-    "proofs": ("proofs",),
+    "proofs": ("proofs", "mutations", "interrupts"),
+    "optima": ("proofs",),
+    "mutations": ("mutations",),
     "interrupts": ("interrupts",),
 }
 #: Random problems, and the solvers that are run on them beside the proofs themselves.
-INSTANCES = {"quick": 150, "full": 3000}
+INSTANCES = {"quick": 500, "full": 5000}
+#: Damaged placements and certificates, and as many good ones; small runs that they are made from.
+MUTATIONS, RUNS = {"quick": 200, "full": 2000}, {"quick": 16, "full": 64}
 PROVERS = {"quick": ("milp", "cpsat"), "full": ("greedy", "greedy_published", "milp", "cpsat")}
 SOLVERS = {"quick": ("greedy", "milp"), "full": ("greedy", "greedy_published", "milp", "cpsat")}
 
@@ -74,6 +84,8 @@ def run(options: Options) -> int:
         summary |= _plans(options)
     if "proofs" in PARTS[options.part]:
         summary |= _proofs(options)
+    if "mutations" in PARTS[options.part]:
+        summary |= _mutations(options)
     if "interrupts" in PARTS[options.part]:
         summary |= _interrupts(options)
     print(json.dumps(summary))
@@ -123,6 +135,23 @@ def _proofs(options: Options) -> dict[str, Any]:
         "false_infeasible": kinds.count("false_infeasible"),
         "bounds_above_optimum": kinds.count("bound_above_optimum"),
         "by_source": {source: sum(f.source == source for f in found) for source in sorted({f.source for f in found})},
+    }
+
+
+def _mutations(options: Options) -> dict[str, Any]:
+    count, caught, accepted = MUTATIONS[options.suite], Counter[str](), 0
+    print(f"{'case':20s} {'checker':10s} said")
+    for case, good in mutations(count, options.seed, RUNS[options.suite]):
+        accepted += good and case.accepted
+        caught[case.kind] += not good and not case.accepted
+        if case.accepted != good:
+            print(f"{case.kind:20s} {'accepted' if case.accepted else 'rejected':10s} {case.said}", flush=True)
+    return {
+        "mutations": count,
+        "mutations_caught": caught.total(),
+        "caught_by_kind": {kind: n for kind, n in caught.items() if n},
+        "good": count,
+        "good_accepted": accepted,
     }
 
 

@@ -176,9 +176,10 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
             result.bound,
         )
         data = result.to_dict()
-        files = write_outputs(run, data, directory)
+        files = write_outputs(run, data, directory, result.certificate(data))
     if not quiet:
-        print_report(data, [_shown(f) for f in files[:3]] + ([_shown(files[-1].parent)] if len(files) > 3 else []))
+        deployed = sorted({_shown(f.parent) for f in files if f.parent != directory})
+        print_report(data, [*(_shown(f) for f in files if f.parent == directory), *deployed])
     summary = {
         "status": result.status,
         "gpus": len(result.gpus),

@@ -11,7 +11,7 @@ import numpy as np
 from placement.config import Run
 from placement.pipeline.asked import healthy_loads, own_loads, planned_again, with_room
 from placement.pipeline.clock import Clock, Progress
-from placement.pipeline.level import at_level, bound_at_level, level_of
+from placement.pipeline.level import at_level, bound_at_level, least_change, level_of
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
 from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
@@ -127,6 +127,8 @@ def corrected(result: Result, checked: Verification) -> None:
     change = Level(level.in_system / before.level.in_system, level.decoding / before.level.decoding)
     result.bound = bound_at_level(result.original, result.bound, change)
     result.bound_outer = bound_at_level(result.original, result.bound_outer, change)
+    factor = least_change(result.original, change)
+    result.price_tables = {name: table.scaled(factor) for name, table in result.price_tables.items()}
     result.level = level
 
 

@@ -23,8 +23,8 @@ from placement.pipeline.proofs import (
     PROVING,
     THE_BOUND,
     bound_result,
-    drop_disproved_bounds,
     refuse_impossible,
+    settle_bounds,
 )
 from placement.pipeline.start import better_start
 from placement.problem import timing
@@ -33,7 +33,7 @@ from placement.problem.build import build_problem
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.promises import keepable
-from placement.problem.solver import SolveReport, relative_gap
+from placement.problem.solver import SolveReport
 from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.capabilities import refuse
@@ -69,10 +69,11 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
     twin_loads = kernels(run, progress)
     clock = Clock(run.options.time_limit_s)
     with progress.stage("planning model"), clock.phase("the planning model"):
-        problem, notes = posed(run, clock)
+        problem, notes, left_out = posed(run, clock)
         refuse(problem, run.solver)
     result = Result(run, "no_solution", "time_limit", run.solver.name, problem, problem)
     result.warnings += notes
+    result.left_out = left_out
     try:
         with progress.stage("first placement"):
             problem, first = first_placement(run, result, problem, clock)
@@ -105,8 +106,7 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     """Figures of the placement that was found, and what has to be said about it."""
     assert result.placement is not None
     result.objective, result.terms = evaluate(result.original, result.placement)
-    drop_disproved_bounds(result)
-    result.gap = relative_gap(result.objective, result.bound)
+    settle_bounds(result)
     interrupted = result.termination == "interrupted"
     if run.today is not None:
         result.today, said = beside_plan(
@@ -141,8 +141,8 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     return result
 
 
-def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
-    """The problem, and what the output must say of it."""
+def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str], list[str]]:
+    """The problem, what the output must say of it, and which of that is about settings left out."""
     deadline = clock.began + POSING * clock.limit_s
     settings, left_out = admit(
         run.workload, run.settings, run.planning, run.calibration, late=lambda: timing.up(deadline, "settings")
@@ -161,7 +161,7 @@ def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str]]:
     peak = peak_to_mean(run.workload)
     short = short_windows(getattr(run.verifier, "horizon_s", math.inf))
     notes = [*([short] if short else []), *run.notes, *left_out, *kept.notes, *unknown]
-    return problem, notes + ([str(peak)] if peak is not None else [])
+    return problem, notes + ([str(peak)] if peak is not None else []), left_out
 
 
 def first_placement(

@@ -67,12 +67,15 @@ def bound_at_level(problem: PlacementProblem, bound: float | None, change: Level
     Args:
         change: factors on the loads, not on the level.
     """
-    if bound is None:
-        return None
+    return None if bound is None else bound * least_change(problem, change)
+
+
+def least_change(problem: PlacementProblem, change: Level) -> float:
+    """Least factor on the cost of any column after the loads have changed by these factors."""
     if all(isinstance(t, GpuCount) for t in problem.terms):
-        return bound  # no load is in it
+        return 1.0  # no load is in it
     if all(isinstance(t, MeanE2E) for t in problem.terms):
-        return bound * change.in_system
+        return change.in_system
     if all(isinstance(t, MeanItl) for t in problem.terms):
-        return bound * change.decoding
-    return bound * min(1.0, change.in_system, change.decoding)
+        return change.decoding
+    return min(1.0, change.in_system, change.decoding)

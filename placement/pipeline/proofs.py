@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from placement.pipeline.clock import Clock
 from placement.problem.objectives import GpuCount
+from placement.problem.prices import fleet_limits, gpu_price, proven_worth, whole_gpus
 from placement.problem.problem import PlacementProblem
+from placement.problem.rows import COUNT, HULL
+from placement.problem.solver import relative_gap
 from placement.report.result import Result
-from placement.solvers.bounds import certified_minimum, outer, proven_bound
-from placement.solvers.certificate import fleet_limits
+from placement.solvers.bounds import bounding, certified_minimum, outer, proven_bounds
 
 #: Share of the whole time for the bound, which uses what it gets, and for each further proof.
 PROVING, BOUNDING = 0.1, 0.06
+#: Share of the whole time for the bound without margin, which begins with what the other one found.
+WITHOUT_MARGIN = 0.04
+#: Split adapters that are named.
+MOST_NAMED = 4
 #: A phase that more time makes better, and that changes no placement.
 THE_BOUND = "the bound"
 #: A placement this near to its bound, as a share, is optimal.
@@ -50,32 +57,28 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
 
 
 def bound_result(result: Result, clock: Clock) -> None:
-    """Bounds of the problem; where the planning model is not linear they rest on its columns, as many as time allows.
+    """Bounds of the problem, with its safety margin (`bound`) and without (`bound_outer`), and their price lists.
 
-    Then `bound_outer` is that of pieces on its optimistic side, without margin, where that is not above the other.
+    Where the planning model is not linear they rest on its columns, as many as time allows.
     """
     if clock.out_of_time():
         clock.cut[THE_BOUND] = None
         return
-    bounds = [result.proven]
     known = () if result.placement is None else (result.placement,)
-    for name, problem in (("bound", result.original), ("bound_outer", outer(result.original))):
-        if name == "bound" and result.proven is not None:
-            continue
-        with clock.phase(THE_BOUND):
-            limit_s = clock.part_s(PROVING if name == "bound" else BOUNDING)
-            found = proven_bound(problem, limit_s, known=known if name == "bound" else ())
-        value = None if found is None else found.value
-        bounds.append(value)
-        if name == "bound_outer":
-            best = max((b for b in bounds[:-1] if b is not None), default=None)
-            if result.bound_columns and best is not None and value is not None:
-                bounds[-1] = value = min(value, best)
-            result.bound_outer = value
-        elif found is not None and found.columns:
-            result.bound_columns = found.columns
-    # What no placement beats without the margin, none beats with it.
-    result.bound = max((b for b in bounds if b is not None), default=None)
+    with clock.phase(THE_BOUND):
+        bound, without = proven_bounds(
+            result.original, clock.part_s(PROVING), clock.part_s(WITHOUT_MARGIN), known=known
+        )  # fmt: skip
+    result.price_tables = {
+        name: found.table
+        for name, found in (("bound", bound), ("bound_outer", without))
+        if found is not None and found.table is not None
+    }
+    result.bounded_gpus = result.original.max_gpus
+    values = [result.proven, *(None if found is None else found.value for found in (bound, without))]
+    result.bound = max((v for v in values if v is not None), default=None)
+    result.bound_outer = None if without is None else without.value
+    result.bound_columns = (bound.columns if bound is not None else 0) or None
     terms = result.original.terms
     if len(terms) == 1 and isinstance(terms[0], GpuCount) and set(result.original.context.price.values()) == {1.0}:
         fewest = None if result.bound is None else result.bound * terms[0].scale / terms[0].weight
@@ -83,7 +86,73 @@ def bound_result(result: Result, clock: Clock) -> None:
         return
     # At the level of the pieces: the bound itself has had the time that there is.
     with clock.phase(THE_BOUND):
-        result.certified_minimum = certified_minimum(outer(result.original), clock.part_s(BOUNDING))
+        pieces = outer(bounding(result.original))
+        result.certified_minimum = certified_minimum(pieces, clock.part_s(BOUNDING))
+
+
+def settle_bounds(result: Result) -> None:
+    """Bounds as the price lists prove them of the problem as it is now, and what the gap is made of.
+
+    Since they were computed, the planning model's level may have been corrected, and the fleet may have grown.
+    """
+    problem, grown = result.original, result.original.max_gpus != result.bounded_gpus
+    if grown:  # what a solver proved itself holds for the fleet that it had
+        result.proven = result.bound = result.bound_outer = None
+    for name, table in result.price_tables.items():
+        value = whole_gpus(proven_worth(problem, table), gpu_price(problem))
+        said = result.proven if name == "bound" else None
+        setattr(result, name, value if said is None else max(value, said))
+    if result.bound is not None and result.bound_outer is not None:
+        result.bound = max(result.bound, result.bound_outer)
+    drop_disproved_bounds(result)
+    result.gap = relative_gap(result.objective, result.bound)
+    result.gap_parts = gap_parts(result)
+    result.bound_rests_on = rests_on(result)
+
+
+def gap_parts(result: Result) -> dict[str, float] | None:
+    """What the gap to `bound_outer` is made of (docs/bounds.md); None without both price lists."""
+    table, outer_ = result.price_tables.get("bound"), result.bound_outer
+    if table is None or outer_ is None:
+        return None
+    price, size = gpu_price(result.original), max(abs(result.objective), 1e-12)
+    objective = max(result.objective, outer_)
+    listed = min(max(whole_gpus(proven_worth(result.original, table), price), outer_), objective)
+    reach = whole_gpus(table.reach, price) if math.isfinite(table.reach) else listed
+    reach = min(max(reach, listed), objective)
+    return {
+        "model": (reach - listed) / size,
+        "rounding": (objective - reach) / size,
+        "margin": (listed - outer_) / size,
+    }
+
+
+def rests_on(result: Result) -> list[str]:
+    """Restrictions of the placements that the bounds speak of, where they bind."""
+    problem, found = result.original, list[str]()
+    if not result.price_tables and result.bound is None:
+        return found
+    tables = result.price_tables.values()
+    if problem.max_gpus is not None and any(t.sigma_total > 0 for t in tables):
+        found.append(f"fleets of at most {problem.max_gpus} GPUs")
+    shares = Counter(problem.item_adapter.tolist())
+    split = {problem.items[problem.item_adapter.tolist().index(a)].adapter_id: m for a, m in shares.items() if m > 1}
+    if split:
+        named = ", ".join(f"{name} into {m}" for name, m in list(split.items())[:MOST_NAMED])
+        more = f" and {len(split) - MOST_NAMED} more" if len(split) > MOST_NAMED else ""
+        found.append(f"even splits into so many replicas: {named}{more}")
+    kinds = {k for t in tables for k in t.rests_on}
+    caps = {o.setting.max_cpu_loras for o in problem.options} - {None}
+    full = any(
+        sum(problem.items[i].rank > 0 for i in g.items) >= (problem.options[g.option].setting.max_cpu_loras or math.inf)
+        for g in result.gpus
+    )
+    if COUNT in kinds or (caps and full):
+        most = max((o.max_adapters for o in problem.options), default=0)
+        found.append(f"at most {most} adapters on a GPU")
+    if HULL in kinds:
+        found.append("columns inside the range that the planning model was trained on")
+    return found + result.left_out
 
 
 def drop_disproved_bounds(result: Result) -> None:
@@ -93,8 +162,10 @@ def drop_disproved_bounds(result: Result) -> None:
     slack = OPTIMAL_GAP * max(1.0, abs(result.objective))
     if result.bound is not None and result.bound > result.objective + slack:
         result.bound = None
+        result.price_tables.pop("bound", None)
         result.warnings.append(
             "no bound is claimed: that of the planning model's linear pieces lies above this placement's objective"
         )
     if result.bound_outer is not None and result.bound_outer > result.objective + slack:
         result.bound_outer = None
+        result.price_tables.pop("bound_outer", None)

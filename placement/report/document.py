@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from placement.config import Run, config_hash
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.report.certificate import to_lines
 from placement.report.figures import predicted_metrics
 from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
@@ -226,6 +227,7 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
                 "bound_tightened",
                 "bound_columns",
                 "gap",
+                "gap_parts",
                 "gap_simulated",
                 "simulated_objective",
             )
@@ -233,6 +235,7 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
         "objective_units": {t.name: t.unit for t in run.objective.terms},
         "terms": {},
         "simulated_terms": {},
+        "bound_rests_on": [],
         "stopped_by_clock": [],
         "certified_minimum_gpus": None,
         "solver": run.solver.name,
@@ -277,12 +280,21 @@ def to_csv(data: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def write_outputs(run: Run, data: dict[str, Any], directory: Path) -> list[Path]:
-    """Writes all files; `placement.json` last, so that it exists only if the others do."""
+def write_outputs(
+    run: Run, data: dict[str, Any], directory: Path, proof: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Writes all files; `placement.json` last, so that it exists only if the others do.
+
+    Args:
+        proof: the certificate (`placement.report.certificate`), if there is one.
+    """
     from placement.report.html import render
 
     files = run.exporter.write(data, directory) if run.exporter is not None else []
     table, report, main = (directory / n for n in ("placement.csv", "report.html", "placement.json"))
+    if proof is not None:
+        files.append(directory / "certificate.json")
+        write_text(files[-1], to_lines(proof))
     write_text(table, to_csv(data))
     write_text(report, render(data))
     write_text(main, to_json(data))

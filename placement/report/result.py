@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from placement.problem.prices import PriceTable
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
+from placement.report.certificate import Proofs, certificate
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
@@ -47,6 +49,11 @@ class Result:
         cut: phases that the clock ended.
         level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
         today: the placement that runs today, judged beside this one.
+        price_tables: what proves `bound` and `bound_outer`, by these names.
+        bounded_gpus: `max_gpus` of the problem that the bounds were computed for.
+        gap_parts: of the gap to `bound_outer`: `model`, `rounding`, `margin` (docs/bounds.md).
+        bound_rests_on: restrictions of the placements that the bounds speak of, where they bind.
+        left_out: what the planning model was not asked for or does not know, of the settings that fit.
     """
 
     run: Run
@@ -77,6 +84,11 @@ class Result:
     cut: tuple[str, ...] = ()
     level: Level | None = None
     today: Comparison | None = None
+    price_tables: dict[str, PriceTable] = field(default_factory=dict)
+    bounded_gpus: int | None = None
+    gap_parts: dict[str, float] | None = None
+    bound_rests_on: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -107,7 +119,9 @@ class Result:
             "stopped_by_clock": list(self.cut),
             "bound_tightened": finite(self.bound),
             "bound_columns": self.bound_columns,
+            "bound_rests_on": list(self.bound_rests_on),
             "gap": finite(self.gap),
+            "gap_parts": finite(self.gap_parts),
             "gap_simulated": finite(relative_gap(self.simulated_objective, self.bound)),
             "simulated_objective": finite(self.simulated_objective),
             "simulated_terms": finite(self.simulated_terms),
@@ -123,9 +137,19 @@ class Result:
             "provenance": provenance(run, self.verification),
         }
 
+    def certificate(self, document: dict[str, Any]) -> dict[str, Any]:
+        """What `certificate.json` holds (docs/proofs.md).
+
+        Args:
+            document: what `to_dict` returned.
+        """
+        proofs = Proofs(self.price_tables, self.bound_rests_on, self.proven)
+        return certificate(self.run, self.original, self.gpus, proofs, document)
+
     def write(self, folder: str | Path) -> list[Path]:
         """Writes `placement.json`, `placement.csv`, `report.html` and what `export` asks for; returns the files."""
-        return write_outputs(self.run, self.to_dict(), Path(folder))
+        data = self.to_dict()
+        return write_outputs(self.run, data, Path(folder), self.certificate(data))
 
     def __repr__(self) -> str:
         bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"

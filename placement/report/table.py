@@ -14,6 +14,7 @@ from placement.report.today import TODAY_HEADER, TODAY_LEFT, today_rows, today_t
 from placement.report.words import (
     GPU_HEADER,
     Document,
+    bound_text,
     certificate_text,
     gpu_row,
     objective_text,
@@ -46,10 +47,10 @@ def print_report(document: Document, files: Sequence[str]) -> None:
     if len(document["gpus"]) > MOST_ROWS:
         out.print(f"... and {len(document['gpus']) - MOST_ROWS} more GPUs")
     style = "green" if document["status"] == "verified" else "yellow"
+    solver = f"{document['solver']} {document['runtime_s']:.1f} s ({document['termination']})"
     out.print(
-        f"[bold]{escape(objective_text(document))}[/bold]   bound {number(document['bound'], 4)}   "
-        f"gap {percent(document['gap'])}   [{style}]{status_text(document)}[/{style}]   "
-        f"{document['solver']} {document['runtime_s']:.1f} s ({document['termination']})"
+        f"[bold]{escape(objective_text(document))}[/bold]   {bound_text(document)}   "
+        f"[{style}]{status_text(document)}[/{style}]   {solver}"
     )
     if reading := reading_text(document):
         out.print(reading, markup=False)

@@ -9,6 +9,9 @@ from twin.wording import counted, number, percent
 
 Document = dict[str, Any]
 
+#: Parts of a gap below this share are not shown.
+LEAST_SHOWN = 5e-4
+
 
 def objective_text(document: Document) -> str:
     """`latency 3.21 s` or, for several terms, the weighted sum and its parts."""
@@ -23,6 +26,25 @@ def reading_text(document: Document) -> str:
     """What was done to a log or trace on the way to the workload; empty for other workloads."""
     reading = document["workload"]["reading"]
     return " ".join(reading["summary"]) if reading else ""
+
+
+def bound_text(document: Document) -> str:
+    """`bound 5.62 (5.74 with the safety margin, which costs 2 %)   gap 6.4 % (model 3 %, ...)`.
+
+    The bound without margin comes first: no placement is below it, whatever margin it keeps.
+    """
+    bound, outer, parts = document["bound"], document["bound_outer"], document["gap_parts"]
+    if outer is None or parts is None or parts["margin"] < LEAST_SHOWN:
+        text = f"bound {number(bound, 4)}   gap {percent(document['gap'])}"
+    else:
+        total = sum(parts.values())
+        text = (
+            f"bound {number(outer, 4)} ({number(bound, 4)} with the safety margin, which costs "
+            f"{percent(parts['margin'])})   gap {percent(total)}"
+        )
+    made_of = {"rounding": "whole GPUs", "model": "model", "margin": "margin"}
+    shown = [f"{words} {percent(parts[k])}" for k, words in made_of.items() if parts[k] >= LEAST_SHOWN] if parts else []
+    return text + (f" ({', '.join(shown)})" if len(shown) > 1 else "")
 
 
 def certificate_text(document: Document) -> str:
@@ -48,7 +70,10 @@ def certificate_text(document: Document) -> str:
     )
     outer = document["bound_outer"]
     if outer is not None and abs(outer - bound) > 1e-9 * abs(bound):
-        text += f" Without the model's safety margin the bound would be {number(outer, 4)} {unit}".rstrip() + "."
+        text += f" That is with the model's safety margin; without it the bound is {number(outer, 4)} {unit}".rstrip()
+        text += "."
+    if document["bound_rests_on"]:
+        text += f" The bound speaks of {'; '.join(document['bound_rests_on'])}."
     return text + " It speaks about the model, not about reality: verification does."
 
 

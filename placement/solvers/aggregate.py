@@ -108,6 +108,11 @@ class Aggregate:
         return split_classes(self.problem, classes, best, chosen)
 
     @property
+    def reach(self) -> float:
+        """Value of the linear program of the finest classes."""
+        return float("nan") if self._finest is None else self._finest[1]
+
+    @property
     def unproven(self) -> float:
         """What finer classes may still add to the bound, objective units."""
         return 0.0 if self._finest is None or self.bound is None else max(0.0, self._finest[1] - self.bound)

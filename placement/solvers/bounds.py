@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 
 from placement.problem import timing
 from placement.problem.objectives import GpuCount, relaxed_terms, without_convex_form
+from placement.problem.prices import PriceTable
 from placement.problem.problem import Placement, PlacementProblem, evaluate
-from placement.problem.rows import Cuts
+from placement.problem.rows import ColumnRows, Cuts
 from placement.solvers.aggregate import Aggregate
-from placement.solvers.certificate import Certificate, rounded_bound
-from placement.solvers.priced import PriceList
+from placement.solvers.certificate import Certificate, price_table, rounded_bound
+from placement.solvers.priced import Priced, PriceList
+from surrogates.pieces.exact import SteadyColumns
 
 #: Relative difference that is none.
 MET = 1e-6
@@ -30,6 +32,7 @@ class Bound:
         beyond: share of the last random columns that were worth more than any before; NaN where none were drawn.
         certificate, cuts: prove the value, up to whole GPUs, for `bounding` of the problem with relaxed terms
             (`placement.solvers.certificate.certifies`).
+        table: the same prices per feature, for the problem with relaxed terms.
     """
 
     value: float
@@ -37,6 +40,7 @@ class Bound:
     beyond: float = math.nan
     certificate: Certificate | None = None
     cuts: Cuts | None = None
+    table: PriceTable | None = None
 
 
 def prove_bound(
@@ -66,20 +70,52 @@ def proven_bound(
     Raises:
         KeyboardInterrupt: Ctrl-C came; HiGHS itself raises nothing.
     """
+    return _proven(problem, time_limit_s, refinements, known)[0]
+
+
+def proven_bounds(
+    problem: PlacementProblem, time_limit_s: float, more_s: float, *, known: Sequence[Placement] = ()
+) -> tuple[Bound | None, Bound | None]:
+    """The bound with the safety margin, and the one without it, which is never higher.
+
+    Args:
+        time_limit_s: of the first; more_s: of the second, which begins with the columns and prices of the first.
+    """
+    bound, prices = _proven(problem, time_limit_s, 1, known)
+    if problem.model is None:
+        return bound, proven_bound(outer(problem), more_s)
+    if prices is None or bound is None:  # pieces on the optimistic side keep no margin
+        return bound, bound
+    without = prices.under(replace(outer(problem), terms=prices.problem.terms))
+    deadline = timing.now() + more_s
+    without.audit(deadline)  # first of all: this is what makes the other one's prices a bound here
+    without.improve(deadline - timing.now())
+    found = without.result()
+    if found is None:
+        return bound, None
+    wider = _of_columns(prices.rows, found)
+    # What no placement beats without the margin, none beats with it.
+    return (bound if wider.value <= bound.value else wider), wider
+
+
+def _proven(
+    problem: PlacementProblem, time_limit_s: float, refinements: int, known: Sequence[Placement]
+) -> tuple[Bound | None, PriceList | None]:
+    """The bound, and the list of columns that it is from; None where it is from pieces."""
     if without_convex_form(problem, relaxed=True):
-        return None
+        return None, None
     began = timing.now()
     relaxed = replace(problem, terms=relaxed_terms(problem.terms))
     aggregate = Aggregate(bounding(relaxed))
     aggregate.prove(time_limit_s, refinements=refinements if problem.model is None else 0)
     if aggregate.interrupted:
         raise KeyboardInterrupt
-    pieces = None if aggregate.bound is None else Bound(aggregate.bound, certificate=aggregate.certificate)
+    pieces = _of_pieces(aggregate)
     if problem.model is None or aggregate.certificate is None or pieces is None:
-        return pieces
+        return pieces, None
     best = min((evaluate(problem, p)[0] for p in known), default=math.inf)
     if math.isfinite(best) and abs(pieces.value - best) <= MET * abs(best):
-        return pieces
+        return pieces, None
     prices = PriceList(relaxed, aggregate.problem, known)
     prices.start(aggregate.certificate)
     prices.improve(began + time_limit_s - timing.now())
@@ -87,14 +123,24 @@ def proven_bound(
     found = prices.result()
     if found is None:
         aggregate.refine(max(0.0, began + time_limit_s - timing.now()), refinements)
-        pieces = Bound(aggregate.bound or pieces.value, certificate=aggregate.certificate)
-        return None if pieces.value > best else pieces
-    columns = Bound(
-        rounded_bound(aggregate.rows, found.bound), found.columns, found.beyond, found.certificate, found.cuts
-    )
+        pieces = _of_pieces(aggregate) or pieces
+        return (None if pieces.value > best else pieces), None
+    columns = _of_columns(aggregate.rows, found)
     # What no prices of the columns reach, no valid pieces reach.
     refuted = aggregate.price_list > found.value + MET * abs(found.value)
-    return columns if refuted or pieces.value <= columns.value else pieces
+    return (columns, prices) if refuted or pieces.value <= columns.value else (pieces, None)
+
+
+def _of_pieces(aggregate: Aggregate) -> Bound | None:
+    if aggregate.bound is None or aggregate.certificate is None:
+        return None
+    table = price_table(aggregate.rows, aggregate.certificate, aggregate.reach)
+    return Bound(aggregate.bound, certificate=aggregate.certificate, table=table)
+
+
+def _of_columns(rows: ColumnRows, found: Priced) -> Bound:
+    value = rounded_bound(rows, found.bound)
+    return Bound(value, found.columns, found.beyond, found.certificate, found.cuts, found.table)
 
 
 def bounding(problem: PlacementProblem) -> PlacementProblem:
@@ -115,7 +161,12 @@ def certified_minimum(problem: PlacementProblem, time_limit_s: float, *, known: 
 
 
 def outer(problem: PlacementProblem) -> PlacementProblem:
-    """The optimistic side: facets without the margin."""
-    if problem.model is not None:
-        return replace(bounding(problem), banned=())
-    return replace(problem, options=tuple(replace(o, feasible=o.outer) for o in problem.options), banned=())
+    """The problem without its safety margin, under which every placement of the problem itself is healthy.
+
+    Less than the margin, where that much was asked for, stays less.
+    """
+    if problem.model is None:
+        options = tuple(replace(o, feasible=o.outer) for o in problem.options)
+        return replace(problem, options=options, banned=())
+    model = problem.model.without_margin() if isinstance(problem.model, SteadyColumns) else problem.model
+    return replace(problem, model=model, reserve=tuple(min(r, 0.0) for r in problem.reserve), banned=())

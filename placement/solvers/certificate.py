@@ -50,14 +50,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem.prices import ROUNDING, PriceTable, class_caps, fleet_limits
 from placement.problem.problem import PlacementProblem
 from placement.problem.rows import ColumnRows, Cuts, column_rows
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-#: Slack in rounding a GPU count up: placements may use the tolerance of `placement.problem.problem.violations`.
-ROUNDING = 1e-6
+
+#: A rule binds where its price is this share of the bound.
+BINDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,6 @@ def certificate_from_dict(data: Mapping[str, Any]) -> Certificate:
     )
 
 
-def fleet_limits(problem: PlacementProblem) -> tuple[Indices, int]:
-    """S_t and G of the claim: stock and `max_gpus`, but never more GPUs than items."""
-    items = len(problem.items)
-    stock = np.minimum(problem.stock, items)
-    total = min(int(stock.sum()), items if problem.max_gpus is None else min(problem.max_gpus, items))
-    return stock, total
-
-
 def option_prices(rows: ColumnRows, certificate: Certificate, allowed: NDArray[np.bool_]) -> Array:
     """p_io: worth of item i on a GPU of option o, objective units, (N, O); inf where not allowed."""
     own = _kept(rows, certificate)[:, None] * rows.q
@@ -146,12 +140,6 @@ def price_list_bound(problem: PlacementProblem, rows: ColumnRows, certificate: C
         - total * certificate.sigma_total
         - total * deficit
     )
-
-
-def class_caps(problem: PlacementProblem, class_of: Indices) -> Indices:
-    """u_k: distinct adapters among the members of each class, (K,)."""
-    pairs = np.unique(np.stack([class_of, problem.item_adapter], axis=1), axis=0)
-    return np.bincount(pairs[:, 0], minlength=int(class_of.max()) + 1)
 
 
 def _kept(rows: ColumnRows, certificate: Certificate) -> Array:
@@ -188,6 +176,19 @@ def cleaned(problem: PlacementProblem, rows: ColumnRows, certificate: Certificat
     return replace(
         clean, mu=mu * factor[:, None], lam=lam * factor[:, None], nu=nu * factor,
         kappa=kappa * factor[rows.cuts.option],
+    )  # fmt: skip
+
+
+def price_table(rows: ColumnRows, certificate: Certificate, reach: float) -> PriceTable:
+    """A certificate without cuts as prices per feature."""
+    mu, lam = certificate.mu, certificate.lam
+    slope = np.einsum("oe,oed->od", lam, rows.W) + rows.q + np.einsum("oj,ojd->od", mu, rows.H)
+    size = np.einsum("oe,oed->od", lam, np.abs(rows.W)) + np.abs(rows.q) + np.einsum("oj,ojd->od", mu, np.abs(rows.H))
+    gamma = rows.r + (rows.b * lam).sum(axis=1) + (rows.h * mu).sum(axis=1)
+    return PriceTable(
+        beta=slope / rows.feature_scale, size=size / rows.feature_scale, gamma=gamma, nu=certificate.nu,
+        class_of=certificate.class_of, sigma=certificate.sigma, sigma_total=certificate.sigma_total, mu=mu, lam=lam,
+        reach=reach, rests_on=tuple(np.unique(rows.kind[mu * np.abs(rows.h) > BINDING * abs(reach)]).tolist()),
     )  # fmt: skip
 
 

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from pyomo.core.expr.numeric_expr import LinearExpression
 
 from placement.problem.classes import ItemClasses
+from placement.problem.prices import fleet_limits
 from placement.problem.problem import PlacementProblem
 from placement.problem.rows import PAD, ColumnRows
-from placement.solvers.certificate import Certificate, fleet_limits
+from placement.solvers.certificate import Certificate
 from placement.solvers.highs import LinearModel, RowBuilder
 
 # Ctrl-C while a component is built is an exception like any other: Pyomo prints it before it passes it on.

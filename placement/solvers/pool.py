@@ -70,6 +70,20 @@ class ColumnPool:
         size = np.abs(self.problem.phi).max(axis=0)
         return np.asarray(slopes[:, size > NOISE] * size[size > NOISE])
 
+    def raw_slopes(self, slopes: Array) -> Array:
+        """Slopes per feature of the pool (O, D) as slopes per feature of the problem, and none per slot, (O, F + 1)."""
+        size = np.abs(self.problem.phi).max(axis=0)
+        raw = np.zeros((len(slopes), len(size) + 1))
+        raw[:, np.flatnonzero(size > NOISE)] = slopes / size[size > NOISE]
+        return raw
+
+    def under(self, problem: PlacementProblem) -> ColumnPool:
+        """A pool with the same columns for a problem under which all of them are healthy, too, and cost as much."""
+        other = ColumnPool(problem, np.random.default_rng(self.rng.integers(2**32)))
+        other.of = [OptionColumns(list(own.members), own.psi, own.cost) for own in self.of]
+        other.looked = self.looked
+        return other
+
     def fill(self, lone: Sequence[int], known: Iterable[Placement]) -> None:
         """Some items alone, random columns, those of known placements under every option, trusted ones.
 

@@ -23,6 +23,7 @@ The search is no proof that there is no such column. A bound of this kind says h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,9 +31,10 @@ from numpy.typing import NDArray
 
 from placement.problem import timing
 from placement.problem.classes import ItemClasses, item_classes, split_classes
+from placement.problem.prices import PriceTable, fleet_limits
 from placement.problem.problem import Placement, PlacementProblem, evaluate
 from placement.problem.rows import ColumnRows, Cuts, column_rows
-from placement.solvers.certificate import Certificate, fleet_limits, price_list_bound, rounded_bound
+from placement.solvers.certificate import Certificate, price_list_bound, rounded_bound
 from placement.solvers.highs import RowBuilder, solve_linear
 from placement.solvers.pool import RANDOM, ColumnPool
 
@@ -96,6 +98,7 @@ class Priced:
         value: of the linear program over the columns known: what more rounds could reach.
         columns: that the planning model was asked for; none of the healthy ones is worth more than it costs.
         beyond: share of the last random columns, drawn for the final prices, that were worth more than any before.
+        table: the same prices, per feature.
     """
 
     bound: float
@@ -104,6 +107,7 @@ class Priced:
     cuts: Cuts
     columns: int
     beyond: float
+    table: PriceTable
 
 
 class PriceList:
@@ -207,7 +211,20 @@ class PriceList:
             return None
         prices, beyond = max(self.audited, key=lambda a: self._bound(a[0]))
         bound, certificate, cuts = self.proven(prices)
-        return Priced(bound, self.value, certificate, cuts, self.pool.looked, beyond)
+        beta = self.pool.raw_slopes(prices.beta)
+        table = PriceTable(
+            beta=beta, size=np.abs(beta), gamma=cuts.constant, nu=certificate.nu, class_of=certificate.class_of,
+            sigma=prices.sigma, sigma_total=prices.sigma_total, columns=self.pool.looked, reach=self.value,
+        )  # fmt: skip
+        return Priced(bound, self.value, certificate, cuts, self.pool.looked, beyond, table)
+
+    def under(self, problem: PlacementProblem) -> PriceList:
+        """The list of a problem under which every column known here is healthy, too, begun with all of them."""
+        other = copy(self)
+        other.problem, other.pool = problem, self.pool.under(problem)
+        other.active, other.offered = list(self.active), list(self.offered)
+        other.audited, other.rounds, other.value = [], 0, float("nan")
+        return other
 
     def _solved(self, time_limit_s: float) -> Prices | None:
         """The best prices for the columns known."""
@@ -241,7 +258,8 @@ class PriceList:
             return None
         x = found.x
         self.value = float(classes.size @ x[pi:sigma] - stock @ x[sigma:-1] - total * x[-1])
-        return Prices(x[:gamma].reshape(O, D), x[gamma:pi], x[sigma:-1], float(x[-1]))
+        free = np.maximum(x[sigma:], 0.0)
+        return Prices(x[:gamma].reshape(O, D), x[gamma:pi], free[:-1], float(free[-1]))
 
     def _worth(self, option: int, prices: Prices) -> Array:
         """What the columns known are worth beyond their cost, (S,)."""

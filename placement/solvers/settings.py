@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from placement.problem import timing
 from placement.problem.classes import item_classes
+from placement.problem.prices import fleet_limits
 from placement.solvers.aggregate import Aggregate
-from placement.solvers.certificate import fleet_limits
 from placement.solvers.highs import LinearModel, LinearResult
 from placement.solvers.perspective import perspective_model
 

@@ -124,6 +124,13 @@ class SteadyColumns:
         other._laws.update(self._laws)
         return other
 
+    def without_margin(self) -> SteadyColumns:
+        """The same model without its safety margin."""
+        other = replace(self, margin=0.0)
+        other._models.update(self._models)
+        other._laws.update(self._laws)
+        return other
+
     def _careful(self, states: Any) -> SteadyState | None:
         """States at a load that keeps the margin, where no residual tells how far a column is from its limit."""
         if self.residual is not None and self.constraint.rule == "stable":

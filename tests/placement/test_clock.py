@@ -67,7 +67,9 @@ def test_ctrl_c_in_a_bound_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_bound_above_a_placement_is_none() -> None:
     def result(bound: float) -> Result:
         original = SimpleNamespace(model=object())
-        found = SimpleNamespace(original=original, objective=3.18, bound=bound, bound_outer=bound, warnings=[])
+        found = SimpleNamespace(
+            original=original, objective=3.18, bound=bound, bound_outer=bound, warnings=[], price_tables={}
+        )
         return cast("Result", found)
 
     wrong, right = result(3.30), result(3.10)
