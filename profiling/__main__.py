@@ -34,6 +34,7 @@ from profiling.published.fidelity import scores
 from profiling.published.models import MEASURED_MODELS
 from profiling.published.reports import by_table, print_scores
 from profiling.published.runs import fold_of, read_all_runs, thin
+from profiling.record.command import RecordOptions, record
 from twin.config.program import command, run_subcommand
 from twin.config.ranges import Range
 from twin.errors import InputError
@@ -145,6 +146,7 @@ COMMANDS = {
     "crossvalidate": command("profiling crossvalidate", CrossOptions, cross, about=__doc__),
     "memory_gap": command("profiling memory_gap", GapOptions, memory_gap, about=__doc__),
     "derive": DERIVE,
+    "record": command("profiling record", RecordOptions, record, about=__doc__),
     "learn": command("profiling learn", LearnOptions, run_learn, about=__doc__),
 }
 
