@@ -34,6 +34,7 @@ from profiling.published.fidelity import scores
 from profiling.published.models import MEASURED_MODELS
 from profiling.published.reports import by_table, print_scores
 from profiling.published.runs import fold_of, read_all_runs, thin
+from profiling.measured.command import ValidateOptions, fit_recording, validate
 from profiling.record.command import RecordOptions, record
 from twin.config.program import command, run_subcommand
 from twin.config.ranges import Range
@@ -45,7 +46,10 @@ from twin.server.calibration import calibration_dir
 class FitOptions:
     """Of `fit`; what they mean is said above."""
 
-    data: str
+    data: str = ""
+    records: str = ""
+    hardware: str = ""
+    name: str = ""
     out: str = ""
     every: Annotated[int, Range(1)] = 1
     date: str = ""
@@ -84,6 +88,13 @@ DRAWS = 3
 
 def fit(options: FitOptions) -> None:
     """Fits the calibrations of all measured models and writes them as YAML."""
+    if options.records:
+        fit_recording(options.records, options.hardware, options.out, options.name, options.date)
+        return
+    if not options.data:
+        raise InputError(
+            "nothing to fit is given", where="fit", remedy="records=<a recording> or data=<the published runs>"
+        )
     folder = Path(options.data)
     out = Path(options.out) if options.out else calibration_dir()
     runs = thin(read_all_runs(folder, _say), options.every)
@@ -146,6 +157,7 @@ COMMANDS = {
     "crossvalidate": command("profiling crossvalidate", CrossOptions, cross, about=__doc__),
     "memory_gap": command("profiling memory_gap", GapOptions, memory_gap, about=__doc__),
     "derive": DERIVE,
+    "validate": command("profiling validate", ValidateOptions, validate, about=__doc__),
     "record": command("profiling record", RecordOptions, record, about=__doc__),
     "learn": command("profiling learn", LearnOptions, run_learn, about=__doc__),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ class RunPlan:
         size: requests of a batch.
         load: of a workload, share of what the grid says the server can do.
         prompt, output: mean tokens.
+        repeats: the run that this one does again, to tell the machine's noise.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RunPlan:
     load: float = 0.0
     cv: float = 1.0
     horizon_s: float = 0.0
+    repeats: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ def runs_of(design: Design, index: int) -> list[RunPlan]:
                 horizon_s=design.horizon_s,
             )
         )
-    return runs
+    again = [r for r in runs if r.kind == "workload" and not r.held_out][:1]
+    return [*runs, *(replace(r, name=f"{r.name}-again", repeats=r.name) for r in again)]
 
 
 def _grid(design: Design, server: ServerPlan, index: int) -> list[RunPlan]:

@@ -166,10 +166,13 @@ def __getattr__(name: str) -> Any:
 def _engine(config: Any) -> dict[str, Any]:
     """Version, memory and flags of the engine as it runs."""
     import vllm
+    from vllm.platforms import current_platform
 
     cache, scheduler, lora = config.cache_config, config.scheduler_config, config.lora_config
     return {
         "version": vllm.__version__,
+        "device": str(current_platform.get_device_name()),
+        "memory_bytes": int(current_platform.get_device_total_memory()),
         "kv_cache_tokens": int(cache.num_gpu_blocks * cache.block_size),
         "block_size": int(cache.block_size),
         "max_model_len": int(config.model_config.max_model_len),

@@ -26,13 +26,12 @@ def cohort(requests: Requests, first_s: Array, finish_s: Array, *, horizon_s: fl
         adapters: number of adapters, A.
     """
     done, started = finish_s <= horizon_s, first_s <= horizon_s
-    waited = horizon_s - requests.arrival_s
-    ttft = np.where(started, first_s - requests.arrival_s, waited)
-    e2e = np.where(done, finish_s - requests.arrival_s, waited)
+    ttft = np.where(started, first_s, horizon_s) - requests.arrival_s
+    e2e = np.where(done, finish_s, horizon_s) - requests.arrival_s
     tokens = (requests.prompt + requests.output).astype(np.float64)
     gaps = requests.output - 1
     several = done & (gaps > 0)
-    decode_s = (finish_s - first_s)[several]
+    decode_s = finish_s[several] - first_s[several]
     served = float(tokens[done].sum() / tokens.sum()) if len(requests) else 1.0
     nan = float("nan")
     return {
