@@ -95,7 +95,7 @@ def validate(options: ValidateOptions) -> None:
     print_runs(pairs)
     table = by_regime(pairs)
     repeated = noise(records)
-    _print(table | ({"repeated runs": repeated} if repeated else {}))
+    print_table(table | ({"repeated runs": repeated} if repeated else {}))
     print(json.dumps({"by": table, "noise": repeated, "client_ttft_s": delay_s}))
 
 
@@ -111,7 +111,7 @@ def print_runs(pairs: Any) -> None:
         )
 
 
-def _print(table: Mapping[str, Mapping[str, float]]) -> None:
+def print_table(table: Mapping[str, Mapping[str, float]]) -> None:
     names = list(COMPARED)
     print(f"\n{'SMAPE %':<26}{'runs':>5}" + "".join(f"{n[:11]:>12}" for n in names) + f"{'label':>8}")
     for group, row in table.items():
