@@ -1,8 +1,8 @@
 """The whole loop with real vLLM servers on a CPU: record, fit, validate, place, serve, check the promise.
 
-`scripts/cpu-loop` runs it in an environment that has vLLM's CPU build. A small model with random weights is served with
-16 adapters; `form=quick` records two kinds of servers and 14 runs that the fit does not see, `form=full` six and 42. The
-placement on two servers is exported, started as exported, and loaded with the plan's own traffic.
+`scripts/cpu-loop` runs it in an environment that has vLLM's CPU build. A small model with random weights is served
+with 16 adapters; `form=quick` records two kinds of servers and 14 runs that the fit does not see, `form=full` six and
+42. The placement on two servers is exported, started as exported, and loaded with the plan's own traffic.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Form:
     minutes: float
 
 
-FORMS = {"quick": Form((4,), 4, 7, 14.0, 12.0), "full": Form((2, 4, 8), 3, 7, 16.0, 40.0)}
+FORMS = {"quick": Form((4,), 4, 7, 14.0, 12.0), "full": Form((2, 4, 8), 3, 7, 13.0, 40.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def run(options: Options) -> int:
     )  # fmt: skip
     _say("fit", began)
     conf = out / "conf"
-    path = fit_recording(str(out / "recording"), "", str(conf / "calibration" / "tiny-cpu.yaml"), "tiny-cpu", "")
+    path = fit_recording(str(out / "recording"), out=str(conf / "calibration" / "tiny-cpu.yaml"), name="tiny-cpu")
     _say("validate", began)
     row, label = _validated(out / "recording", path)
     _say("place", began)
@@ -143,7 +143,7 @@ def rate_of(calibration: Calibration) -> float:
     """Requests per second that load two servers to `LOAD`, by the law of a half full batch with two adapters."""
     step = step_terms(decodes=MAX_NUM_SEQS / 2, prompt=MAX_NUM_SEQS / 2 * PROMPT / OUTPUT, kv_tokens=400, adapters=2,
                       slots=4, rank=max(RANKS))  # fmt: skip
-    ms = sum(getattr(calibration.step, name) * step[name] for name in STEP_TERMS)
+    ms = sum(float(getattr(calibration.step, name)) * step[name] for name in STEP_TERMS)
     return 2 * LOAD * 1000 * MAX_NUM_SEQS / 2 / ms / OUTPUT
 
 
@@ -172,7 +172,9 @@ def _placed(out: Path, conf: Path, calibration: Calibration, port: int) -> Path:
     ]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "placement", *words], check=False)
     if done.returncode:
-        raise InputError(f"placing ended with code {done.returncode}", where="placement", remedy="see its message above")
+        raise InputError(
+            f"placing ended with code {done.returncode}", where="placement", remedy="see its message above"
+        )
     return out / "plan"
 
 
@@ -197,12 +199,14 @@ def _serving(script: Path, vllm: str, port: int, log: Path) -> Iterator[None]:
     environment: dict[str, Any] = {**os.environ, "PATH": f"{Path(vllm).parent}:{os.environ['PATH']}"}
     with log.open("w") as file:
         process = subprocess.Popen(["sh", str(script)], stdout=file, stderr=subprocess.STDOUT, env=environment,
-                                   start_new_session=True)  # fmt: skip
+                                   process_group=0)  # fmt: skip
         try:
             deadline = time.monotonic() + 10 * STOP_S
             while not answers(f"http://127.0.0.1:{port}"):
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise InputError(f"the server of {script.name} does not answer", where=str(log), remedy="read its log")
+                    raise InputError(
+                        f"the server of {script.name} does not answer", where=str(log), remedy="read its log"
+                    )
                 time.sleep(0.5)
             yield
         finally:

@@ -1,4 +1,4 @@
-"""A small Llama-like model with random weights for a CPU: `config.json` and a tokenizer of numbered words, no weights."""
+"""A small Llama-like model for a CPU: `config.json` and a tokenizer of numbered words; no weights, vLLM draws them."""
 
 from __future__ import annotations
 

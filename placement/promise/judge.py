@@ -1,8 +1,8 @@
 """Whether one GPU keeps what its plan promised, given what a window can show.
 
-A promise is broken where the measured share of late requests is above the allowed one even at the lower end of its 95 %
-interval (Clopper-Pearson), where a promised mean is exceeded, or where the queue grows. Where the upper end is above, too
-few requests came to tell: that is said, and does not break it.
+A promise is broken where the measured share of late requests is above the allowed one even at the lower end of its
+95 % interval (Clopper-Pearson), where a promised mean is exceeded, or where the queue grows. Where the upper end is
+above, too few requests came to tell: that is said, and does not break it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twin.workload.requests import Requests
 
 #: Error of each side of an interval.
 ERROR = 0.025
-#: Requests without a first token at the end, beyond those that arrived in the last seconds, as a share: the queue grows.
+#: Share of requests, but for those of the last seconds, that may wait for a first token at the end.
 MOST_STUCK = 0.05
 #: Promises on means, and the figure of a window that they limit.
 MEANS = {"itl_mean_ms": "itl_mean_ms", "tpot_mean_ms": "tpot_mean_ms", "e2e_mean_s": "e2e_mean_s"}
@@ -91,7 +91,9 @@ def judge(
     else:
         late_share = _late(cut, first, window_s, adapters, rules["default_promises"], broken, undecided)
         _means(row, rules["default_promises"], broken)
-    return GpuOutcome(gpu["gpu_id"], len(cut), planned, {**row, "late_fraction": late_share}, tuple(broken), tuple(undecided))
+    return GpuOutcome(
+        gpu["gpu_id"], len(cut), planned, {**row, "late_fraction": late_share}, tuple(broken), tuple(undecided)
+    )
 
 
 def _late(
@@ -109,13 +111,17 @@ def _late(
         if low > MAX_LATE_SHARE:
             broken.append(f"{100 * bad / trials:.1f} % of {trials} requests late, promised {100 * MAX_LATE_SHARE:g} %")
         elif high > MAX_LATE_SHARE:
-            undecided.append(f"{bad} of {trials} requests late: up to {100 * high:.1f} % possible, a longer window tells")
+            undecided.append(
+                f"{bad} of {trials} requests late: up to {100 * high:.1f} % possible, a longer window tells"
+            )
     shares = [
         late[(cut.adapter == a) & decided].mean() for a in range(len(adapters)) if ((cut.adapter == a) & decided).any()
     ]
     worst = float(np.mean(shares)) if shares else 0.0
     if worst > MAX_ADAPTER_LATE_SHARE and share_limits(bad, max(1, trials))[0] > MAX_LATE_SHARE / 2:
-        broken.append(f"{100 * worst:.1f} % of an adapter's requests late on average, promised {100 * MAX_ADAPTER_LATE_SHARE:g} %")
+        broken.append(
+            f"{100 * worst:.1f} % of an adapter's requests late on average, promised {100 * MAX_ADAPTER_LATE_SHARE:g} %"
+        )
     # A queue that grows is not late yet where the promise is long.
     stuck = int(((first > window_s) & (cut.arrival_s < window_s - 5)).sum())
     if stuck > max(10, MOST_STUCK * len(cut)):

@@ -92,7 +92,12 @@ def run_promise(config: dict[str, Any], directory: Path, *, quiet: bool) -> int:
         for k in range(len(urls))
     ]  # fmt: skip
     kept = all(o.kept for o in outcomes)
-    result = {"kept": kept, "horizon_s": options.horizon_s, "seed": options.seed, "gpus": [o.to_dict() for o in outcomes]}
+    result = {
+        "kept": kept,
+        "horizon_s": options.horizon_s,
+        "seed": options.seed,
+        "gpus": [o.to_dict() for o in outcomes],
+    }
     write_text(directory / "promise.json", json.dumps(result, indent=1) + "\n")
     if not quiet:
         print(_table(outcomes))
@@ -142,7 +147,9 @@ def check_answers(url: str) -> None:
         with urllib.request.urlopen(f"{url}/health", timeout=10):
             return
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise InputError(f"no server answers at {url}: {error}", where="url", remedy="start it, or fix the URL") from error
+        raise InputError(
+            f"no server answers at {url}: {error}", where="url", remedy="start it, or fix the URL"
+        ) from error
 
 
 def traffic_of(
@@ -155,12 +162,17 @@ def traffic_of(
     for k, server in enumerate(servers):
         mine = tuple(known[a].scaled(share * rate_scale) for a, share in server.shares.items())
         # An adapter on several GPUs has other requests on each.
-        drawn = draw_requests(mine, horizon_s=horizon_s, seed=seed + 1009 * k, max_model_len=server.setting.max_model_len or 4096)
+        drawn = draw_requests(
+            mine, horizon_s=horizon_s, seed=seed + 1009 * k, max_model_len=server.setting.max_model_len or 4096
+        )
         groups.append(mine)
         parts.append(drawn)
         where.append(np.full(len(drawn), k))
     server_of = np.concatenate(where)
-    joined = {n: np.concatenate([getattr(p, n) for p in parts]) for n in ("arrival_s", "adapter", "prompt", "cached", "output")}
+    joined = {
+        n: np.concatenate([getattr(p, n) for p in parts])
+        for n in ("arrival_s", "adapter", "prompt", "cached", "output")
+    }
     order = np.argsort(joined["arrival_s"], kind="stable")
     requests = Requests(**{n: v[order] for n, v in joined.items()})
     server_of = server_of[order]

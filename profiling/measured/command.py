@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from profiling.measured.fit import Fitted, fit_records
+from profiling.measured.plot import residuals_png
 from profiling.measured.validate import COMPARED, by_regime, client_delay_s, noise, replayed
 from profiling.record.files import read_records
 from twin.errors import InputError
-from twin.files import write_text
+from twin.files import write_bytes, write_text
 from twin.server.calibration import load_calibration
 from twin.server.laws import STEP_TERMS
 
@@ -35,8 +36,15 @@ class ValidateOptions:
     runs: str = "held_out"
 
 
-def fit_recording(records: str, hardware: str, out: str, name: str, stamp_date: str) -> Path:
-    """Fits a recording; writes the calibration, and beside it `.fit.json` with intervals and what is not known."""
+def fit_recording(
+    records: str, *, hardware: str = "", out: str = "", name: str = "", stamp_date: str = "", plot: bool = False
+) -> Path:
+    """Fits a recording; writes the calibration, and beside it `.fit.json` with intervals and what is not known.
+
+    Args:
+        out: folder, or the calibration's file; empty = the recording's folder.
+        plot: also `.residuals.png`.
+    """
     found = read_records(Path(records))
     made = fit_records(Path(records), found, hardware=hardware, name=name, date=stamp_date or date.today().isoformat())
     calibration = made.calibration
@@ -45,6 +53,9 @@ def fit_recording(records: str, hardware: str, out: str, name: str, stamp_date: 
     path = folder if folder.suffix == ".yaml" else folder / f"{calibration.name}.yaml"
     write_text(path, yaml.safe_dump(calibration.to_dict(), sort_keys=False))
     write_text(beside(path), json.dumps(_report(made, delay_s), indent=1))
+    if plot:
+        png = residuals_png(made.rows, made.solution.coefficients, f"{calibration.name}: steps missed by the law")
+        write_bytes(path.with_suffix(".residuals.png"), png)
     print("\n".join(_told(made, delay_s)))
     print(f"written to {path} and {beside(path)}", flush=True)
     return path
@@ -90,7 +101,9 @@ def validate(options: ValidateOptions) -> None:
     records = read_records(Path(options.records))
     chosen = [r for r in records if r.about["kind"] == "workload" and (r.held_out or options.runs == "all")]
     if not chosen:
-        raise InputError("no run was kept from the fit", where=options.records, remedy="runs=all, or record with held_out=2")
+        raise InputError(
+            "no run was kept from the fit", where=options.records, remedy="runs=all, or record with held_out=2"
+        )
     pairs = [replayed(r, calibration, delay_s) for r in chosen]
     print_runs(pairs)
     table = by_regime(pairs)
@@ -106,8 +119,10 @@ def print_runs(pairs: Any) -> None:
         m, s = p.measured, p.simulated
         print(
             f"{p.record.name:<18}{len(p.record.adapters):>9}{p.record.about['engine']['max_loras']:>6}"
-            f"{m['served_fraction']:>7.3f}{s['served_fraction']:>7.3f}{m['throughput_tps']:>8.0f}{s['throughput_tps']:>8.0f}"
-            f"{m['tpot_mean_ms']:>8.1f}{s['tpot_mean_ms']:>7.1f}{1000 * m['ttft_mean_s']:>9.0f}{1000 * s['ttft_mean_s']:>8.0f}"
+            f"{m['served_fraction']:>7.3f}{s['served_fraction']:>7.3f}"
+            f"{m['throughput_tps']:>8.0f}{s['throughput_tps']:>8.0f}"
+            f"{m['tpot_mean_ms']:>8.1f}{s['tpot_mean_ms']:>7.1f}"
+            f"{1000 * m['ttft_mean_s']:>9.0f}{1000 * s['ttft_mean_s']:>8.0f}"
         )
 
 
@@ -115,4 +130,8 @@ def print_table(table: Mapping[str, Mapping[str, float]]) -> None:
     names = list(COMPARED)
     print(f"\n{'SMAPE %':<26}{'runs':>5}" + "".join(f"{n[:11]:>12}" for n in names) + f"{'label':>8}")
     for group, row in table.items():
-        print(f"{group:<26}{row['runs']:>5.0f}" + "".join(f"{row[n]:>12.2f}" for n in names) + f"{100 * row['label']:>8.1f}")
+        print(
+            f"{group:<26}{row['runs']:>5.0f}"
+            + "".join(f"{row[n]:>12.2f}" for n in names)
+            + f"{100 * row['label']:>8.1f}"
+        )

@@ -18,7 +18,7 @@ from profiling.derive.target import Request
 from profiling.fit.micro import Row
 from profiling.measured.fitting import Solution, Solve, fitted_law, solve_plain
 from profiling.measured.rows import rows_of
-from profiling.record.files import Record, read_session
+from profiling.record.files import LOAD_COLUMNS, Record, read_session
 from twin.config.folder import conf_dir
 from twin.errors import InputError
 from twin.server.calibration import Calibration, Stamp
@@ -28,6 +28,7 @@ from twin.server.slots import reserved_bytes, slot_bytes_per_rank
 
 #: Tokens up to which a GPU's steps are CUDA graphs; a CPU has none.
 GRAPH_TOKENS = 512.0
+SOURCE = "recorded with python -m profiling record"
 #: Loads above this quantile are left out of the mean: the machine did something else.
 LOAD_QUANTILE = 0.98
 
@@ -55,8 +56,11 @@ def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name:
     runs = [r for r in records if not r.held_out]
     versions = sorted({r.about["engine"]["version"] for r in runs})
     if len(versions) != 1:
-        raise InputError(f"the runs for the fit are of {len(versions)} versions of vLLM: {', '.join(versions) or 'none'}",
-                         where=str(folder), remedy="record with one version")  # fmt: skip
+        raise InputError(
+            f"the runs for the fit are of {len(versions)} versions of vLLM: {', '.join(versions) or 'none'}",
+            where=str(folder),
+            remedy="record with one version",
+        )
     model = read_config(session["model"])
     engine = runs[0].about["engine"]
     rows = rows_of(runs, GRAPH_TOKENS)
@@ -69,15 +73,23 @@ def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name:
     calibration = Calibration(
         name=name or f"{model_name}-{session['gpu']}",
         stamp=Stamp(
-            gpu_type=session["gpu"], model=model_name, engine="vllm", engine_version=versions[0].partition("+")[0],
-            date=date, source=f"recorded with python -m profiling record{'' if request is None else ', prior: ' + request.name}",
+            gpu_type=session["gpu"],
+            model=model_name,
+            engine="vllm",
+            engine_version=versions[0].partition("+")[0],
+            date=date,
+            source=f"{SOURCE}{'' if request is None else ', prior: ' + request.name}",
             points={"runs": len(runs), "steps": sum(len(r.steps) for r in runs), "rows": len(rows)},
-            residuals={"row_mape_pct": round(solution.error_pct, 3), "row_held_out_mape_pct": round(solution.held_out_error_pct, 3)},
+            residuals={
+                "row_mape_pct": round(solution.error_pct, 3),
+                "row_held_out_mape_pct": round(solution.held_out_error_pct, 3),
+            },
             tensor_parallel_size=unit,
         ),
         gpu=GpuType(session["gpu"], int(engine["memory_bytes"])),
         model=ModelSpec(
-            model_name, int(engine["max_model_len"]),
+            model_name,
+            int(engine["max_model_len"]),
             2 * model.dtype_bytes * model.layers * model.shape(unit).kv_width,
             unit * slot_bytes_per_rank(model.shape()),
         ),
@@ -85,7 +97,7 @@ def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name:
         load=load_law(records),
         kv=capacity_law(model, runs, unit),
         valid=valid_ranges(runs),
-    )  # fmt: skip
+    )
     return Fitted(calibration, solution, tuple(rows))
 
 
@@ -110,15 +122,17 @@ def _from_prior(request: Request) -> Solve:
 
 def load_law(records: Sequence[Record]) -> LoadLaw:
     """Mean times of the recorded loads; of ranks below the slots' where there are some."""
-    equal, lower, disk = [], [], []
+    equal: list[float] = []
+    lower: list[float] = []
+    disk: list[tuple[float, float]] = []
     for record in records:
         top = record.about["engine"]["max_lora_rank"]
-        for load in record.loads.itertuples():
-            ms = 1000 * (load.end_s - load.start_s)
-            if load.disk:
-                disk.append((load.rank, ms))
+        for start_s, end_s, from_disk, rank in record.loads[list(LOAD_COLUMNS)].to_numpy(np.float64).tolist():
+            ms = 1000 * (end_s - start_s)
+            if from_disk:
+                disk.append((rank, ms))
             else:
-                (equal if load.rank >= top else lower).append(ms)
+                (equal if rank >= top else lower).append(ms)
     slot, padded = _trimmed(equal or lower), _trimmed(lower or equal)
     base = per_rank = 0.0
     if disk:
@@ -139,7 +153,8 @@ def _trimmed(values: Sequence[float]) -> float:
 
 def capacity_law(model: Architecture, records: Sequence[Record], unit: int) -> KvCapacityLaw:
     """What the servers said: one number whatever the slots (a fixed cache), else free memory less weights and slots."""
-    said = {(r.about["engine"]["max_loras"], r.about["engine"]["max_lora_rank"]): r.about["engine"]["kv_cache_tokens"] for r in records}
+    engines = [r.about["engine"] for r in records]
+    said = {(e["max_loras"], e["max_lora_rank"]): int(e["kv_cache_tokens"]) for e in engines}
     tokens = sorted(said.values())
     if len(said) == 1 or tokens[0] == tokens[-1]:
         return KvCapacityLaw(base_tokens=float(tokens[0]), tokens_per_slot_rank=0.0)

@@ -37,7 +37,29 @@ def step_ms_without_loads(record: Record) -> Array:
 
 def rows_of(records: Sequence[Record], graph_tokens: float) -> list[Row]:
     """Rows of all runs; the group of a row is its run."""
-    return [row for record in records for row in _rows(record, graph_tokens)]
+    return [
+        row
+        for record in records
+        for row in (_rows(record, graph_tokens) if len(record.steps) else _mean_row(record, graph_tokens))
+    ]
+
+
+def _mean_row(record: Record, graph_tokens: float) -> list[Row]:
+    """The one row of a run without steps: its mean batch, by Little's law, and its mean time between tokens."""
+    r, engine = record.requests, record.about["engine"]
+    done = np.isfinite(record.finish_s)
+    decode_s = float((record.finish_s[done] - record.first_token_s[done]).sum())
+    gaps = float((r.output[done] - 1).sum())
+    if decode_s <= 0 or gaps <= 0:
+        return []
+    step_s, running = decode_s / gaps, decode_s / record.horizon_s
+    kv_tokens = running * float((r.prompt[done] + r.output[done] / 2).mean())
+    ranked = sum(a.rank > 0 for a in record.adapters)
+    distinct = ranked * (1 - (1 - 1 / ranked) ** running) if ranked > 1 else float(ranked)
+    numbers = (running, float(r.prompt[done].sum()) / record.horizon_s * step_s, kv_tokens,
+               min(distinct, engine["max_loras"]), 0.0, 0.0)  # fmt: skip
+    terms = _terms(numbers, float(engine["max_loras"]), float(engine["max_lora_rank"]), graph_tokens)
+    return [Row("run", record.name, np.array(terms), 1000 * step_s)]
 
 
 def _rows(record: Record, graph_tokens: float) -> list[Row]:
@@ -53,21 +75,21 @@ def _rows(record: Record, graph_tokens: float) -> list[Row]:
         }
     )
     rows = []
-    for _, members in classes.groupby(["decodes", "prompt", "adapters"], sort=True).indices.items():
+    numbers = steps[["decodes", "prompt", "kv_tokens", "adapters", "skipped", "waiting"]].to_numpy(np.float64)
+    terms = np.array([_terms(row, slots, rank, graph_tokens) for row in numbers.tolist()])
+    for members in classes.groupby(["decodes", "prompt", "adapters"], sort=True).indices.values():
         took = ms[members]
         kept = members[took <= OUTLIER * np.median(took)]
-        features = np.mean(
-            [
-                list(
-                    step_terms(
-                        decodes=s.decodes, prompt=s.prompt, kv_tokens=s.kv_tokens, adapters=s.adapters, slots=slots,
-                        rank=rank, skipped=s.skipped, waiting=s.waiting, graph_tokens=graph_tokens,
-                    ).values()
-                )
-                for s in steps.iloc[kept].itertuples()
-            ],
-            axis=0,
-        )  # fmt: skip
+        features = terms[kept].mean(axis=0)
         weight = len(kept) / (len(kept) + HALF_WEIGHT)
         rows.append(Row("run", record.name, features, float(ms[kept].mean()), weight))
     return rows
+
+
+def _terms(row: Sequence[float], slots: float, rank: float, graph_tokens: float) -> list[float]:
+    decodes, prompt, kv_tokens, adapters, skipped, waiting = row
+    terms = step_terms(
+        decodes=decodes, prompt=prompt, kv_tokens=kv_tokens, adapters=adapters, slots=slots, rank=rank,
+        skipped=skipped, waiting=waiting, graph_tokens=graph_tokens,
+    )  # fmt: skip
+    return list(terms.values())

@@ -68,11 +68,13 @@ def measured_figures(record: Record) -> dict[str, float]:
     took = (steps["end_s"] - steps["start_s"]).to_numpy()
 
     def mean(name: str) -> float:
+        if not len(steps):
+            return float("nan")
         return float((steps[name].to_numpy() * took).sum() / record.horizon_s)
 
     slots = record.loads[record.loads["disk"] == 0]
     return {**row, "running": mean("running"), "waiting": mean("waiting"), "kv_usage": mean("kv_usage"),
-            "loads_per_s": len(slots) / record.horizon_s}  # fmt: skip
+            "loads_per_s": len(slots) / record.horizon_s if len(steps) else float("nan")}  # fmt: skip
 
 
 def simulated_figures(record: Record, calibration: Calibration, client_ttft_s: float) -> dict[str, float]:
@@ -122,7 +124,9 @@ def by_regime(pairs: Sequence[Replayed]) -> dict[str, dict[str, float]]:
         "light": [p for p in pairs if p.measured["waiting"] < LIGHT_WAITING],
         "queueing": [p for p in pairs if p.measured["waiting"] >= LIGHT_WAITING and not p.measured["starved"]],
         "starved": [p for p in pairs if p.measured["starved"]],
-        "more adapters than slots": [p for p in pairs if len(p.record.adapters) > p.record.about["engine"]["max_loras"]],
+        "more adapters than slots": [
+            p for p in pairs if len(p.record.adapters) > p.record.about["engine"]["max_loras"]
+        ],
         "away from threshold": [p for p in pairs if not p.near_threshold],
         "near threshold": [p for p in pairs if p.near_threshold],
     }

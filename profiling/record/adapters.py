@@ -39,7 +39,7 @@ def make_adapter(folder: Path, model: Architecture, rank: int, seed: int) -> Pat
 def layers_of(model: Architecture) -> dict[str, tuple[int, int]]:
     """Linear layers of a decoder layer: name -> (outputs, inputs), by Hugging Face's names for Llama-like models."""
     hidden, query, kv = model.hidden, model.query_width, model.kv_width
-    shapes = {
+    return {
         "self_attn.q_proj": (query, hidden),
         "self_attn.k_proj": (kv, hidden),
         "self_attn.v_proj": (kv, hidden),
@@ -48,7 +48,6 @@ def layers_of(model: Architecture) -> dict[str, tuple[int, int]]:
         "mlp.up_proj": (model.intermediate, hidden),
         "mlp.down_proj": (hidden, model.intermediate),
     }
-    return shapes
 
 
 def _normal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float16]]:

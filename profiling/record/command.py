@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 from profiling.derive.architecture import Architecture, read_config
 from profiling.record.adapters import make_adapter
-from profiling.record.files import SCHEMA_VERSION, read_session, recorded
-from profiling.record.plan import Design, ServerPlan, adapter_name, runs_of, servers_of
+from profiling.record.files import recorded
+from profiling.record.plan import Design, RunPlan, ServerPlan, adapter_name, runs_of, servers_of
 from profiling.record.recorder import record_server
 from profiling.record.server import Server, attached, started
+from profiling.record.session import open_session
 from twin.config.ranges import Range
 from twin.errors import InputError
-from twin.files import write_text
 
 #: Loads of workloads, as shares of the grid's pace: most below saturation, two far beyond.
-LOADS = (0.15, 0.3, 0.45, 0.6, 1.4, 0.25, 0.5, 1.8)
+LOADS = (0.15, 0.3, 0.45, 1.8, 0.25, 0.55, 0.35, 2.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def record(options: RecordOptions) -> None:
     """
     out = Path(options.out)
     model = read_config(options.model)
-    _session(out, options)
+    open_session(out, options.model, options.gpu)
     deadline = time.monotonic() + 60 * options.minutes
     design = design_of(options)
     total, done = sum(len(runs_of(design, i)) for i in range(len(design.servers))), 0
@@ -91,8 +89,11 @@ def record(options: RecordOptions) -> None:
             continue
         if time.monotonic() > deadline:
             break
-        _say(f"server {index + 1} of {len(design.servers)}: max_loras {plan.max_loras}, max_lora_rank "
-             f"{plan.max_lora_rank}; {len(there)} of {total} runs, {(deadline - time.monotonic()) / 60:.1f} minutes left")  # fmt: skip
+        left_min = (deadline - time.monotonic()) / 60
+        _say(
+            f"server {index + 1} of {len(design.servers)}: max_loras {plan.max_loras}, max_lora_rank "
+            f"{plan.max_lora_rank}; {len(there)} of {total} runs, {left_min:.1f} minutes left"
+        )
         done += _on_server(options, model, plan, out, runs, deadline)
         if options.url:
             break
@@ -120,15 +121,22 @@ def design_of(options: RecordOptions) -> Design:
 
 
 def _on_server(
-    options: RecordOptions, model: Architecture, plan: ServerPlan, out: Path, runs: Sequence, deadline: float
-) -> int:  # type: ignore[type-arg]
+    options: RecordOptions,
+    model: Architecture,
+    plan: ServerPlan,
+    out: Path,
+    runs: Sequence[RunPlan],
+    deadline: float,
+) -> int:
     def work(server: Server) -> int:
         return record_server(server, runs, "base", out, left_s=lambda: deadline - time.monotonic(), say=_say)
 
     if options.url:
         return work(attached(options.url, out / "server"))
     command = serve_command(options, model, plan, out)
-    with started(command, port=options.port, folder=out / "servers" / plan.name, timeout_s=options.start_timeout_s) as s:
+    with started(
+        command, port=options.port, folder=out / "servers" / plan.name, timeout_s=options.start_timeout_s
+    ) as s:
         return work(s)
 
 
@@ -141,8 +149,11 @@ def serve_command(options: RecordOptions, model: Architecture, plan: ServerPlan,
         if not options.adapter_dir:
             make_adapter(path, model, rank, i)
         elif not (path / "adapter_config.json").is_file():
-            raise InputError(f"adapter {path.name} is not there", where=f"adapter_dir = {folder}",
-                             remedy="name folders a000-r<rank>, a001-r<rank>, ..., or leave adapter_dir out")  # fmt: skip
+            raise InputError(
+                f"adapter {path.name} is not there",
+                where=f"adapter_dir = {folder}",
+                remedy="name folders a000-r<rank>, a001-r<rank>, ..., or leave adapter_dir out",
+            )
         modules.append(f"{adapter_name(i)}={path.resolve()}")
     command = [
         options.vllm, "serve", options.model, "--served-model-name", "base", "--enable-lora",
@@ -154,19 +165,6 @@ def serve_command(options: RecordOptions, model: Architecture, plan: ServerPlan,
     if options.dummy:
         command += ["--load-format", "dummy"]
     return [*command, *shlex.split(options.flags), "--lora-modules", *modules]
-
-
-def _session(out: Path, options: RecordOptions) -> None:
-    """Writes `session.json`, or checks that an unfinished recording is of the same model and GPU."""
-    said = {"model": str(options.model), "gpu": options.gpu}
-    if (out / "session.json").is_file():
-        known = read_session(out)
-        for name, value in said.items():
-            if known[name] != value:
-                raise InputError(f"the recording in {out} is of {name} {known[name]!r}, not {value!r}",
-                                 where="out", remedy="give another folder")  # fmt: skip
-        return
-    write_text(out / "session.json", json.dumps({"schema_version": SCHEMA_VERSION, "date": date.today().isoformat(), **said}))
 
 
 def _say(text: str) -> None:

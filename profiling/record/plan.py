@@ -167,7 +167,9 @@ def adapters_of(run: RunPlan, rate_req_per_s: float) -> tuple[Adapter, ...]:
     share /= share.sum()
     prompt, output = Lengths(run.prompt, 0.6), Lengths(run.output, 0.6)
     return tuple(
-        Adapter(adapter_name(i) if r else "base", r, rate_req_per_s * float(share[i]), prompt, output, arrival_cv=run.cv)
+        Adapter(
+            adapter_name(i) if r else "base", r, rate_req_per_s * float(share[i]), prompt, output, arrival_cv=run.cv
+        )
         for i, r in enumerate(ranks)
     )
 

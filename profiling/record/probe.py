@@ -6,8 +6,9 @@ vLLM loads it through two of its supported hooks (entry points that `profiling.r
 internals of vLLM 0.32: under another version nothing is wrapped, and the recorder says so. Without the environment
 variable `ADAPTER_RECORD` (a folder) it does nothing. It needs the standard library and vLLM only.
 
-One line of JSON a step, times from CLOCK_MONOTONIC: [scheduled, ended, busy, decodes, prompt_tokens, kv_tokens, adapters,
-running, waiting, skipped, kv_usage, preempted]; a load: [began, ended, 0 = into a slot or 1 = from disk, rank].
+One line of JSON a step, times from CLOCK_MONOTONIC: [scheduled, ended, busy, decodes, prompt_tokens, kv_tokens,
+adapters, running, waiting, skipped, kv_usage, preempted]; a load: [began, ended, 0 = into a slot or 1 = from disk,
+rank].
 """
 
 from __future__ import annotations

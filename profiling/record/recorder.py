@@ -24,7 +24,9 @@ from twin.workload.requests import Requests
 BATCH_LIMIT_S = 120.0
 #: Seconds that a server gets to become idle after a run.
 IDLE_S = 60.0
-#: Steps of a warm-up; kernels are compiled and files are read in them.
+#: Metrics that say whether a server is busy.
+COUNTS = ("vllm:num_requests_running{", "vllm:num_requests_waiting{")
+#: Requests and tokens of a warm-up, per adapter; kernels are compiled and files are read in them.
 WARMUP_REQUESTS, WARMUP_TOKENS = 4, 16
 #: What a workload's rate is made from before a grid was run on the server.
 FALLBACK_TOKENS_PER_S = 100.0
@@ -90,18 +92,26 @@ def _record(server: Server, run: RunPlan, base_model: str, folder: Path, pace: P
         return "no request was drawn"
     routes = [Route(server.url, adapters[a].adapter_id if adapters[a].rank else base_model) for a in requests.adapter]
     batch = run.kind == "batch"
-    answers = offer_load(requests, routes, horizon_s=BATCH_LIMIT_S if batch else run.horizon_s, seed=run.seed,
-                         linger=batch)  # fmt: skip
+    limit_s = BATCH_LIMIT_S if batch else run.horizon_s
+    answers = offer_load(requests, routes, horizon_s=limit_s, seed=run.seed, linger=batch)
     end = time.perf_counter()
     _until_idle(server)
     horizon_s = end - answers.start if batch else run.horizon_s
     steps = lines_between(server.folder, "steps", STEP_COLUMNS, answers.start, answers.start + horizon_s)
     loads = lines_between(server.folder, "loads", LOAD_COLUMNS, answers.start, answers.start + horizon_s)
     if not len(steps):
-        raise InputError("the probe recorded no step of this run", where=str(server.folder),
-                         remedy="start the server with the probe's environment; the recorder must be on its machine")  # fmt: skip
-    about = {**_about(run, adapters, server.engine), "horizon_s": horizon_s, "rate_req_per_s": rate,
-             "started_unix": time.time(), "failed": len(answers.errors)}  # fmt: skip
+        raise InputError(
+            "the probe recorded no step of this run",
+            where=str(server.folder),
+            remedy="start the server with the probe's environment, on the machine of the recorder",
+        )
+    about = {
+        **_about(run, adapters, server.engine),
+        "horizon_s": horizon_s,
+        "rate_req_per_s": rate,
+        "started_unix": time.time(),
+        "failed": len(answers.errors),
+    }
     write_run(folder, run.name, about, {"requests": _table(requests, answers), "steps": steps, "loads": loads})
     if batch:
         _pace_of(pace, run, steps)
@@ -165,15 +175,21 @@ def _until_idle(server: Server) -> None:
             with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as response:
                 text = response.read().decode()
         except OSError as error:
-            raise InputError(f"the server has stopped answering: {error}", where=server.url,
-                             remedy=f"read {server.folder / 'server.log'}; the same command goes on where it stopped") from error  # fmt: skip
-        busy = sum(float(line.rpartition(" ")[2]) for line in text.splitlines()
-                   if line.startswith(("vllm:num_requests_running{", "vllm:num_requests_waiting{")))  # fmt: skip
+            raise InputError(
+                f"the server has stopped answering: {error}",
+                where=server.url,
+                remedy=f"read {server.folder / 'server.log'}; the same command goes on where it stopped",
+            ) from error
+        counted = [line for line in text.splitlines() if line.startswith(COUNTS)]
+        busy = sum(float(line.rpartition(" ")[2]) for line in counted)
         if busy == 0:
             # Lines of the last step are flushed with it.
             time.sleep(0.3)
             return
         if time.monotonic() > deadline:
-            raise InputError(f"the server still has {busy:g} requests after {IDLE_S:g} s", where=server.url,
-                             remedy="send it nothing else while it is recorded")  # fmt: skip
+            raise InputError(
+                f"the server still has {busy:g} requests after {IDLE_S:g} s",
+                where=server.url,
+                remedy="send it nothing else while it is recorded",
+            )
         time.sleep(0.1)

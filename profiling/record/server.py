@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +31,7 @@ adapter_placement_probe = {PLUGIN}:install
 adapter_placement_facts = {PLUGIN}:EngineFacts
 """
 POLL_S = 0.5
+PR_SET_PDEATHSIG = 1
 #: Seconds that a server gets to end by itself.
 STOP_S = 20.0
 LOG_LINES = 12
@@ -46,6 +49,12 @@ class Server:
     url: str
     folder: Path
     engine: Mapping[str, Any]
+
+
+def _ends_with_us() -> None:
+    """Linux: a server whose recorder was killed ends too, so that its port is free again."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def plugin_folder(folder: Path) -> Path:
@@ -83,7 +92,7 @@ def started(command: Sequence[str], *, port: int, folder: Path, timeout_s: float
         try:
             process = subprocess.Popen(
                 [*command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT,
-                env=probe_environment(folder), start_new_session=True,
+                env=probe_environment(folder), process_group=0, preexec_fn=_ends_with_us,
             )  # fmt: skip
         except OSError as error:
             raise InputError(
@@ -100,11 +109,12 @@ def started(command: Sequence[str], *, port: int, folder: Path, timeout_s: float
 
 
 def attached(url: str, folder: Path) -> Server:
-    """A server that runs already, started with the environment that `record attach=` prints.
+    """A server that runs already, started with the probe's environment; the probe is written where it is to be found.
 
     Raises:
         InputError: it does not answer, or no probe of it writes to the folder.
     """
+    plugin_folder(folder / "plugin")
     if not answers(url):
         raise InputError(f"no server answers at {url}/health", where=f"url = {url}", remedy="start it, or fix the URL")
     return Server(url.rstrip("/"), folder, engine_facts(folder))
@@ -140,11 +150,17 @@ def wait_until_ready(url: str, timeout_s: float, process: subprocess.Popen[bytes
     deadline = time.monotonic() + timeout_s
     while not answers(url):
         if process.poll() is not None:
-            raise InputError(f"the server ended with code {process.returncode}:\n{_tail(log)}", where=str(log),
-                             remedy="fix what the log says; model, adapters and flags are those of the command")  # fmt: skip
+            raise InputError(
+                f"the server ended with code {process.returncode}:\n{_tail(log)}",
+                where=str(log),
+                remedy="fix what the log says; model, adapters and flags are those of the command",
+            )
         if time.monotonic() > deadline:
-            raise InputError(f"the server did not answer within {timeout_s:g} s:\n{_tail(log)}", where=str(log),
-                             remedy="give start_timeout_s=<seconds>")  # fmt: skip
+            raise InputError(
+                f"the server did not answer within {timeout_s:g} s:\n{_tail(log)}",
+                where=str(log),
+                remedy="give start_timeout_s=<seconds>",
+            )
         time.sleep(POLL_S)
 
 

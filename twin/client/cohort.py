@@ -1,7 +1,7 @@
 """Figures of the requests that arrived in a window, from their token times alone: measured or simulated.
 
-The same definitions as `twin.figures.metrics` (docs/metrics.md): a request without a first token at the end has the time
-waited so far as its TTFT.
+The same definitions as `twin.figures.metrics` (docs/metrics.md): a request without a first token at the end has the
+time waited so far as its TTFT.
 """
 
 from __future__ import annotations

@@ -84,9 +84,7 @@ def offer_load(
     return answers
 
 
-async def _offer(
-    requests: Requests, routes: Sequence[Route], horizon_s: float, seed: int, linger: bool
-) -> Answers:
+async def _offer(requests: Requests, routes: Sequence[Route], horizon_s: float, seed: int, linger: bool) -> Answers:
     import aiohttp
 
     n = len(requests)
