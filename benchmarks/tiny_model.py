@@ -35,7 +35,7 @@ def write_tiny_model(folder: Path) -> Path:
     """Writes the model's files; returns the folder."""
     words = {word: i for i, word in enumerate(SPECIAL)}
     words |= {f"w{i}": i for i in range(len(SPECIAL), SIZES["vocab_size"])}
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
         "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None,
         "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"},

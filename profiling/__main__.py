@@ -2,9 +2,10 @@
 
     record         model=<folder> out=<folder> [gpu=] [minutes=10] [slots=] [ranks=] ...   a real server, step by step
     import         bench=<result of vllm bench serve> out=<folder> ...                     as a run of a recording
-    fit            records=<folder> [hardware=] [out=] [name=] [plot=true]                            a calibration from it
+    fit            records=<folder> [hardware=] [out=] [name=] [plot=true]                 a calibration from it
     validate       records=<folder> calibration=<file>                                     the twin beside its runs
-    fit            data=<folder> [out=<folder>] [date=YYYY-MM-DD] [every=1] [threads=2] [fold=i/k] [model=] [forced=<folder>]
+    fit            data=<folder> [out=<folder>] [date=YYYY-MM-DD] [every=1] [threads=2] [fold=i/k] [model=]
+                   [forced=<folder>]                                                       of the published runs
     crossvalidate  [folds=5] [seeds=1] [every=1] [threads=2] [curve_every=8] [forced=<folder>]
     memory_gap     [out=<folder>] [date=YYYY-MM-DD]       batch sizes and co-located servers (docs/batching.md)
     derive         model=... hardware=... [engine.tensor_parallel_size=1] [engine.version=] [out=<folder>]

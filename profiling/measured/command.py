@@ -74,12 +74,18 @@ def _report(made: Fitted, delay_s: float) -> dict[str, Any]:
         "row_mape_pct": s.error_pct,
         "row_held_out_mape_pct": s.held_out_error_pct,
         "unknown": s.unknown,
+        "prior": None if made.start is None else {"name": made.start.name, "widened": made.start.widened},
     }
 
 
 def _told(made: Fitted, delay_s: float) -> list[str]:
     c, s = made.calibration, made.solution
     lines = [f"{c.name}: {c.stamp.points['steps']} steps of {c.stamp.points['runs']} runs, {c.stamp.source}"]
+    if made.start is not None and made.start.widened > 1:
+        lines.append(
+            f"  the records contradict the derived {made.start.name}: "
+            f"its doubt is {made.start.widened:g} times as large here"
+        )
     lines.append(f"  {'coefficient':<16}{'value':>12}{'low':>12}{'high':>12}")
     for k, name in enumerate(STEP_TERMS):
         if s.high[k] > 0:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
 from profiling.derive.architecture import Architecture, read_config
-from profiling.derive.constants import shipped_constants
-from profiling.derive.derivation import fitted
-from profiling.derive.request import device_of, kernels_of
-from profiling.derive.target import Request
 from profiling.fit.micro import Row
-from profiling.measured.fitting import Solution, Solve, fitted_law, solve_plain
+from profiling.measured.fitting import Solution, fitted_law, solve_plain
+from profiling.measured.prior import Start, request_of_hardware, start_of, version_of
 from profiling.measured.rows import rows_of
 from profiling.record.files import LOAD_COLUMNS, Record, read_session
-from twin.config.folder import conf_dir
 from twin.errors import InputError
 from twin.server.calibration import Calibration, Stamp
 from twin.server.hardware import GpuType, ModelSpec
@@ -35,11 +29,16 @@ LOAD_QUANTILE = 0.98
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A calibration and how it came about."""
+    """A calibration and how it came about.
+
+    Args:
+        start: the prior; None = without one.
+    """
 
     calibration: Calibration
     solution: Solution
     rows: tuple[Row, ...]
+    start: Start | None
 
 
 def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name: str, date: str) -> Fitted:
@@ -65,8 +64,8 @@ def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name:
     engine = runs[0].about["engine"]
     rows = rows_of(runs, GRAPH_TOKENS)
     model_name = Path(session["model"]).name
-    request = _request(model_name, model, hardware, engine) if hardware else None
-    solution = fitted_law(rows, solve_plain if request is None else _from_prior(request))
+    start = start_of(request_of_hardware(model_name, model, hardware, engine), rows) if hardware else None
+    solution = fitted_law(rows, solve_plain if start is None else start.solve)
     law = StepTimeLaw(**dict(zip(STEP_TERMS, np.round(solution.coefficients, 6).tolist(), strict=True)),
                       graph_tokens=GRAPH_TOKENS)  # fmt: skip
     unit = int(engine["tensor_parallel_size"])
@@ -76,9 +75,9 @@ def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name:
             gpu_type=session["gpu"],
             model=model_name,
             engine="vllm",
-            engine_version=versions[0].partition("+")[0],
+            engine_version=version_of(engine),
             date=date,
-            source=f"{SOURCE}{'' if request is None else ', prior: ' + request.name}",
+            source=f"{SOURCE}{'' if start is None else ', prior: ' + start.name}",
             points={"runs": len(runs), "steps": sum(len(r.steps) for r in runs), "rows": len(rows)},
             residuals={
                 "row_mape_pct": round(solution.error_pct, 3),
@@ -98,26 +97,7 @@ def fit_records(folder: Path, records: Sequence[Record], *, hardware: str, name:
         kv=capacity_law(model, runs, unit),
         valid=valid_ranges(runs),
     )
-    return Fitted(calibration, solution, tuple(rows))
-
-
-def _request(name: str, model: Architecture, hardware: str, engine: Mapping[str, Any]) -> Request:
-    path = conf_dir() / "hardware" / f"{hardware}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise InputError(f"hardware {hardware!r} is not known", where="hardware", remedy=f"one of: {known}; or none")
-    device = device_of(yaml.safe_load(path.read_text()))
-    return Request(name, model, device, str(engine["version"]).partition("+")[0], int(engine["tensor_parallel_size"]),
-                   int(engine["max_num_seqs"]), int(engine["max_num_batched_tokens"]))  # fmt: skip
-
-
-def _from_prior(request: Request) -> Solve:
-    kernels, constants = kernels_of(request), shipped_constants()
-
-    def solve(rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return fitted(request, kernels, constants, rows, date="").step.as_array()[: len(STEP_TERMS)]
-
-    return solve
+    return Fitted(calibration, solution, tuple(rows), start)
 
 
 def load_law(records: Sequence[Record]) -> LoadLaw:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from profiling.fit.micro import Row
@@ -67,17 +66,12 @@ def _rows(record: Record, graph_tokens: float) -> list[Row]:
     ms = step_ms_without_loads(record)
     engine = record.about["engine"]
     slots, rank = float(engine["max_loras"]), float(engine["max_lora_rank"])
-    classes = pd.DataFrame(
-        {
-            "decodes": np.searchsorted(EDGES, steps["decodes"], side="right"),
-            "prompt": np.searchsorted(EDGES, steps["prompt"], side="right"),
-            "adapters": steps["adapters"],
-        }
-    )
+    sizes = (np.searchsorted(EDGES, steps[name].to_numpy(), side="right") for name in ("decodes", "prompt"))
+    _, classes = np.unique(np.stack([*sizes, steps["adapters"].to_numpy()]), axis=1, return_inverse=True)
     rows = []
     numbers = steps[["decodes", "prompt", "kv_tokens", "adapters", "skipped", "waiting"]].to_numpy(np.float64)
     terms = np.array([_terms(row, slots, rank, graph_tokens) for row in numbers.tolist()])
-    for members in classes.groupby(["decodes", "prompt", "adapters"], sort=True).indices.values():
+    for members in np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1]):
         took = ms[members]
         kept = members[took <= OUTLIER * np.median(took)]
         features = terms[kept].mean(axis=0)

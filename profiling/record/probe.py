@@ -18,7 +18,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 VERSION = "0.32"
 FOLDER = "ADAPTER_RECORD"
@@ -29,13 +29,14 @@ class _Lines:
     """A file of this process, opened at its first line and flushed four times a second."""
 
     def __init__(self, kind: str) -> None:
-        self.kind, self.file, self.flushed = kind, None, 0.0
+        self.kind, self.flushed = kind, 0.0
+        self.file: IO[str] | None = None
 
     def write(self, values: list[Any]) -> None:
         if self.file is None:
             path = Path(os.environ[FOLDER]) / f"{self.kind}-{os.getpid()}.jsonl"
-            self.file = path.open("a")  # type: ignore[assignment]
-        self.file.write(json.dumps(values) + "\n")  # type: ignore[attr-defined]
+            self.file = path.open("a")
+        self.file.write(json.dumps(values) + "\n")
         now = time.monotonic()
         if now - self.flushed > FLUSH_S:
             self.flush()
