@@ -75,7 +75,7 @@ def run_promise(config: dict[str, Any], directory: Path, *, quiet: bool) -> int:
     workload: Workload = build(config["workload"], "workload", WORKLOAD, options.allow_modules, seed=options.seed)
     made_with = document["provenance"]["calibration"]
     plan = read_placement(path, workload, gpu_type=made_with["gpu_type"], calibration=made_with["name"])
-    urls = urls_of(path, document, plan.fleet.servers, options.url)
+    urls = urls_of(path, plan.fleet.servers, options.url)
     for url in sorted(set(urls)):
         check_answers(url)
     traffic = traffic_of(
@@ -118,7 +118,7 @@ def _document(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def urls_of(path: Path, document: Mapping[str, Any], servers: Sequence[Server], url: str | None) -> list[str]:
+def urls_of(path: Path, servers: Sequence[Server], url: str | None) -> list[str]:
     """Address of each server, from the template or from the exported routes.
 
     Raises:

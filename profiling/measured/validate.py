@@ -14,6 +14,7 @@ from twin.engine.play import play
 from twin.figures.health import STARVATION_THRESHOLD
 from twin.server.calibration import Calibration
 from twin.server.column import Column
+from twin.server.rules import EngineRules
 
 #: Figures compared: name in the table -> key of a row.
 COMPARED = {
@@ -50,14 +51,17 @@ class Replayed:
         return abs(self.measured["served_fraction"] - STARVATION_THRESHOLD) < NEAR_THRESHOLD
 
 
-def replayed(record: Record, calibration: Calibration, client_ttft_s: float = 0.0) -> Replayed:
+def replayed(
+    record: Record, calibration: Calibration, client_ttft_s: float = 0.0, rules: EngineRules | None = None
+) -> Replayed:
     """Simulates a run.
 
     Args:
         client_ttft_s: what HTTP and the frontend add to a first token, and to the last; it shifts both.
+        rules: the engine's; None = those of its version and flags.
     """
     measured = measured_figures(record)
-    return Replayed(record, measured, simulated_figures(record, calibration, client_ttft_s))
+    return Replayed(record, measured, simulated_figures(record, calibration, client_ttft_s, rules))
 
 
 def measured_figures(record: Record) -> dict[str, float]:
@@ -77,13 +81,15 @@ def measured_figures(record: Record) -> dict[str, float]:
             "loads_per_s": len(slots) / record.horizon_s if len(steps) else float("nan")}  # fmt: skip
 
 
-def simulated_figures(record: Record, calibration: Calibration, client_ttft_s: float) -> dict[str, float]:
+def simulated_figures(
+    record: Record, calibration: Calibration, client_ttft_s: float, rules: EngineRules | None
+) -> dict[str, float]:
     """The same of the twin."""
     column = Column(record.adapters, record.setting(calibration.stamp.gpu_type))
     order = np.argsort(record.requests.arrival_s, kind="stable")
     r = record.requests
     requests = replace(r, **{n: getattr(r, n)[order] for n in ("arrival_s", "adapter", "prompt", "cached", "output")})
-    played = play(column, calibration, horizon_s=record.horizon_s, requests=requests)
+    played = play(column, calibration, horizon_s=record.horizon_s, requests=requests, rules=rules)
     out = played.out
     row = cohort(requests, out.first_token_s + client_ttft_s, out.finish_s + client_ttft_s, horizon_s=record.horizon_s,
                  adapters=len(record.adapters))  # fmt: skip
