@@ -107,7 +107,9 @@ def fit(options: FitOptions) -> None:
         return
     if not options.data:
         raise InputError(
-            "nothing to fit is given", where="fit", remedy="records=<a recording> or data=<the published runs>"
+            "data is missing, and so is records",
+            where="fit",
+            remedy="records=<a recording> or data=<the published runs>",
         )
     folder = Path(options.data)
     out = Path(options.out) if options.out else calibration_dir()

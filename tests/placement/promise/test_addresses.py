@@ -22,7 +22,7 @@ def test_ports_flags_and_addresses(tmp_path: Path) -> None:
     )  # fmt: skip
     export.write(document, tmp_path)
     second = (tmp_path / "deploy" / "gpu001.sh").read_text()
-    assert "--port 8101" in second and "--dtype bfloat16 --override '{\"a\": 1}' \\\n" in second
+    assert "--port 8101" in second and "--dtype bfloat16 --override '{\"a\": 1}'\n" in second
     servers: Any = [SimpleNamespace(name="gpu000"), SimpleNamespace(name="gpu001")]
     found = urls_of(tmp_path / "placement.json", servers, None)
     assert found == ["http://127.0.0.1:8100", "http://127.0.0.1:8101"]
