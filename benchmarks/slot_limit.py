@@ -52,8 +52,8 @@ class Options:
     """
 
     calibration: str = "llama-3.1-8b-h100-64gb"
-    prompt: Annotated[int, Range(1)] = 223
-    output: Annotated[int, Range(1)] = 200
+    prompt: Annotated[int, Range(1)] = 256
+    output: Annotated[int, Range(1)] = 128
     seeds: Annotated[int, Range(1)] = 3
     records: str = ""
     fitted: str = ""

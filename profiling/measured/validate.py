@@ -127,7 +127,7 @@ def by_regime(pairs: Sequence[Replayed]) -> dict[str, dict[str, float]]:
     """Scores of all runs and of groups of them; groups without runs are left out."""
     groups = {
         "all": list(pairs),
-        "light": [p for p in pairs if p.measured["waiting"] < LIGHT_WAITING],
+        "light": [p for p in pairs if p.measured["waiting"] < LIGHT_WAITING and not p.measured["starved"]],
         "queueing": [p for p in pairs if p.measured["waiting"] >= LIGHT_WAITING and not p.measured["starved"]],
         "starved": [p for p in pairs if p.measured["starved"]],
         "more adapters than slots": [
