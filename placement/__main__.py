@@ -13,7 +13,7 @@ from twin.errors import InputError
 from twin.interrupts import leave
 
 #: Subcommand -> module with `main(argv) -> int`. Those whose module is not installed do not exist.
-SUBCOMMANDS = {"check": "placement.check", "batching": "placement.batching"}
+SUBCOMMANDS = {"check": "placement.check", "batching": "placement.batching", "promise": "placement.promise"}
 
 
 def available() -> list[str]:

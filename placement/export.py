@@ -38,13 +38,17 @@ class VllmExport:
         model: what to serve.
         adapter_dir: folder with one sub-folder per adapter, seen from the servers.
         url: address of a server; `{gpu_id}` and `{port}` are filled in.
-        port: of every server.
+        port: of the first server.
+        port_step: added for each further one; 0 = all listen on the same port, each on a machine of its own.
+        flags: further flags of `vllm serve`, as one text.
     """
 
     model: ModelConfig
     adapter_dir: str = "/adapters"
     url: str = "http://{gpu_id}:{port}"
     port: Annotated[int, Range(1, 65_535)] = 8000
+    port_step: Annotated[int, Range(0, 1000)] = 0
+    flags: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self, lambda name: f"export.{name}")
@@ -61,28 +65,35 @@ class VllmExport:
         folder.mkdir(parents=True, exist_ok=True)
         files = []
         routes: dict[str, list[dict[str, Any]]] = {}
-        for gpu in document["gpus"]:
-            script = folder / f"{gpu['gpu_id']}.sh"
-            write_text(script, self.script(gpu), executable=True)
+        servers = {}
+        for index, gpu in enumerate(document["gpus"]):
+            script, port = folder / f"{gpu['gpu_id']}.sh", self.port + index * self.port_step
+            write_text(script, self.script(gpu, port), executable=True)
             files.append(script)
-            address = self.url.format(gpu_id=gpu["gpu_id"], port=self.port)
+            address = servers[gpu["gpu_id"]] = self.url.format(gpu_id=gpu["gpu_id"], port=port)
             for adapter in gpu["adapters"]:
                 routes.setdefault(adapter["adapter_id"], []).append({"url": address, "weight": adapter["share"]})
         table = folder / "routes.json"
-        write_text(table, json.dumps({"model": self.model.name, "routes": routes}, indent=1, sort_keys=True) + "\n")
+        content = {"model": self.model.name, "routes": routes, "servers": servers}
+        write_text(table, json.dumps(content, indent=1, sort_keys=True) + "\n")
         return [*files, table]
 
-    def script(self, gpu: dict[str, Any]) -> str:
-        """A POSIX shell script that starts one server; adapters are listed by name and path."""
+    def script(self, gpu: dict[str, Any], port: int | None = None) -> str:
+        """A POSIX shell script that starts one server; adapters are listed by name and path.
+
+        Args:
+            port: None = that of the first server.
+        """
         setting = {k: v for k, v in gpu["setting"].items() if k not in _NOT_FLAGS}
         flags = [f"--{name.replace('_', '-')} {value}" for name, value in setting.items()]
         modules = [a for a in gpu["adapters"] if a["rank"] > 0]
         lines = [
             f"vllm serve {shlex.quote(self.model.weights)}",
             f"--served-model-name {shlex.quote(self.model.name)}",
-            f"--port {self.port}",
+            f"--port {self.port if port is None else port}",
             "--enable-lora",
             *flags,
+            *([" ".join(map(shlex.quote, shlex.split(self.flags)))] if self.flags else []),
         ]
         if modules:
             lines.append("--lora-modules")

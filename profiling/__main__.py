@@ -1,10 +1,19 @@
 """`python -m profiling <command> ...`: fits calibrations, checks them on runs they have not seen, derives others.
 
-    fit            [out=<folder>] [date=YYYY-MM-DD] [every=1] [threads=2] [fold=i/k] [model=] [forced=<folder>]
+    record         model=<folder> out=<folder> [gpu=] [minutes=10] [slots=] [ranks=] ...   a real server, step by step
+    import         bench=<result of vllm bench serve> out=<folder> ...                     as a run of a recording
+    fit            records=<folder> [hardware=] [out=] [name=] [plot=true]                 a calibration from it
+    validate       records=<folder> calibration=<file>                                     the twin beside its runs
+    fit            data=<folder> [out=<folder>] [date=YYYY-MM-DD] [every=1] [threads=2] [fold=i/k] [model=]
+                   [forced=<folder>]                                                       of the published runs
     crossvalidate  [folds=5] [seeds=1] [every=1] [threads=2] [curve_every=8] [forced=<folder>]
     memory_gap     [out=<folder>] [date=YYYY-MM-DD]       batch sizes and co-located servers (docs/batching.md)
     derive         model=... hardware=... [engine.tensor_parallel_size=1] [engine.version=] [out=<folder>]
     learn          [out=<file>]                           what `derive` takes from measured servers
+
+The first four are for a server of one's own (docs/ten_minutes.md). `record` starts vLLM with every slot count and
+rank, runs a grid of batches and open-loop workloads, and goes on where it stopped. `fit records=` starts from the
+derived calibration of `hardware` (an option of conf/hardware; none = without a prior).
 
 `derive` needs no data: it computes the calibration of a GPU and model that nobody measured, with an interval for every
 coefficient (docs/my_gpu_is_not_listed.md).
@@ -30,10 +39,13 @@ import yaml
 from profiling.derive.command import APP as DERIVE, LearnOptions, run_learn
 from profiling.fit.crossval import Evidence, crossvalidate, with_few_runs
 from profiling.fit.evidence import fit_model
+from profiling.measured.command import ValidateOptions, fit_recording, validate
 from profiling.published.fidelity import scores
 from profiling.published.models import MEASURED_MODELS
 from profiling.published.reports import by_table, print_scores
 from profiling.published.runs import fold_of, read_all_runs, thin
+from profiling.record.bench import ImportOptions, import_bench
+from profiling.record.command import RecordOptions, record
 from twin.config.program import command, run_subcommand
 from twin.config.ranges import Range
 from twin.errors import InputError
@@ -44,7 +56,11 @@ from twin.server.calibration import calibration_dir
 class FitOptions:
     """Of `fit`; what they mean is said above."""
 
-    data: str
+    data: str = ""
+    records: str = ""
+    hardware: str = ""
+    name: str = ""
+    plot: bool = False
     out: str = ""
     every: Annotated[int, Range(1)] = 1
     date: str = ""
@@ -83,6 +99,18 @@ DRAWS = 3
 
 def fit(options: FitOptions) -> None:
     """Fits the calibrations of all measured models and writes them as YAML."""
+    if options.records:
+        fit_recording(
+            options.records, hardware=options.hardware, out=options.out, name=options.name, stamp_date=options.date,
+            plot=options.plot,
+        )  # fmt: skip
+        return
+    if not options.data:
+        raise InputError(
+            "data is missing, and so is records",
+            where="fit",
+            remedy="records=<a recording> or data=<the published runs>",
+        )
     folder = Path(options.data)
     out = Path(options.out) if options.out else calibration_dir()
     runs = thin(read_all_runs(folder, _say), options.every)
@@ -145,6 +173,9 @@ COMMANDS = {
     "crossvalidate": command("profiling crossvalidate", CrossOptions, cross, about=__doc__),
     "memory_gap": command("profiling memory_gap", GapOptions, memory_gap, about=__doc__),
     "derive": DERIVE,
+    "import": command("profiling import", ImportOptions, import_bench, about=__doc__),
+    "validate": command("profiling validate", ValidateOptions, validate, about=__doc__),
+    "record": command("profiling record", RecordOptions, record, about=__doc__),
     "learn": command("profiling learn", LearnOptions, run_learn, about=__doc__),
 }
 

@@ -29,6 +29,7 @@ MAY_IMPORT = {
 #: Where a heavy library may be imported: files, or folders ending in `/`.
 HEAVY = {
     "vllm": ("profiling/",),
+    "aiohttp": ("twin/client/load.py",),
     "aiconfigurator_core": ("profiling/derive/operators.py",),
     # vLLM's own classes are made of torch.
     "torch": (
