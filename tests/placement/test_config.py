@@ -56,6 +56,12 @@ def overrides_for(group: str, option: str, tmp_path: Path) -> list[str]:
         )
         (tmp_path / "registry.csv").write_text("adapter_id,rank\na,8\n")
         chosen += [f"workload.path={tmp_path}/log.csv", f"workload.registry={tmp_path}/registry.csv"]
+    if (group, option) == ("workload", "trace"):
+        (tmp_path / "trace.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,9,9\n9,9,9\n")
+        chosen.append(f"workload.path={tmp_path}/trace.csv")
+    if (group, option) == ("workload", "prometheus"):
+        (tmp_path / "registry.csv").write_text("adapter_id,rank\na,8\n")
+        chosen += [f"workload.registry={tmp_path}/registry.csv", "workload.url=http://localhost:9090"]
     if group in ("model", "hardware"):
         # Derived from the data sheet: with or without the package of operator times.
         chosen.append("hardware.system=null")
@@ -80,12 +86,16 @@ def derived_here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_builds(
-    group: str, option: str, tmp_path: Path, request: pytest.FixtureRequest
+    group: str, option: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = overrides_for(group, option, tmp_path)
     if group == "workload" and option in TRACES:
         folder = request.getfixturevalue("measured_data") / "traces" / TRACES[option]
         overrides.append(f"workload.path={folder}")
+    if (group, option) == ("workload", "prometheus"):
+        answer = [{"metric": {"model_name": "a"}, "value": [0, "9"]}]
+        monkeypatch.setattr("twin.sources.prometheus.Server._ask", lambda *_: answer)
+        overrides.append("workload.counters=vllm")
     config = composed(overrides)
     run = load_run(config)
     assert run.workload.adapters

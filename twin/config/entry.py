@@ -28,7 +28,7 @@ from twin.config.driver import Hydra, hydra_of, parser
 from twin.config.folder import conf_dir
 from twin.config.instantiate import PROJECT_PACKAGES
 from twin.config.logs import show_logs
-from twin.config.mistakes import check_named, explained, is_mistake, missing_value, wrong_value
+from twin.config.mistakes import COMPOSITION_ERRORS, check_named, explained, is_mistake, missing_value, wrong_value
 from twin.config.words import literal
 from twin.errors import InputError, PlacementError
 
@@ -195,8 +195,15 @@ def _with_choices(app: App, args: argparse.Namespace, given: Sequence[str]) -> D
         if (parts := o.lstrip("+").partition("="))[1]
         and any((folder / parts[0] / f"{parts[2]}.yaml").is_file() for folder in folders)
     ]  # fmt: skip
+    try:
+        return _composed(app, args, chosen)
+    except COMPOSITION_ERRORS:  # one is of a group that the command does not have
+        return _composed(app, args, [])
+
+
+def _composed(app: App, args: argparse.Namespace, overrides: list[str]) -> DictConfig:
     with _hydra(app, args) as hydra:
-        return hydra.compose_config(args.config_name or app.config_name, chosen, run_mode=RunMode.RUN)
+        return hydra.compose_config(args.config_name or app.config_name, overrides, run_mode=RunMode.RUN)
 
 
 def _dispatch(

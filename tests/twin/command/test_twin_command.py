@@ -350,6 +350,7 @@ def test_documented_commands_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     """The tagged blocks of docs/twin_command.md and the commands of its recipes, on a quarter of an hour."""
     page = (ROOT / "docs" / "twin_command.md").read_text()
     (tmp_path / "adapters.csv").write_text(f"{HEADER}\na,64,0.5,200,100\n")
+    (tmp_path / "log.csv").write_text("timestamp,model,prompt_tokens,completion_tokens\n0,a,200,100\n1,a,200,100\n")
     blocks = re.findall(r"^```bash test\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     recipes = [line.split("`")[1] for line in page.splitlines() if line.startswith("| ") and "`python -m twin" in line]
     commands = [line for block in blocks for line in block.splitlines()] + recipes
