@@ -36,7 +36,6 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
     ask for more GPUs than there may be, too.
     """
     from placement.solvers.aggregate import Aggregate
-    from placement.solvers.bounds import bounding
     from placement.solvers.explain import infeasible_error, miscount
 
     counted = replace(bounding(problem), terms=(GpuCount(),))
@@ -135,8 +134,7 @@ def rests_on(result: Result) -> list[str]:
     tables = result.price_tables.values()
     if problem.max_gpus is not None and any(t.sigma_total > 0 for t in tables):
         found.append(f"fleets of at most {problem.max_gpus} GPUs")
-    shares = Counter(problem.item_adapter.tolist())
-    split = {problem.items[problem.item_adapter.tolist().index(a)].adapter_id: m for a, m in shares.items() if m > 1}
+    split = {name: m for name, m in Counter(a.adapter_id for a in problem.items).items() if m > 1}
     if split:
         named = ", ".join(f"{name} into {m}" for name, m in list(split.items())[:MOST_NAMED])
         more = f" and {len(split) - MOST_NAMED} more" if len(split) > MOST_NAMED else ""

@@ -120,6 +120,10 @@ def _proven(
     prices.start(aggregate.certificate)
     prices.improve(began + time_limit_s - timing.now())
     timing.up(began + time_limit_s, "columns of the bound")
+    if (
+        not prices.audited
+    ):  # prices of the pieces, lowered by columns, rather than prices that no column was held against
+        prices.audit(began + time_limit_s)
     found = prices.result()
     if found is None:
         aggregate.refine(max(0.0, began + time_limit_s - timing.now()), refinements)
@@ -127,7 +131,7 @@ def _proven(
         return (None if pieces.value > best else pieces), None
     columns = _of_columns(aggregate.rows, found)
     # What no prices of the columns reach, no valid pieces reach.
-    refuted = aggregate.price_list > found.value + MET * abs(found.value)
+    refuted = math.isnan(found.value) or aggregate.price_list > found.value + MET * abs(found.value)
     return (columns, prices) if refuted or pieces.value <= columns.value else (pieces, None)
 
 

@@ -67,6 +67,8 @@ AUDIT, ENOUGH = 0.5, 0.25
 CLOSE = 0.1
 #: Rounds after which prices are audited in any case; linear programs in a row without a look for new columns.
 EARLY, RESOLVED = 4, 3
+#: Fresh random columns of an audit, at least, over all options.
+FRESH = 2000
 #: Most classes.
 MOST_CLASSES = 320
 
@@ -186,7 +188,7 @@ class PriceList:
         most = np.full(len(known), -np.inf)
         for o, own in enumerate(self.pool.of):
             worst = float(self._worth(o, audited).max(initial=0.0))
-            self.pool.look(o, self.pool.random(o, RANDOM))
+            self.pool.look(o, self.pool.random(o, max(RANDOM, FRESH // len(known))))
             worth = self._worth(o, audited)
             fresh, beyond = fresh + len(own) - known[o], beyond + int((worth[known[o] :] > worst).sum())
             most[o] = worth.max(initial=-np.inf) - self._opening(audited)[o]
