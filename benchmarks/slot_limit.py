@@ -115,8 +115,8 @@ def _real(options: Options) -> Mapping[str, Mapping[str, float]]:
 
 
 def competes(record: Record) -> bool:
-    """Whether more adapters than slots had traffic, on a server that kept up."""
-    return bool(record.about["kind"] == "workload" and len(record.adapters) > record.about["engine"]["max_loras"])
+    """Whether more adapters than slots had traffic."""
+    return record.about["kind"] == "workload" and len(record.adapters) > int(record.about["engine"]["max_loras"])
 
 
 def _scored(

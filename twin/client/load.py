@@ -7,7 +7,6 @@ Prompts are token ids, so that lengths are exact; answers are streamed and have 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -146,6 +145,7 @@ async def _request(session: Any, url: str, body: bytes, answers: Answers, r: int
                         return
                 elif line.startswith(b"data: [DONE]"):
                     answers.finish_s[r] = last_s
+                    return
+            answers.errors.append("the answer broke off")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        with contextlib.suppress(IndexError):
-            answers.errors.append(f"{type(error).__name__}: {error}")
+        answers.errors.append(f"{type(error).__name__}: {error}")

@@ -26,5 +26,5 @@ def test_ports_flags_and_addresses(tmp_path: Path) -> None:
     servers: Any = [SimpleNamespace(name="gpu000"), SimpleNamespace(name="gpu001")]
     found = urls_of(tmp_path / "placement.json", servers, None)
     assert found == ["http://127.0.0.1:8100", "http://127.0.0.1:8101"]
-    assert urls_of(tmp_path, servers, "http://{gpu_id}:9/") == ["http://gpu000:9", "http://gpu001:9"]
+    assert urls_of(tmp_path, servers, "http://{gpu_id}:9/") == [f"http://{s.name}:9" for s in servers]
     assert json.loads((tmp_path / "deploy" / "routes.json").read_text())["model"] == "tiny"

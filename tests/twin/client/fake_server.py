@@ -14,7 +14,9 @@ web = pytest.importorskip("aiohttp.web", reason="aiohttp is not installed (extra
 
 
 @contextlib.contextmanager
-def fake_server(token_s: float = 0.005, status: int = 200) -> Iterator[tuple[str, list[dict[str, object]]]]:
+def fake_server(
+    token_s: float = 0.005, status: int = 200, breaks_off: bool = False
+) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Yields its address and the bodies it has got."""
     got: list[dict[str, object]] = []
 
@@ -28,7 +30,8 @@ def fake_server(token_s: float = 0.005, status: int = 200) -> Iterator[tuple[str
         for _ in range(body["max_tokens"]):
             await asyncio.sleep(token_s)
             await response.write(b"data: " + json.dumps({"choices": [{"text": "x"}]}).encode() + b"\n\n")
-        await response.write(b"data: [DONE]\n\n")
+        if not breaks_off:
+            await response.write(b"data: [DONE]\n\n")
         return response
 
     async def empty(request: web.Request) -> web.Response:

@@ -41,6 +41,11 @@ def test_a_server_that_refuses_is_named() -> None:
         offer_load(requests, [Route(url, "a")], horizon_s=1.0)
 
 
+def test_an_answer_that_breaks_off_is_no_answer() -> None:
+    with fake_server(breaks_off=True) as (url, _), pytest.raises(InputError, match="broke off"):
+        offer_load(requests_at([0.0], output=2), [Route(url, "a")], horizon_s=1.0)
+
+
 def test_no_server_is_an_input_error() -> None:
     with pytest.raises(InputError, match="1 of 1 requests failed"):
         offer_load(requests_at([0.0], output=2), [Route("http://127.0.0.1:1", "a")], horizon_s=1.0)
