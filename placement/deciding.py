@@ -8,7 +8,7 @@ most in a typical step is named. That is what is worth measuring.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from placement.config import Run
@@ -32,20 +32,26 @@ def deciding_notes(run: Run, settings: Sequence[EngineSetting]) -> list[str]:
     Args:
         settings: of the plan's GPUs.
     """
-    derived = run.calibration.derived
-    if derived is None or run.replanned is None or not settings:
-        return []
     used = tuple(dict.fromkeys(settings))
-    careful = fewest(run, run.calibration, used)
+    types = dict.fromkeys(s.gpu_type for s in settings)
+    derived = {name: d for name in types if (d := run.calibrations[name].derived) is not None}
+    if not derived or run.replanned is None:
+        return []
+    careful = fewest(run, run.calibrations, used)
     if careful is None:
         return []
-    hopeful = fewest(run, run.calibration.at("hopeful"), used)
+    hopeful = fewest(run, {name: c.at("hopeful") for name, c in run.calibrations.items()}, used)
     saved = {part: _saved(run, derived, part, used, careful) for part in PARTS}
     part = max(saved, key=lambda p: saved[p])
-    name = largest_coefficient(derived, part)
-    unit = run.calibration.stamp.tensor_parallel_size
+    # Of the type that most GPUs are of.
+    most = max(derived, key=lambda name: sum(s.gpu_type == name for s in settings))
+    name = largest_coefficient(derived[most], part) + (f" on {most}" if len(types) > 1 else "")
+    units = {run.calibrations[t].stamp.tensor_parallel_size for t in types}
+    unit, what = (units.pop(), "GPUs") if len(units) == 1 else (1, "servers")
     low = "fewer" if hopeful is None else str(unit * hopeful)
-    text = f"with the settings used, the fewest GPUs are {unit * careful} on the careful side and {low} on the hopeful"
+    text = (
+        f"with the settings used, the fewest {what} are {unit * careful} on the careful side and {low} on the hopeful"
+    )
     if saved[part] == 0:
         return [f"{text}; no part of the calibration changes that by itself, most of it is {PARTS[part]} ({name})"]
     return [
@@ -54,16 +60,16 @@ def deciding_notes(run: Run, settings: Sequence[EngineSetting]) -> list[str]:
     ]
 
 
-def fewest(run: Run, calibration: Calibration, settings: tuple[EngineSetting, ...]) -> int | None:
-    """Fewest units of the fleet under a calibration; None where that could not be proven or nothing is healthy."""
+def fewest(run: Run, calibrations: Mapping[str, Calibration], settings: tuple[EngineSetting, ...]) -> int | None:
+    """Fewest units of the fleet under calibrations; None where that could not be proven or nothing is healthy."""
     assert run.replanned is not None
     try:
-        kept = keepable(run.workload.adapters, settings, calibration, run.constraint)
+        kept = keepable(run.workload.adapters, settings, calibrations, run.constraint)
         problem = build_problem(
             run.workload,
-            run.replanned(calibration),
+            run.replanned(calibrations),
             kept.settings,
-            (run.gpu,),
+            run.gpu_types,
             run.objective.terms,
             margin=run.constraint.margin,
             keepable=kept.allowed,
@@ -74,8 +80,13 @@ def fewest(run: Run, calibration: Calibration, settings: tuple[EngineSetting, ..
         return None
 
 
-def _saved(run: Run, derived: Derived, part: str, settings: tuple[EngineSetting, ...], careful: int) -> int:
-    """Units saved by one part at its hopeful end."""
-    mixed = replace(derived, careful=derived.mixed(part))
-    found = fewest(run, replace(run.calibration, derived=mixed).at("careful"), settings)
+def _saved(
+    run: Run, derived: Mapping[str, Derived], part: str, settings: tuple[EngineSetting, ...], careful: int
+) -> int:
+    """Units saved by one part at its hopeful end, on all derived types."""
+    mixed = {
+        name: replace(run.calibrations[name], derived=replace(d, careful=d.mixed(part))).at("careful")
+        for name, d in derived.items()
+    }
+    found = fewest(run, {**run.calibrations, **mixed}, settings)
     return 0 if found is None else max(0, careful - found)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from placement.config import Run
 from placement.pipeline.clock import Clock, Progress
-from placement.pipeline.level import at_level, bound_at_level, level_of
+from placement.pipeline.level import at_levels, bound_at_level, least_change, levels_told
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
 from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
@@ -16,7 +16,7 @@ from placement.report.figures import simulated_objective
 from placement.report.result import Result
 from placement.solvers.mending import mend, warned
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Verification
-from surrogates.pieces.exact import Level, SteadyColumns
+from surrogates.pieces.fleet import Judge, levels_of
 
 #: Share of the time left that one mending may take.
 MENDING = 0.3
@@ -103,16 +103,16 @@ def rounds_of(
 def corrected(result: Result, checked: Verification) -> None:
     """Brings the planning model to the level of the hours that were simulated of this workload."""
     assert result.placement is not None
-    level = level_of(result.problem, result.placement, checked)
-    if level is None:
+    levels = levels_told(result.problem, result.placement, checked)
+    if levels is None:
         return
-    before = result.problem.model
-    assert isinstance(before, SteadyColumns)
-    result.problem, result.original = at_level(result.problem, level), at_level(result.original, level)
-    change = Level(level.in_system / before.level.in_system, level.decoding / before.level.decoding)
+    assert isinstance(result.problem.model, Judge)
+    before = levels_of(result.problem.model)
+    result.problem, result.original = at_levels(result.problem, levels), at_levels(result.original, levels)
+    change = least_change(before, levels)
     result.bound = bound_at_level(result.original, result.bound, change)
     result.bound_outer = bound_at_level(result.original, result.bound_outer, change)
-    result.level = level
+    result.levels = levels
 
 
 def key_of(gpu: GpuAssignment) -> Key:
@@ -139,7 +139,7 @@ def judged(
         with progress.stage(text) as step:
             checked = run.verifier.columns(
                 [columns[k] for k in open_],
-                run.calibration,
+                run.calibrations,
                 run.constraint,
                 round_=round_,
                 progress=step,
@@ -162,7 +162,7 @@ def mended(
     assert result.placement is not None
     gpus = [result.placement.gpus[k] for k in unwanted]
     problem = replace(warned(result.problem, gpus), trusted=frozenset(known))
-    free = run.gpu.count is None
+    free = any(t.count is None for t in run.gpu_types)
     began, limit_s = timing.now(), clock.left_s(MENDING)
     with clock.phase("mending"):
         found = mend(
@@ -207,7 +207,7 @@ def with_peaks(run: Run, result: Result, checked: Verification) -> Verification:
     shares = [[float(result.problem.item_share[i]) for i in gpu.items] for gpu in result.placement.gpus]
     found = peaks(
         result.placement.columns(result.problem),
-        run.calibration,
+        run.calibrations,
         run.constraint,
         recording=run.workload.recording,
         shares=shares,

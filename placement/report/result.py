@@ -45,7 +45,7 @@ class Result:
         proven: bound that the solver proved itself.
         bound_columns: columns of the planning model that the bound rests on; None = all of its pieces.
         cut: phases that the clock ended.
-        level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
+        levels: by what the simulated hours of this workload corrected the planning model, by GPU type; None = it agreed.
         today: the placement that runs today, judged beside this one.
     """
 
@@ -74,7 +74,7 @@ class Result:
     proven: float | None = None
     bound_columns: int | None = None
     cut: tuple[str, ...] = ()
-    level: Level | None = None
+    levels: dict[str, Level] | None = None
     today: Comparison | None = None
 
     @property
