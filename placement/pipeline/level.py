@@ -1,7 +1,8 @@
 """This workload, not the average one: what its own simulated hours say over the planning model.
 
 The hours that judged a placement also say how many requests its GPUs held. Where that is not what was planned, the
-model's level is corrected, for each type of GPU: objective, bound and everything reported belong to the corrected model.
+model's level is corrected, for each type of GPU: objective, bound and everything reported belong to the corrected
+model.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class Result:
         proven: bound that the solver proved itself.
         bound_columns: columns of the planning model that the bound rests on; None = all of its pieces.
         cut: phases that the clock ended.
-        levels: by what the simulated hours of this workload corrected the planning model, by GPU type; None = it agreed.
+        levels: by what the simulated hours of this workload corrected the planning model, for each GPU type; None = it
+            agreed.
         today: the placement that runs today, judged beside this one.
     """
 

@@ -1,7 +1,7 @@
 """Several types of GPU: the planning model of each, as one of all.
 
-The features of an adapter are those under every type side by side, and an option's facets and loads read those of its own
-type: what is additive for one type is so for all.
+The features of an adapter are those under every type side by side, and an option's facets and loads read those of its
+own type: what is additive for one type is so for all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Several options of one group side by side: `hardware=[h100-sxm,l40s]`.
 
 Hydra merges the options of such a list into one. Here each gets a package of its own (`hardware.h100-sxm`,
-`hardware.l40s`): the list becomes an option that is made for it, which has them in its defaults list. A file of one's own
-can do the same:
+`hardware.l40s`): the list becomes an option that is made for it, which has them in its defaults list. A file of one's
+own can do the same:
 
     defaults:
       - h100-sxm@h100-sxm

@@ -11,8 +11,7 @@ from placement.problem.objectives import GpuCount, MeanE2E, MeanItl
 from placement.problem.problem import GpuAssignment, Placement, evaluate
 from placement.verify.verdict import ColumnVerdict, Verification
 from surrogates.pieces.exact import Level
-from tests.placement.synthetic import option
-from tests.placement.synthetic import problem as synthetic
+from tests.placement.synthetic import option, problem as synthetic
 from tests.surrogates.pieces.test_exact import ADAPTERS, model
 
 TERMS = (MeanE2E(),)
