@@ -1,11 +1,12 @@
 """GPU systems and models nobody measured: whole runs of the default workload, with the derivation of the calibration.
 
-    python -m benchmarks.systems [systems=[l40s,h100-sxm]] [models=[qwen3-8b]] [objective=gpu_count] [time_limit_s=20]
+    python -m benchmarks.systems [systems=[l40s,h100-sxm]] [models=[qwen3-8b]] [objective=gpu_count] [time_limit_s=60]
 
-A row is `python -m placement +objective=... model=... hardware=...` with the fewest GPUs a server on which the model fits
+A row is `python -m placement +objective=... model=... hardware=...` on servers of as few GPUs as the model fits on
 (`engine.tensor_parallel_size` 1, 2, 4 or 8), its calibration derived anew (`derived s` of `s`). `CPU s` counts all
 processors and the deriving process: on a busy machine the wall clock (`s`) is longer. `GPUs` counts GPUs, not servers;
-every one has the price 1. Needs the extra `hardware`; without it the data sheets alone (`sheet=true`). Not measured: whether the calibrations are right (`benchmarks.derive`).
+each has the price 1. Needs the extra `hardware`; without it the data sheets alone (`sheet=true`). Not measured: whether
+the calibrations are right (`benchmarks.derive`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Options:
     systems: tuple[str, ...] = SYSTEMS
     models: tuple[str, ...] = MODELS
     objective: str = "gpu_count"
-    time_limit_s: Annotated[float, Range(above=0, high=86_400, unit="seconds")] = 20.0
+    time_limit_s: Annotated[float, Range(above=0, high=86_400, unit="seconds")] = 60.0
     sheet: bool = False
 
 

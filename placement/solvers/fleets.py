@@ -1,8 +1,8 @@
 """How many GPUs of each type: other fleets for a placement, cheaper ones first of all.
 
-Exchanges of items keep the fleet, and giving one GPU another type keeps what is on it. One dear GPU for two cheap ones, or
-three cheap ones for a dear one, is a step of its own: some GPUs leave, others come, the items of those that left are dealt
-to all, and the rest is repair.
+Exchanges of items keep the fleet, and giving one GPU another type keeps what is on it. One dear GPU for two cheap ones,
+or three cheap ones for a dear one, is a step of its own: some GPUs leave, others come, the items of those that left are
+dealt to all, and the rest is repair.
 """
 
 from __future__ import annotations
