@@ -14,6 +14,7 @@ from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.report.figures import simulated_objective
 from placement.report.result import Result
+from placement.solvers.fleets import fleet_price
 from placement.solvers.mending import mend, warned
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Verification
 from surrogates.pieces.fleet import Judge, levels_of
@@ -55,7 +56,8 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
             break
         again = rounds_of(run, result, known, range(next_, min(next_ + MENDINGS, rounds + 1)), progress, clock)
         assert result.placement is not None and kept.placement is not None
-        if not again.passed or len(result.placement.gpus) >= len(kept.placement.gpus):
+        before, after = (fleet_price(kept.problem, p) for p in (kept.placement, result.placement))
+        if not again.passed or after >= before:
             tried = result.history[len(kept.history) :]
             for name in ("placement", "problem", "original", "verification", "simulated_objective", "simulated_terms"):
                 setattr(result, name, getattr(kept, name))

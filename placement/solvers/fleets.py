@@ -42,6 +42,11 @@ def price_of(problem: PlacementProblem) -> Array:
     return weight * np.array([problem.context.price[t] for t in problem.gpu_types])
 
 
+def may_be_cheaper(problem: PlacementProblem) -> bool:
+    """Whether fleets differ in price by more than their number of GPUs."""
+    return len(problem.stock) > 1 and any(isinstance(t, GpuCount) for t in problem.terms)
+
+
 def of_one_type(problem: PlacementProblem) -> list[PlacementProblem]:
     """The problem on each type of GPU that can serve every item, alone; its answers are answers of the problem."""
     found = []
@@ -115,6 +120,11 @@ def fleet_of(problem: PlacementProblem, placement: Placement) -> Indices:
     """GPUs of each type, (T,)."""
     types = problem.option_type[[g.option for g in placement.gpus]]
     return np.bincount(types, minlength=len(problem.stock)).astype(np.int64)
+
+
+def fleet_price(problem: PlacementProblem, placement: Placement) -> float:
+    """What the GPUs add to the objective."""
+    return float(fleet_of(problem, placement) @ price_of(problem))
 
 
 def _cheaper_fleets(problem: PlacementProblem, placement: Placement, shares: Array) -> list[Indices]:

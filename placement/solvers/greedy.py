@@ -16,7 +16,7 @@ from placement.problem.refuted import with_cuts
 from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.deals import Deal, deals
-from placement.solvers.fleets import cheapest, limits_mix, of_one_type
+from placement.solvers.fleets import cheapest, limits_mix, may_be_cheaper, of_one_type
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, tier_of, tiers_by_mask
 from placement.solvers.perturb import iterate
@@ -155,7 +155,7 @@ class Greedy:
                 break
         if best.placement is None or not self.local_search:
             return 0
-        if alone and any(isinstance(t, GpuCount) for t in problem.terms):
+        if may_be_cheaper(problem):
             limit = timing.now() + 0.5 * (deadline - timing.now())
             best.offer(state_of(problem, cheapest(problem, best.placement, seed=self.seed, deadline=limit)))
         return self._polish(problem, best, deadline)
