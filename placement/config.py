@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from twin.config.components import Components, check_targets
@@ -21,7 +21,7 @@ from twin.config.schema import top_level
 from twin.figures.components import CONSTRAINT
 from twin.server.derived import derived_note
 from twin.server.flags import GRID_FLAGS, setting_choices
-from twin.server.gpu_types import read_gpu_types, read_hardware
+from twin.server.gpu_types import GpuTypes, read_gpu_types, read_hardware
 from twin.server.groups import ModelConfig, engine_on, read_model
 from twin.sources.components import WORKLOAD
 
@@ -186,6 +186,7 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     exporter = make("export", model=model)
     types = read_gpu_types(hardware, config.get("calibration"), model, config["engine"])
     calibrations = {name: c.at("careful") for name, c in types.calibrations.items()}
+    objective = with_units(objective, types)
     settings = tuple(s for name in calibrations for s in choices[name])
     notes = (*notes, *types.notes, *_derived_notes(types.calibrations))
     workload = make("workload", seed=options.seed)
@@ -220,6 +221,16 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         today=today,
         replanned=planned if derived and "surrogate" not in given else None,
     )
+
+
+def with_units(objective: Objective, types: GpuTypes) -> Objective:
+    """The objective with `per hour` in the place of `GPUs` where GPUs have a price."""
+    from placement.problem.objectives import GpuCount
+
+    if all(h.price_per_hour == 1.0 for h in types.hardware):
+        return objective
+    terms = (replace(t, unit="per hour") if isinstance(t, GpuCount) else t for t in objective.terms)
+    return replace(objective, terms=tuple(terms))
 
 
 def fleet_planning(

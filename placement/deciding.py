@@ -8,7 +8,7 @@ most in a typical step is named. That is what is worth measuring.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from placement.config import Run
@@ -17,7 +17,7 @@ from placement.problem.promises import keepable
 from placement.solvers.bounds import certified_minimum
 from twin.errors import InputError
 from twin.server.calibration import Calibration
-from twin.server.derived import PARTS, Derived, largest_coefficient
+from twin.server.derived import PARTS, largest_coefficient
 from twin.server.settings import EngineSetting
 
 log = logging.getLogger(__name__)
@@ -27,31 +27,28 @@ TIME_LIMIT_S = 10.0
 
 
 def deciding_notes(run: Run, settings: Sequence[EngineSetting]) -> list[str]:
-    """What to say of a plan on a derived calibration; nothing on a measured one.
+    """What to say of a plan on a derived calibration; nothing on a measured one, or of several types of GPU.
 
     Args:
         settings: of the plan's GPUs.
     """
-    used = tuple(dict.fromkeys(settings))
-    types = dict.fromkeys(s.gpu_type for s in settings)
-    derived = {name: d for name in types if (d := run.calibrations[name].derived) is not None}
-    if not derived or run.replanned is None:
+    if len(run.calibrations) > 1:
+        return []  # the fewest GPUs are not what decides between types
+    (calibration,) = run.calibrations.values()
+    derived = calibration.derived
+    if derived is None or run.replanned is None or not settings:
         return []
-    careful = fewest(run, run.calibrations, used)
+    used = tuple(dict.fromkeys(settings))
+    careful = fewest(run, calibration, used)
     if careful is None:
         return []
-    hopeful = fewest(run, {name: c.at("hopeful") for name, c in run.calibrations.items()}, used)
-    saved = {part: _saved(run, derived, part, used, careful) for part in PARTS}
+    hopeful = fewest(run, calibration.at("hopeful"), used)
+    saved = {part: _saved(run, calibration, part, used, careful) for part in PARTS}
     part = max(saved, key=lambda p: saved[p])
-    # Of the type that most GPUs are of.
-    most = max(derived, key=lambda name: sum(s.gpu_type == name for s in settings))
-    name = largest_coefficient(derived[most], part) + (f" on {most}" if len(types) > 1 else "")
-    units = {run.calibrations[t].stamp.tensor_parallel_size for t in types}
-    unit, what = (units.pop(), "GPUs") if len(units) == 1 else (1, "servers")
+    name = largest_coefficient(derived, part)
+    unit = calibration.stamp.tensor_parallel_size
     low = "fewer" if hopeful is None else str(unit * hopeful)
-    text = (
-        f"with the settings used, the fewest {what} are {unit * careful} on the careful side and {low} on the hopeful"
-    )
+    text = f"with the settings used, the fewest GPUs are {unit * careful} on the careful side and {low} on the hopeful"
     if saved[part] == 0:
         return [f"{text}; no part of the calibration changes that by itself, most of it is {PARTS[part]} ({name})"]
     return [
@@ -60,14 +57,14 @@ def deciding_notes(run: Run, settings: Sequence[EngineSetting]) -> list[str]:
     ]
 
 
-def fewest(run: Run, calibrations: Mapping[str, Calibration], settings: tuple[EngineSetting, ...]) -> int | None:
-    """Fewest units of the fleet under calibrations; None where that could not be proven or nothing is healthy."""
+def fewest(run: Run, calibration: Calibration, settings: tuple[EngineSetting, ...]) -> int | None:
+    """Fewest units of the fleet under a calibration; None where that could not be proven or nothing is healthy."""
     assert run.replanned is not None
     try:
-        kept = keepable(run.workload.adapters, settings, calibrations, run.constraint)
+        kept = keepable(run.workload.adapters, settings, {calibration.gpu.name: calibration}, run.constraint)
         problem = build_problem(
             run.workload,
-            run.replanned(calibrations),
+            run.replanned({calibration.gpu.name: calibration}),
             kept.settings,
             run.gpu_types,
             run.objective.terms,
@@ -80,13 +77,9 @@ def fewest(run: Run, calibrations: Mapping[str, Calibration], settings: tuple[En
         return None
 
 
-def _saved(
-    run: Run, derived: Mapping[str, Derived], part: str, settings: tuple[EngineSetting, ...], careful: int
-) -> int:
-    """Units saved by one part at its hopeful end, on all derived types."""
-    mixed = {
-        name: replace(run.calibrations[name], derived=replace(d, careful=d.mixed(part))).at("careful")
-        for name, d in derived.items()
-    }
-    found = fewest(run, {**run.calibrations, **mixed}, settings)
+def _saved(run: Run, calibration: Calibration, part: str, settings: tuple[EngineSetting, ...], careful: int) -> int:
+    """Units saved by one part at its hopeful end."""
+    assert calibration.derived is not None
+    mixed = replace(calibration.derived, careful=calibration.derived.mixed(part))
+    found = fewest(run, replace(calibration, derived=mixed).at("careful"), settings)
     return 0 if found is None else max(0, careful - found)

@@ -44,8 +44,8 @@ def with_less_margin(problem: PlacementProblem) -> PlacementProblem:
 
 
 def trial(run: Run, result: Result, clock: Clock, progress: Progress) -> bool:
-    """Puts a placement with one GPU less into the result, or one on a cheaper fleet of several types of GPU, to be judged;
-    False where there is none.
+    """Puts a placement with one GPU less, or on a cheaper fleet of several types, into the result, to be judged; False
+    where there is none.
     """
     assert result.placement is not None
     problem = with_less_margin(result.problem)

@@ -181,6 +181,15 @@ def provenance(run: Run, verification: Verification | None = None) -> dict[str, 
         },
         "calibration": next(iter(calibrations.values())),
         "calibrations": calibrations,
+        "gpu_types": [
+            {
+                "name": name,
+                "price_per_hour": c.gpu.price_per_hour,
+                "count": c.gpu.count,
+                "tensor_parallel_size": c.stamp.tensor_parallel_size,
+            }
+            for name, c in run.calibrations.items()
+        ],
         "surrogate": _surrogate(run),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
     }

@@ -14,8 +14,10 @@ from placement.report.words import (
     GPU_HEADER,
     Document,
     certificate_text,
+    fleet_text,
     gpu_row,
     objective_text,
+    several_types,
     status_text,
     verification_text,
 )
@@ -38,7 +40,9 @@ def print_report(document: Document, files: Sequence[str]) -> None:
     for index, name in enumerate(GPU_HEADER):
         table.add_column(name, justify="left" if index in (0, 1) else "right")
     for gpu in document["gpus"][:MOST_ROWS]:
-        table.add_row(*gpu_row(gpu), style=None if gpu["accepted"] is not False else "red")
+        table.add_row(
+            *gpu_row(gpu, typed=several_types(document)), style=None if gpu["accepted"] is not False else "red"
+        )
     out.print(table)
     if len(document["gpus"]) > MOST_ROWS:
         out.print(f"... and {len(document['gpus']) - MOST_ROWS} more GPUs")
@@ -48,6 +52,8 @@ def print_report(document: Document, files: Sequence[str]) -> None:
         f"gap {percent(document['gap'])}   [{style}]{status_text(document)}[/{style}]   "
         f"{document['solver']} {document['runtime_s']:.1f} s ({document['termination']})"
     )
+    if several_types(document):
+        out.print(fleet_text(document), markup=False)
     out.print(certificate_text(document), markup=False)
     out.print(verification_text(document), markup=False)
     if document["today"]:
