@@ -76,7 +76,9 @@ def hourly_e2e_s(run: Run, problem: PlacementProblem, placement: Placement, hour
     columns = placement.columns(problem)
 
     def hour(job: tuple[Column, int]) -> float:
-        found = simulate(job[0], run.calibration, seed=job[1], default_ttft_slo_s=run.constraint.slo.ttft_p99_s)
+        found = simulate(
+            job[0], run.calibration_of(job[0].setting), seed=job[1], default_ttft_slo_s=run.constraint.slo.ttft_p99_s
+        )
         return job[0].rate_req_per_s * found.prediction_row()["e2e_mean_s"]
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:

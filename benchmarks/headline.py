@@ -105,14 +105,15 @@ def rows_of(rates: str, ranks: str, options: Options) -> dict[str, Row]:
     """Every way to place on one shape."""
     planned = plan(rates, ranks, options.constraint)
     run, gpus = planned.run, len(planned.gpus)
+    (calibration,) = run.calibrations.values()
     verifier = run.verifier
     assert isinstance(verifier, TwinVerifier)
 
     def judge(columns: Sequence[Column]) -> Judged:
-        return judged(columns, run.calibration, run.constraint, hours=options.hours)
+        return judged(columns, calibration, run.constraint, hours=options.hours)
 
     def accepts(found: Planned) -> bool:
-        return accepted(found.placement.columns(found.problem), run.calibration, run.constraint, verifier)
+        return accepted(found.placement.columns(found.problem), calibration, run.constraint, verifier)
 
     verified = planned.status == "verified"
     found = {PLAN: Row(gpus if verified else None, judge(planned.columns), verified)}

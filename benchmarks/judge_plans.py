@@ -64,7 +64,7 @@ def _judged(name: str, solver: str, data: str, time_limit_s: float) -> Judged:
     solved = time.perf_counter()
     judge = verifier("quick")
     run = replace(result.run, verifier=judge)
-    checked = judge.columns(result.columns, run.calibration, run.constraint, round_=0)
+    checked = judge.columns(result.columns, run.calibrations, run.constraint, round_=0)
     checked = with_peaks(run, result, checked)
     finished = time.perf_counter()
     return Judged(
@@ -91,7 +91,10 @@ def old_accepted(result: Result) -> int:
     def verdict(column: Column) -> bool:
         def hour(seed: int) -> SimulationResult:
             return simulate(
-                column, run.calibration, seed=1_000_000 + seed, default_ttft_slo_s=run.constraint.slo.ttft_p99_s
+                column,
+                run.calibration_of(column.setting),
+                seed=1_000_000 + seed,
+                default_ttft_slo_s=run.constraint.slo.ttft_p99_s,
             )
 
         return old_accepts(hour, run.constraint)

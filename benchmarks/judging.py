@@ -65,5 +65,5 @@ def accepted(
     columns: Sequence[Column], calibration: Calibration, constraint: Constraint, verifier: TwinVerifier
 ) -> bool:
     """Whether the verifier accepts every GPU."""
-    found = verifier.columns(columns, calibration, constraint, round_=0, stop_at_refuted=True)
+    found = verifier.columns(columns, {calibration.gpu.name: calibration}, constraint, round_=0, stop_at_refuted=True)
     return all(v.accepted for v in found.gpus)

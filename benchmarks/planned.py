@@ -50,7 +50,7 @@ def healthy_columns(
 ) -> list[tuple[Column, float, float]]:
     """Random columns of a workload that are healthy by the planning model, each with mean E2E (s) and ITL (ms)."""
     run = load_run(composed(name, data))
-    settings = [s for s in run.settings if memory_error(s, run.calibration) is None]
+    settings = [s for s in run.settings if memory_error(s, run.calibration_of(s)) is None]
     rng = np.random.default_rng([seed, *name.encode()])
     adapters = run.workload.adapters
     found: list[tuple[Column, float, float]] = []
@@ -61,7 +61,7 @@ def healthy_columns(
         column = Column(tuple(a for a in chosen if a.rank <= setting.max_lora_rank), setting)
         if not column.adapters:
             continue
-        model, groups = corrected_model([column], run.calibration, residual)
+        model, groups = corrected_model([column], run.calibration_of(setting), residual)
         states = model.states(groups, [setting])
         if states.state.healthy[0] > 0 and states.log_margin[0] > LEAST_MARGIN:
             found.append((column, float(states.state.e2e_mean_s[0]), 1000.0 * float(states.state.itl_mean_s[0])))

@@ -104,7 +104,7 @@ def plan(name: str, objective: str, solver: str, options: Options) -> Row:
     seconds = time.perf_counter() - began
     first = result.history[0] if result.history else {}
     simulated, e2e, itl = fresh(result, options.hours)
-    level = result.level or Level()
+    level = next(iter((result.levels or {}).values()), Level())
     return Row(
         workload=name, objective=objective, solver=solver, status=result.status, gpus=len(result.gpus),
         value=result.objective, simulated=_known(simulated), bound=_known(result.bound),
@@ -122,7 +122,9 @@ def fresh(result: Result, hours: int) -> tuple[float | None, float, float]:
     jobs = [(column, FIRST_SEED + n) for column in result.columns for n in range(hours)]
 
     def hour(job: tuple[Column, int]) -> dict[str, float]:
-        found = simulate(job[0], run.calibration, seed=job[1], default_ttft_slo_s=run.constraint.slo.ttft_p99_s)
+        found = simulate(
+            job[0], run.calibration_of(job[0].setting), seed=job[1], default_ttft_slo_s=run.constraint.slo.ttft_p99_s
+        )
         return found.prediction_row()
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:

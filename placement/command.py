@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from placement.config import load_run
 from twin.config.compose import compose
-from twin.config.entry import App, Outcome, run_app
+from twin.config.entry import App, Outcome, run_app, show_error
+from twin.config.together import side_by_side
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.files import write_text
 from twin.interrupts import once
@@ -43,15 +44,21 @@ APP = App(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command and returns the exit code."""
-    return run_app(APP, normalised(arguments))
+    try:
+        words = normalised(arguments)
+    except InputError as error:
+        show_error(error)
+        return error.exit_code
+    return run_app(APP, words)
 
 
 def normalised(arguments: Sequence[str]) -> list[str]:
-    """`objective=latency` as `+objective=latency`.
+    """`objective=latency` as `+objective=latency`, and `hardware=[a,b]` as two types of GPU side by side.
 
     Hydra adds a group that has no default with `+` only, and `objective` has none so that `+objective=...` works.
     """
-    return [f"+{a}" if a.startswith("objective=") else a for a in arguments]
+    added = [f"+{a}" if a.startswith("objective=") else a for a in arguments]
+    return side_by_side(added, "hardware", {"calibration": "${model}-{option}"})
 
 
 def place(
@@ -60,7 +67,7 @@ def place(
     *,
     solver: SolverLike = "milp",
     model: str | None = None,
-    hardware: str | None = None,
+    hardware: str | Sequence[str] | None = None,
     verify: VerifierLike = "quick",
     overrides: Sequence[str] = (),
     progress: bool = False,
@@ -76,7 +83,8 @@ def place(
             says: other sources are overrides, such as `workload=servegen`.
         objective: name of an option of `conf/objective`, an objective, or a single term. None = GPU count.
         solver, verify: name of an option in `conf/`, or an object.
-        model, hardware: name of an option in `conf/`; None = the default of the configuration.
+        model, hardware: name of an option in `conf/`, of `hardware` also several names; None = the default of the
+            configuration.
         overrides: anything else as on the command line, e.g. `engine.max_num_seqs=512`. They come last and win.
         progress: show progress on a terminal.
 
@@ -90,6 +98,8 @@ def place(
         NoSolutionError: none was found within the time limit.
     """
     _check_arguments(workload, solver, model, hardware, overrides)
+    if hardware is not None and not isinstance(hardware, str):
+        hardware = f"[{','.join(hardware)}]"
     named = {o.lstrip("+~").partition("=")[0] for o in overrides}
     chosen: list[str] = []
     given: dict[str, Any] = {}
@@ -125,7 +135,8 @@ def _check_arguments(workload: Any, solver: Any, model: Any, hardware: Any, over
     if not (isinstance(solver, str) or hasattr(solver, "solve")):
         raise InputError(f"{solver!r} is not a solver", where="solver", remedy="give a name, e.g. 'milp', or a solver")
     for name, value in (("model", model), ("hardware", hardware)):
-        if not (value is None or isinstance(value, str)):
+        several = name == "hardware" and isinstance(value, (list, tuple)) and value
+        if not all(isinstance(v, str) for v in (value if several else [value or ""])):
             raise InputError(f"{value!r} is not a name", where=name, remedy=f"give an option of conf/{name}")
     if isinstance(overrides, str):
         raise InputError(f"{overrides!r} is one text", where="overrides", remedy=f"give a list: [{overrides!r}]")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from twin.config.components import Components, check_targets
@@ -17,11 +17,12 @@ from twin.config.folder import conf_dir
 from twin.config.instantiate import build
 from twin.config.moved import with_new_names
 from twin.config.ranges import Range
-from twin.config.schema import parse, top_level
+from twin.config.schema import top_level
 from twin.figures.components import CONSTRAINT
 from twin.server.derived import derived_note
 from twin.server.flags import GRID_FLAGS, setting_choices, with_wider_slots
-from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration, read_model
+from twin.server.gpu_types import GpuTypes, read_gpu_types, read_hardware
+from twin.server.groups import ModelConfig, engine_on, read_model
 from twin.sources.components import WORKLOAD
 
 if TYPE_CHECKING:
@@ -99,12 +100,12 @@ class Run:
         config: the plain configuration, for the provenance.
         notes: what the output must mention, e.g. an assumed objective.
         today: the placement that runs today, to compare with.
-        replanned: makes the planning model of another calibration; only where the calibration is derived.
+        calibrations: of each GPU type by name, on its careful side where it is derived.
+        replanned: makes the planning model of other calibrations; only where one is derived.
     """
 
     workload: Workload
-    calibration: Calibration
-    gpu: GpuType
+    calibrations: Mapping[str, Calibration]
     settings: tuple[EngineSetting, ...]
     planning: PlanningModel
     constraint: Constraint
@@ -117,7 +118,16 @@ class Run:
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
     today: Today | None = None
-    replanned: Callable[[Calibration], PlanningModel] | None = None
+    replanned: Callable[[Mapping[str, Calibration]], PlanningModel] | None = None
+
+    @property
+    def gpu_types(self) -> tuple[GpuType, ...]:
+        """With their prices and their stock."""
+        return tuple(c.gpu for c in self.calibrations.values())
+
+    def calibration_of(self, setting: EngineSetting) -> Calibration:
+        """The calibration of the GPU type that a setting is for."""
+        return self.calibrations[setting.gpu_type]
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -158,8 +168,11 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     options = top_level(Options, config, GROUPS, known=("objective", "calibration"))
     check_targets(config, COMPONENTS, options.allow_modules)
     model = read_model(config["model"])
-    hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    settings = setting_choices(config["engine"], hardware.name, lists=CHOSEN_FLAGS, without=NOT_PLACED)
+    hardware = read_hardware(config["hardware"])
+    choices = {
+        h.name: setting_choices(engine_on(config["engine"], h), h.name, lists=CHOSEN_FLAGS, without=NOT_PLACED)
+        for h in hardware.values()
+    }
 
     def make(group: str, **context: Any) -> Any:
         if group in given:
@@ -171,69 +184,105 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     constraint = make("constraint")
     verifier = make("verify")
     exporter = make("export", model=model)
-    calibration = matching_calibration(config.get("calibration"), model, hardware, config["engine"])
-    typical, calibration = calibration, calibration.at("careful")
-    notes = (*notes, *_derived_notes(typical))
+    types = read_gpu_types(hardware, config.get("calibration"), model, config["engine"])
+    calibrations = {name: c.at("careful") for name, c in types.calibrations.items()}
+    objective = with_units(objective, types)
+    settings = tuple(s for name in calibrations for s in choices[name])
+    notes = (*notes, *types.notes, *_derived_notes(types.calibrations))
     workload = make("workload", seed=options.seed)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     settings, wider = with_wider_slots(settings, max(a.rank for a in workload.adapters))
     notes = (*notes, *wider)
-    today = _today(options, workload, settings, calibration)
+    today = _today(options, workload, settings, calibrations)
     solver = make("solver", seed=options.seed)
 
-    def planned(calibration: Calibration) -> PlanningModel:
-        calibrations = {hardware.name: calibration}
-        model: PlanningModel = make(
-            "surrogate", calibration=calibration, calibrations=calibrations, workload=workload, health=constraint
-        )
-        return model
+    def planned(calibrations: Mapping[str, Calibration]) -> PlanningModel:
+        def of(calibration: Calibration) -> PlanningModel:
+            model: PlanningModel = make(
+                "surrogate", calibration=calibration, calibrations=calibrations, workload=workload, health=constraint
+            )
+            return model
 
-    planning = planned(calibration)
+        return fleet_planning(calibrations, of)
+
+    derived = any(c.derived is not None for c in calibrations.values())
     return Run(
         workload=workload,
-        calibration=calibration,
-        gpu=calibration.gpu,
+        calibrations=calibrations,
         settings=settings,
-        planning=planning,
+        planning=planned(calibrations),
         constraint=constraint,
         objective=objective,
         solver=solver,
-        verifier=_at_both_ends(verifier, typical),
+        verifier=_at_both_ends(verifier, types.calibrations),
         exporter=exporter,
         model=model,
         options=options,
         config=config,
         notes=notes,
         today=today,
-        replanned=None if typical.derived is None or "surrogate" in given else planned,
+        replanned=planned if derived and "surrogate" not in given else None,
     )
 
 
+def with_units(objective: Objective, types: GpuTypes) -> Objective:
+    """The objective with `per hour` in the place of `GPUs` where GPUs have a price."""
+    from placement.problem.objectives import GpuCount
+
+    if all(h.price_per_hour == 1.0 for h in types.hardware):
+        return objective
+    terms = (replace(t, unit="per hour") if isinstance(t, GpuCount) else t for t in objective.terms)
+    return replace(objective, terms=tuple(terms))
+
+
+def fleet_planning(
+    calibrations: Mapping[str, Calibration], of: Callable[[Calibration], PlanningModel]
+) -> PlanningModel:
+    """The planning model of all GPU types.
+
+    Args:
+        of: makes the planning model of one type; one that knows all types itself is taken as it is.
+    """
+    first, *others = calibrations.values()
+    model = of(first)
+    if not others:
+        return model
+    from surrogates.pieces.fleet import FleetModel
+    from surrogates.pieces.model import PiecesModel
+
+    models = {first.gpu.name: model, **{c.gpu.name: of(c) for c in others}}
+    pieces = {name: m for name, m in models.items() if isinstance(m, PiecesModel)}
+    return FleetModel(pieces) if len(pieces) == len(models) else model
+
+
 def _today(
-    options: Options, workload: Workload, settings: tuple[EngineSetting, ...], calibration: Calibration
+    options: Options, workload: Workload, settings: tuple[EngineSetting, ...], calibrations: Mapping[str, Calibration]
 ) -> Today | None:
     if options.today is None:
         return None
     from placement.today.file import read_today
 
-    return read_today(options.today, workload, settings, calibration)
+    return read_today(options.today, workload, settings, calibrations)
 
 
-def _derived_notes(calibration: Calibration) -> list[str]:
-    """What a plan says of a calibration that nobody measured, and of servers that span GPUs."""
+def _derived_notes(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """What a plan says of calibrations that nobody measured, and of servers that span GPUs."""
     notes = []
-    if calibration.derived is not None:
-        note = derived_note(calibration.name, calibration.derived)
-        notes.append(f"{note}; planned on its careful side, simulated on both")
-    unit = calibration.stamp.tensor_parallel_size
-    if unit > 1:
-        notes.append(f"each server spans {unit} GPUs: a GPU of this report is one server and has the price of {unit}")
+    for calibration in calibrations.values():
+        if calibration.derived is not None:
+            note = derived_note(calibration.name, calibration.derived)
+            notes.append(f"{note}; planned on its careful side, simulated on both")
+    units = {name: c.stamp.tensor_parallel_size for name, c in calibrations.items()}
+    for name, unit in units.items():
+        if unit > 1:
+            server = "each server" if len(units) == 1 else f"each server on {name}"
+            notes.append(f"{server} spans {unit} GPUs: a GPU of this report is one server and has the price of {unit}")
     return notes
 
 
-def _at_both_ends(verifier: Verifier | None, calibration: Calibration) -> Verifier | None:
-    if verifier is None or calibration.derived is None:
+def _at_both_ends(verifier: Verifier | None, calibrations: Mapping[str, Calibration]) -> Verifier | None:
+    if verifier is None or all(c.derived is None for c in calibrations.values()):
         return verifier
     from placement.verify.ends import BothEnds
 
-    return BothEnds(verifier, calibration.at("hopeful"))
+    return BothEnds(verifier, {name: c.at("hopeful") for name, c in calibrations.items() if c.derived is not None})

@@ -17,7 +17,7 @@ from placement.problem.promises import keepable
 from placement.solvers.bounds import certified_minimum
 from twin.errors import InputError
 from twin.server.calibration import Calibration
-from twin.server.derived import PARTS, Derived, largest_coefficient
+from twin.server.derived import PARTS, largest_coefficient
 from twin.server.settings import EngineSetting
 
 log = logging.getLogger(__name__)
@@ -27,23 +27,26 @@ TIME_LIMIT_S = 10.0
 
 
 def deciding_notes(run: Run, settings: Sequence[EngineSetting]) -> list[str]:
-    """What to say of a plan on a derived calibration; nothing on a measured one.
+    """What to say of a plan on a derived calibration; nothing on a measured one, or of several types of GPU.
 
     Args:
         settings: of the plan's GPUs.
     """
-    derived = run.calibration.derived
+    if len(run.calibrations) > 1:
+        return []  # the fewest GPUs are not what decides between types
+    (calibration,) = run.calibrations.values()
+    derived = calibration.derived
     if derived is None or run.replanned is None or not settings:
         return []
     used = tuple(dict.fromkeys(settings))
-    careful = fewest(run, run.calibration, used)
+    careful = fewest(run, calibration, used)
     if careful is None:
         return []
-    hopeful = fewest(run, run.calibration.at("hopeful"), used)
-    saved = {part: _saved(run, derived, part, used, careful) for part in PARTS}
+    hopeful = fewest(run, calibration.at("hopeful"), used)
+    saved = {part: _saved(run, calibration, part, used, careful) for part in PARTS}
     part = max(saved, key=lambda p: saved[p])
     name = largest_coefficient(derived, part)
-    unit = run.calibration.stamp.tensor_parallel_size
+    unit = calibration.stamp.tensor_parallel_size
     low = "fewer" if hopeful is None else str(unit * hopeful)
     text = f"with the settings used, the fewest GPUs are {unit * careful} on the careful side and {low} on the hopeful"
     if saved[part] == 0:
@@ -58,12 +61,12 @@ def fewest(run: Run, calibration: Calibration, settings: tuple[EngineSetting, ..
     """Fewest units of the fleet under a calibration; None where that could not be proven or nothing is healthy."""
     assert run.replanned is not None
     try:
-        kept = keepable(run.workload.adapters, settings, calibration, run.constraint)
+        kept = keepable(run.workload.adapters, settings, {calibration.gpu.name: calibration}, run.constraint)
         problem = build_problem(
             run.workload,
-            run.replanned(calibration),
+            run.replanned({calibration.gpu.name: calibration}),
             kept.settings,
-            (run.gpu,),
+            run.gpu_types,
             run.objective.terms,
             margin=run.constraint.margin,
             keepable=kept.allowed,
@@ -74,8 +77,9 @@ def fewest(run: Run, calibration: Calibration, settings: tuple[EngineSetting, ..
         return None
 
 
-def _saved(run: Run, derived: Derived, part: str, settings: tuple[EngineSetting, ...], careful: int) -> int:
+def _saved(run: Run, calibration: Calibration, part: str, settings: tuple[EngineSetting, ...], careful: int) -> int:
     """Units saved by one part at its hopeful end."""
-    mixed = replace(derived, careful=derived.mixed(part))
-    found = fewest(run, replace(run.calibration, derived=mixed).at("careful"), settings)
+    assert calibration.derived is not None
+    mixed = replace(calibration.derived, careful=calibration.derived.mixed(part))
+    found = fewest(run, replace(calibration, derived=mixed).at("careful"), settings)
     return 0 if found is None else max(0, careful - found)

@@ -52,6 +52,7 @@ ENTRY_MODULES = (
     "twin/config/driver.py",
     "twin/config/entry.py",
     "twin/config/mistakes.py",
+    "twin/config/together.py",
 )
 HEAVY |= {"hydra": ENTRY_MODULES, "omegaconf": ENTRY_MODULES}
 

@@ -2,6 +2,7 @@
 
     PlacementError                  exit code
     ├── InputError                  2   a value, file or option is wrong
+    │   └── DoesNotFitError         2   a model is too large for a GPU
     ├── InfeasibleError             3   proven: no placement exists
     └── NoSolutionError             4   none found within the limits
 
@@ -36,6 +37,10 @@ class InputError(PlacementError):
         if remedy:
             lines.append(f"  remedy: {remedy}")
         super().__init__("\n".join(lines))
+
+
+class DoesNotFitError(InputError):
+    """A model does not fit into the memory of a GPU; where there are other types of GPU, these may do."""
 
 
 class InfeasibleError(InputError):

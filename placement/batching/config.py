@@ -74,6 +74,12 @@ def load_advice(config: dict[str, Any]) -> Advice:
     lengths = parse(LengthConfig, options.lengths, "lengths")
     model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
+    if hardware.tensor_parallel_size not in (None, 1):
+        raise InputError(
+            f"hardware.tensor_parallel_size {hardware.tensor_parallel_size}: advice is for servers on one GPU",
+            where="hardware.tensor_parallel_size",
+            remedy="leave it out",
+        )
     calibration = matching_calibration(config["calibration"], model, hardware, {})
     longest = options.max_model_len or calibration.model.max_model_len
     prefill = options.prefill

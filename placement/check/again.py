@@ -27,4 +27,4 @@ def simulated(ground: Ground, own: Placed, seed: int) -> Verification:
         Column(tuple(ground.problem.items[i] for i in group), ground.settings[o])
         for group, o in zip(own.groups, own.options, strict=True)
     ]
-    return verifier.columns(columns, ground.run.calibration, ground.run.constraint, round_=0)
+    return verifier.columns(columns, ground.run.calibrations, ground.run.constraint, round_=0)

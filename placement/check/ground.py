@@ -10,14 +10,14 @@ import numpy as np
 
 from placement.config import Run, load_run
 from placement.problem.build import UNLIMITED
-from placement.problem.hashes import workload_hash
+from placement.problem.hashes import calibrations_hash, workload_hash
 from placement.problem.objectives import relaxed_terms
 from placement.problem.problem import ObjectiveContext, PlacementProblem, pinned_to_one
 from placement.problem.promises import keepable
-from surrogates.pieces.exact import Level, SteadyColumns
+from surrogates.pieces.exact import Level
+from surrogates.pieces.fleet import Judge, with_levels
 from twin.config.schema import parse
 from twin.errors import InputError
-from twin.server.calibration import fingerprint
 from twin.server.settings import EngineSetting
 
 #: Groups of the configuration that the checker has no use for.
@@ -66,7 +66,7 @@ def ground_of(certificate: Mapping[str, Any], workload: str = "", allow_modules:
     meta: Mapping[str, Any] = getattr(getattr(run.planning, "residual", None), "meta", {})
     hashes = {
         "workload": workload_hash(run.workload.adapters),
-        "calibration": fingerprint(run.calibration),
+        "calibration": calibrations_hash(run.calibrations),
         "weights of the planning model": meta.get("weights_sha256"),
     }
     problem = _problem(run, certificate, settings)
@@ -90,7 +90,7 @@ def _run(config: Mapping[str, Any], workload: str, allow_modules: Sequence[str])
 
 
 def _problem(run: Run, certificate: Mapping[str, Any], settings: tuple[EngineSetting, ...]) -> PlacementProblem:
-    adapters, names = run.workload.adapters, (run.gpu.name,)
+    adapters, names = run.workload.adapters, tuple(t.name for t in run.gpu_types)
     shares = np.array([int(certificate["splits"].get(a.adapter_id, 1)) for a in adapters], np.int64)
     if (shares < 1).any():
         raise InputError("an adapter is split into less than one share", where="certificate.splits")
@@ -98,7 +98,7 @@ def _problem(run: Run, certificate: Mapping[str, Any], settings: tuple[EngineSet
     items = tuple(
         a if m == 1 else a.scaled(1 / m) for a, m in zip(adapters, shares.tolist(), strict=True) for _ in range(m)
     )
-    kept = keepable(adapters, settings, run.calibration, run.constraint)
+    kept = keepable(adapters, settings, run.calibrations, run.constraint)
     if kept.settings != settings:
         raise InputError(
             "the certificate has settings under which no adapter can keep its promises", where="certificate.settings"
@@ -109,19 +109,19 @@ def _problem(run: Run, certificate: Mapping[str, Any], settings: tuple[EngineSet
     options = () if model is not None else tuple(run.planning.option(s) for s in kept.settings)
     if margin is not None:
         options = tuple(replace(o, feasible=o.outer.shifted(margin)) for o in options)
-    level = certificate["model"]["level"]
-    if level is not None and isinstance(model, SteadyColumns):
-        model = model.with_level(parse(Level, dict(level), "certificate.model.level"))
+    levels = certificate["model"]["levels"]
+    if isinstance(model, Judge):
+        model = with_levels(model, {n: parse(Level, dict(levels[n]), f"certificate.model.levels.{n}") for n in names})
     fleet = certificate["fleet"]
     return PlacementProblem(
         items=items, item_adapter=owner, item_share=np.repeat(1.0 / shares, shares), phi=run.planning.features(items),
         options=options, allowed=(kept.allowed & np.array(where))[owner],
         option_type=np.array([names.index(s.gpu_type) for s in kept.settings]), gpu_types=names,
-        stock=np.array([UNLIMITED if run.gpu.count is None else run.gpu.count]), max_gpus=fleet["max_gpus"],
+        stock=np.array([UNLIMITED if t.count is None else t.count for t in run.gpu_types]), max_gpus=fleet["max_gpus"],
         terms=run.objective.terms,
         context=ObjectiveContext(
             run.workload.total_rate_req_per_s, run.workload.total_output_tokens_per_s,
-            {run.gpu.name: run.gpu.price_per_hour},
+            {t.name: t.price_per_hour for t in run.gpu_types},
         ),
         model=model, reserve=tuple(certificate["model"]["reserve"]),
     )  # fmt: skip
@@ -130,6 +130,6 @@ def _problem(run: Run, certificate: Mapping[str, Any], settings: tuple[EngineSet
 def _without_margin(problem: PlacementProblem) -> PlacementProblem:
     if problem.model is None:
         return replace(problem, options=tuple(replace(o, feasible=o.outer) for o in problem.options))
-    assert isinstance(problem.model, SteadyColumns)
+    assert isinstance(problem.model, Judge)
     reserve = tuple(min(r, 0.0) for r in problem.reserve)
     return replace(problem, model=problem.model.without_margin(), reserve=reserve)

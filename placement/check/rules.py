@@ -85,7 +85,7 @@ def broken(document: Mapping[str, Any], certificate: Mapping[str, Any], ground: 
     if problem.max_gpus is not None and len(names) > problem.max_gpus:
         wrong.append(f"{len(names)} GPUs are used, the certificate speaks of at most {problem.max_gpus}")
     for name, o, group in zip(names, own.options, own.groups, strict=True):
-        reason = memory_error(ground.settings[o], ground.run.calibration)
+        reason = memory_error(ground.settings[o], ground.run.calibration_of(ground.settings[o]))
         if reason is not None:
             wrong.append(f"{name}: vLLM would not start: {reason}")
         wrong += [

@@ -25,6 +25,7 @@ from placement.verify.alike import groups_alike
 from placement.verify.pool import impatient
 from placement.verify.verifier import OWN_WINDOWS, one_window
 from twin.server.column import Column
+from twin.server.settings import EngineSetting
 
 if TYPE_CHECKING:
     from twin.figures.result import SimulationResult
@@ -36,6 +37,7 @@ LOADS: tuple[float, ...] = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4,
 HOURS, ASKED = (6, 30), 2
 #: Slots beside the GPU's own, in doublings.
 SLOTS = (0.0, 1.0, 2.0)
+FAR = 100.0
 #: Room beyond what the twin was content with, as a share of the load: some of its hours may have been lucky.
 MORE = 0.03
 #: First of the seeds, which no verification uses; share of the time left for the search.
@@ -50,7 +52,8 @@ def judging_s(run: Run, problem: PlacementProblem, placement: Placement) -> floa
     columns = placement.columns(problem)
     groups = groups_alike(columns, run.constraint.slo)
     began = timing.now()
-    one_window(columns[groups[0][0]], run.calibration, run.constraint, SEED, horizon_s)
+    busiest = columns[groups[0][0]]
+    one_window(busiest, run.calibration_of(busiest.setting), run.constraint, SEED, horizon_s)
     windows = sum(max(hours, OWN_WINDOWS * len(group)) for group in groups)
     threads = getattr(run.verifier, "threads", None) or os.cpu_count() or 1
     return (timing.now() - began) * windows / threads
@@ -67,12 +70,17 @@ def healthy_loads(run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignm
     busiest = sorted(gpus, key=lambda g: -sum(problem.items[i].rate_req_per_s for i in g.items))
     for gpu in busiest[:ASKED]:
         for more in SLOTS:
-            alike = [k for k, s in enumerate(settings) if s.max_lora_rank == settings[gpu.option].max_lora_rank]
+            own = settings[gpu.option]
+            alike = [k for k, s in enumerate(settings) if _kind(s) == _kind(own)]
             option = min(alike, key=lambda k: abs(slots[k] - slots[gpu.option] - more))
             column = Column(tuple(problem.items[i] for i in gpu.items), settings[option])
             found = _healthy_load(run, column, deadline)
             loads[option] = found if np.isnan(loads[option]) else np.fmin(loads[option], found)
     return loads
+
+
+def _kind(setting: EngineSetting) -> tuple[str, int]:
+    return setting.gpu_type, setting.max_lora_rank
 
 
 def own_loads(run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignment], deadline: float) -> dict[int, float]:
@@ -96,13 +104,15 @@ def _healthy_load(run: Run, column: Column, deadline: float) -> float:
 
 def _keeps(run: Run, column: Column, load: float) -> bool:
     lighter = replace(column, adapters=tuple(a.scaled(load) for a in column.adapters))
+    calibration = run.calibration_of(column.setting)
     window_s = getattr(run.verifier, "horizon_s", 3600.0)
     results: list[SimulationResult] = []
     with impatient() as pool:
         for hours in HOURS:
             seeds = range(SEED + len(results), SEED + hours)
             results += pool.map(
-                lambda seed: one_window(lighter, run.calibration, run.constraint, seed, window_s), seeds
+                lambda seed: one_window(lighter, calibration, run.constraint, seed, window_s),
+                seeds,
             )
             if run.constraint.broken(results) or any(map(run.constraint.broken_window, results)):
                 return False
@@ -117,20 +127,22 @@ def with_room(problem: PlacementProblem, loads: Array) -> PlacementProblem:
     room = np.maximum(problem.reserve or np.zeros(len(problem.options)), 0.0)
     told = np.flatnonzero(np.isfinite(loads))
     room[told] += MORE - np.log(loads[told])
-    slots = np.log2([max(o.setting.max_loras, 1) for o in problem.options])
+    # Types of GPU are farther from one another than numbers of slots.
+    slots = np.log2([max(o.setting.max_loras, 1) for o in problem.options]) + FAR * problem.option_type
     nearest = told[np.abs(slots[:, None] - slots[told]).argmin(axis=1)]
     return replace(problem, reserve=tuple(np.maximum(room, room[nearest]).tolist()))
 
 
 def planned_again(run: Run, problem: PlacementProblem, clock: Clock) -> tuple[PlacementProblem, Placement | None]:
     """A placement from scratch; the fleet grows where that is allowed."""
-    if run.gpu.count is None:
+    free = any(t.count is None for t in run.gpu_types)
+    if free:
         problem = replace(problem, max_gpus=None)
     quick = Greedy(seed=run.options.seed, local_search=False, quick=True)
     first = quick.solve(problem, time_limit_s=clock.left_s(AGAIN)).placement
     if first is None:
         return problem, None
-    if not run.objective.prices_gpus and run.gpu.count is None:
+    if not run.objective.prices_gpus and free:
         problem = replace(problem, max_gpus=run.objective.fleet_size(len(first.gpus), None))
     report = run.solver.solve(problem, time_limit_s=clock.left_s(AGAIN), warm_start=first)
     if report.termination == "interrupted":

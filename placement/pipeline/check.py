@@ -11,15 +11,16 @@ import numpy as np
 from placement.config import Run
 from placement.pipeline.asked import healthy_loads, own_loads, planned_again, with_room
 from placement.pipeline.clock import Clock, Progress
-from placement.pipeline.level import at_level, bound_at_level, least_change, level_of
+from placement.pipeline.level import at_levels, bound_at_level, least_change, least_factor, levels_told
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
 from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.report.figures import simulated_objective
 from placement.report.result import Result
+from placement.solvers.fleets import fleet_price
 from placement.solvers.mending import mend, warned
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Verification
-from surrogates.pieces.exact import Level, SteadyColumns
+from surrogates.pieces.fleet import Judge, levels_of
 from twin.wording import percent
 
 #: Share of the time left that one mending may take.
@@ -63,7 +64,8 @@ def verify_and_mend(run: Run, result: Result, progress: Progress, clock: Clock) 
             run, result, known, range(next_, min(next_ + MENDINGS, rounds + 1)), progress, clock, near=True
         )
         assert result.placement is not None and kept.placement is not None
-        if not again.passed or len(result.placement.gpus) >= len(kept.placement.gpus):
+        before, after = (fleet_price(kept.problem, p) for p in (kept.placement, result.placement))
+        if not again.passed or after >= before:
             tried = result.history[len(kept.history) :]
             for name in ("placement", "problem", "original", "verification", "simulated_objective", "simulated_terms"):
                 setattr(result, name, getattr(kept, name))
@@ -118,18 +120,18 @@ def rounds_of(
 def corrected(result: Result, checked: Verification) -> None:
     """Brings the planning model to the level of the hours that were simulated of this workload."""
     assert result.placement is not None
-    level = level_of(result.problem, result.placement, checked)
-    if level is None:
+    levels = levels_told(result.problem, result.placement, checked)
+    if levels is None:
         return
-    before = result.problem.model
-    assert isinstance(before, SteadyColumns)
-    result.problem, result.original = at_level(result.problem, level), at_level(result.original, level)
-    change = Level(level.in_system / before.level.in_system, level.decoding / before.level.decoding)
+    assert isinstance(result.problem.model, Judge)
+    before = levels_of(result.problem.model)
+    result.problem, result.original = at_levels(result.problem, levels), at_levels(result.original, levels)
+    change = least_change(before, levels)
     result.bound = bound_at_level(result.original, result.bound, change)
     result.bound_outer = bound_at_level(result.original, result.bound_outer, change)
-    factor = least_change(result.original, change)
+    factor = least_factor(result.original, change)
     result.price_tables = {name: table.scaled(factor) for name, table in result.price_tables.items()}
-    result.level = level
+    result.levels = levels
 
 
 def key_of(gpu: GpuAssignment) -> Key:
@@ -156,7 +158,7 @@ def judged(
         with progress.stage(text) as step:
             checked = run.verifier.columns(
                 [columns[k] for k in open_],
-                run.calibration,
+                run.calibrations,
                 run.constraint,
                 round_=round_,
                 progress=step,
@@ -261,7 +263,7 @@ def with_peaks(run: Run, result: Result, checked: Verification) -> Verification:
     shares = [[float(result.problem.item_share[i]) for i in gpu.items] for gpu in result.placement.gpus]
     found = peaks(
         result.placement.columns(result.problem),
-        run.calibration,
+        run.calibrations,
         run.constraint,
         recording=run.workload.recording,
         shares=shares,

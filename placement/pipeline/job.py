@@ -110,7 +110,7 @@ def finished(run: Run, result: Result, clock: Clock, progress: Progress) -> Resu
     interrupted = result.termination == "interrupted"
     if run.today is not None:
         result.today, said = beside_plan(
-            run.today, run.verifier, run.calibration, run.constraint, result.columns,
+            run.today, run.verifier, run.calibrations, run.constraint, result.columns,
             None if interrupted else result.verification, round_=max(0, len(result.history) - 1),
             progress=progress, deadline=clock.deadline,
         )  # fmt: skip
@@ -145,14 +145,14 @@ def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str], list[str
     """The problem, what the output must say of it, and which of that is about settings left out."""
     deadline = clock.began + POSING * clock.limit_s
     settings, left_out = admit(
-        run.workload, run.settings, run.planning, run.calibration, late=lambda: timing.up(deadline, "settings")
+        run.workload, run.settings, run.planning, run.calibrations, late=lambda: timing.up(deadline, "settings")
     )
-    kept = keepable(run.workload.adapters, settings, run.calibration, run.constraint)
+    kept = keepable(run.workload.adapters, settings, run.calibrations, run.constraint)
     problem = build_problem(
         run.workload,
         run.planning,
         kept.settings,
-        (run.gpu,),
+        run.gpu_types,
         run.objective.terms,
         margin=run.constraint.margin,
         keepable=kept.allowed,
@@ -176,7 +176,7 @@ def first_placement(
         NoSolutionError: the size of the fleet is unknown.
     """
     dealing = Greedy(seed=run.options.seed, local_search=False, quick=True)
-    existing = run.gpu.count
+    existing = existing_gpus(run)
     counted = problem
     if not run.objective.prices_gpus:
         same_price = replace(problem.context, price=dict.fromkeys(problem.context.price, 1.0))
@@ -209,6 +209,12 @@ def first_placement(
     size = run.objective.fleet_size(len(found.gpus) if found is not None else 1, existing)
     # A fleet of all GPUs that exist is limited by their stock.
     return (problem if size is None or size == existing else replace(problem, max_gpus=size)), found
+
+
+def existing_gpus(run: Run) -> int | None:
+    """Units of the fleet that exist, of all types; None if there are as many as needed of one."""
+    counts = [t.count for t in run.gpu_types]
+    return None if None in counts else sum(c for c in counts if c is not None)
 
 
 def too_busy_alone(problem: PlacementProblem) -> bool:
@@ -280,7 +286,7 @@ def calibration_warnings(run: Run, columns: Sequence[Column]) -> list[str]:
     for column in columns:
         s = column.setting
         notes |= dict.fromkeys(
-            run.calibration.outside(
+            run.calibration_of(s).outside(
                 max_loras=s.max_loras,
                 max_lora_rank=s.max_lora_rank,
                 max_num_seqs=s.max_num_seqs,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,7 @@ def _ask_model(run: Run) -> None:
     able = [s for s in run.settings if s.max_lora_rank >= rank and s.max_loras > 0] or list(run.settings)
     try:
         problem = build_problem(
-            run.workload, run.planning, (able[0],), (run.gpu,), run.objective.terms, margin=run.constraint.margin
+            run.workload, run.planning, (able[0],), run.gpu_types, run.objective.terms, margin=run.constraint.margin
         )
         item, nobody = int(np.argmin([a.rate_req_per_s for a in problem.items])), np.array([-1])
         problem.judge.of([[item]], [0])
@@ -63,7 +62,7 @@ def _simulate(run: Run) -> None:
         if setting.max_lora_rank < lightest.rank:
             continue
         try:
-            simulate(Column((lightest,), replace(setting)), run.calibration, horizon_s=60.0)
+            simulate(Column((lightest,), setting), run.calibration_of(setting), horizon_s=60.0)
         except PlacementError as error:  # verification meets it again, where it can be told
             log.debug("loading the twin: %s", error)
             continue

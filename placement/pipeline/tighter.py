@@ -15,6 +15,7 @@ from placement.problem import timing
 from placement.problem.objectives import GpuCount
 from placement.problem.problem import PlacementProblem
 from placement.report.result import Result
+from placement.solvers.fleets import cheaper, fleet_price, may_be_cheaper
 from placement.solvers.greedy import one_gpu_less
 
 #: Share of the load by which the margin is cut in a trial, trials in all, and how often one may be mended.
@@ -43,15 +44,17 @@ def with_less_margin(problem: PlacementProblem) -> PlacementProblem:
 
 
 def trial(run: Run, result: Result, clock: Clock, progress: Progress) -> bool:
-    """Puts a placement with one GPU less into the result, to be judged; False where there is none."""
+    """Puts a placement with one GPU less, or on a cheaper fleet of several types, into the result, to be judged; False
+    where there is none.
+    """
     assert result.placement is not None
     problem = with_less_margin(result.problem)
     began = timing.now()
-    with progress.stage(f"{len(result.placement.gpus) - 1} GPUs?"):
-        found = one_gpu_less(
-            problem, result.placement, seed=run.options.seed, deadline=began + clock.left_s(SHARE)
-        )  # fmt: skip
-    if found is None or len(found.gpus) >= len(result.placement.gpus):
+    several = may_be_cheaper(problem)
+    search = cheaper if several else one_gpu_less
+    with progress.stage("a cheaper fleet?" if several else f"{len(result.placement.gpus) - 1} GPUs?"):
+        found = search(problem, result.placement, seed=run.options.seed, deadline=began + clock.left_s(SHARE))
+    if found is None or fleet_price(problem, found) >= fleet_price(problem, result.placement):
         return False
     result.placement, result.problem = found, problem
     result.rounds += 1

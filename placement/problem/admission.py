@@ -5,7 +5,7 @@ In this order: requests longer than the model, settings that do not fit or are u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from surrogates.model.planning import PlanningModel
@@ -13,7 +13,7 @@ from twin.engine.input_check import check_lengths
 from twin.errors import InfeasibleError, InputError
 from twin.server.calibration import Calibration
 from twin.server.memory import max_model_len, memory_error
-from twin.server.settings import VLLM_RANKS, EngineSetting
+from twin.server.settings import VLLM_RANKS, EngineSetting, labels_of
 from twin.workload.adapter import Adapter
 from twin.workload.workload import Workload
 
@@ -25,30 +25,24 @@ def admit(
     workload: Workload,
     settings: Sequence[EngineSetting],
     planning: PlanningModel,
-    calibration: Calibration,
+    calibrations: Mapping[str, Calibration],
     *,
     late: Callable[[], bool] = lambda: False,
 ) -> tuple[tuple[EngineSetting, ...], list[str]]:
     """Settings under which vLLM starts and that the planning model knows, and a note on those it does not.
 
     Args:
+        calibrations: of each GPU type by name.
         late: whether to do with the settings that the planning model was asked for so far, at least a few.
 
     Raises:
         InputError: no setting is left, or the planning model or the served model cannot be asked for such requests.
         InfeasibleError: a rank above every setting that starts.
     """
-    longest = max(max_model_len(s, calibration) for s in settings)
-    check_lengths(workload.adapters, longest=longest, model_longest=calibration.model.max_model_len)
-    refused = {s: memory_error(s, calibration) for s in settings}
-    fitting = tuple(s for s, problem in refused.items() if problem is None)
-    if not fitting:
-        smallest = min(refused, key=lambda s: s.max_loras * s.max_lora_rank)
-        raise InputError(
-            f"no engine setting fits into the memory of {calibration.gpu.name}: {smallest.label}: {refused[smallest]}",
-            where="engine.max_loras, engine.max_lora_rank",
-            remedy="allow fewer slots or lower ranks, a smaller engine.max_model_len, or a GPU with more memory",
-        )
+    longest = max(max_model_len(s, calibrations[s.gpu_type]) for s in settings)
+    model_longest = max(c.model.max_model_len for c in calibrations.values())
+    check_lengths(workload.adapters, longest=longest, model_longest=model_longest)
+    fitting, no_room = _fitting(settings, calibrations)
     asked: list[EngineSetting] = []
     unknown: dict[EngineSetting, InputError] = {}
     for setting in _widest_first(fitting, max(a.rank for a in workload.adapters)):
@@ -59,14 +53,39 @@ def admit(
             unknown[setting] = error
     known = tuple(s for s in fitting if s in asked and s not in unknown)
     notes = [f"{len(fitting) - len(asked)} of {len(fitting)} engine settings left out: the time was too short for all"]
-    notes = notes if len(asked) < len(fitting) else []
+    notes = [*no_room, *(notes if len(asked) < len(fitting) else [])]
     if not known:
         raise next(iter(unknown.values()))
-    _refuse_rank(workload, settings, known, planning, calibration)
+    _refuse_rank(workload, settings, known, planning, calibrations)
     if not unknown:
         return known, notes
-    labels = ", ".join(s.label for s in list(unknown)[:4]) + (", ..." if len(unknown) > 4 else "")
+    labels = ", ".join(labels_of(list(unknown)[:4])) + (", ..." if len(unknown) > 4 else "")
     return known, [*notes, f"{len(unknown)} settings left out ({labels}): {next(iter(unknown.values())).problem}"]
+
+
+def _fitting(
+    settings: Sequence[EngineSetting], calibrations: Mapping[str, Calibration]
+) -> tuple[tuple[EngineSetting, ...], list[str]]:
+    """Settings with which vLLM starts, and a note on each GPU type without any.
+
+    Raises:
+        InputError: there is none.
+    """
+    refused = {s: memory_error(s, calibrations[s.gpu_type]) for s in settings}
+    fitting = tuple(s for s, problem in refused.items() if problem is None)
+    notes = []
+    for name in calibrations:
+        own = [s for s in settings if s.gpu_type == name]
+        if own and all(refused[s] is not None for s in own):
+            smallest = min(own, key=lambda s: s.max_loras * s.max_lora_rank)
+            notes.append(f"no engine setting fits into the memory of {name}: {smallest.label}: {refused[smallest]}")
+    if not fitting:
+        raise InputError(
+            notes[0],
+            where="engine.max_loras, engine.max_lora_rank",
+            remedy="allow fewer slots or lower ranks, a smaller engine.max_model_len, or a GPU with more memory",
+        )
+    return fitting, [f"{note}; the type is left out" for note in notes]
 
 
 def _widest_first(settings: Sequence[EngineSetting], rank: int) -> list[EngineSetting]:
@@ -94,7 +113,7 @@ def _refuse_rank(
     settings: Sequence[EngineSetting],
     known: Sequence[EngineSetting],
     planning: PlanningModel,
-    calibration: Calibration,
+    calibrations: Mapping[str, Calibration],
 ) -> None:
     """Refuses a rank above every usable setting, with an option that would make room for it."""
     widest = max(workload.adapters, key=lambda a: a.rank)
@@ -107,13 +126,16 @@ def _refuse_rank(
         problem += f", and engine.max_lora_rank goes up to {offered}"
     else:
         problem += f", and no setting with max_lora_rank {offered} can be used"
-        if any(s.max_lora_rank >= widest.rank and memory_error(s, calibration) is None for s in settings):
+        if any(s.max_lora_rank >= widest.rank and memory_error(s, calibrations[s.gpu_type]) is None for s in settings):
             error = InputError  # a surrogate that does not know a setting proves nothing
-    raise error(problem, where="engine.max_lora_rank", remedy=_room_for(widest, settings, planning, calibration))
+    raise error(problem, where="engine.max_lora_rank", remedy=_room_for(widest, settings, planning, calibrations))
 
 
 def _room_for(
-    adapter: Adapter, settings: Sequence[EngineSetting], planning: PlanningModel, calibration: Calibration
+    adapter: Adapter,
+    settings: Sequence[EngineSetting],
+    planning: PlanningModel,
+    calibrations: Mapping[str, Calibration],
 ) -> str:
     """What to change so that an adapter of this rank can be served."""
     rank = next((r for r in VLLM_RANKS if r >= adapter.rank), None)
@@ -121,8 +143,9 @@ def _room_for(
         return f"leave the adapter out: vLLM serves ranks up to {VLLM_RANKS[-1]}"
     slots = sorted({s.max_loras for s in settings})
     counts = [2**k for k in range(slots[-1].bit_length()) if 2**k < slots[0]][::-1]
-    wider = [replace(settings[0], max_loras=n, max_lora_rank=rank) for n in [*slots, *counts]]
-    starting = [s for s in wider if memory_error(s, calibration) is None]
+    of_types = list({s.gpu_type: s for s in settings}.values())
+    wider = [replace(s, max_loras=n, max_lora_rank=rank) for n in [*slots, *counts] for s in of_types]
+    starting = [s for s in wider if memory_error(s, calibrations[s.gpu_type]) is None]
     if not starting:
         return f"leave the adapter out, or use a GPU with more memory: not even one slot of rank {rank} fits"
     changes = []

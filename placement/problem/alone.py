@@ -7,7 +7,7 @@ lengths are rounded down, adapters count as loaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +36,17 @@ class Asked:
     """Promises to n adapters, and S settings to keep them under.
 
     Args:
+        calibrations: of each GPU type by name.
         slo: promises to adapters without their own.
     """
 
     adapters: Sequence[Adapter]
     settings: Sequence[EngineSetting]
-    calibration: Calibration
+    calibrations: Mapping[str, Calibration]
     slo: Slo
+
+    def calibration_of(self, setting: EngineSetting) -> Calibration:
+        return self.calibrations[setting.gpu_type]
 
     def limits(self, promise: str) -> Array:
         """In the unit of the promise, (n,); inf = none."""
@@ -77,13 +81,13 @@ def prompts(adapters: Sequence[Adapter], longest: int) -> Prompts:
 
 def late_shares(asked: Asked) -> Array:
     """Least share of each adapter's requests that is later than its TTFT promise, (n, S); 0 where it is at most 1 %."""
-    limit, calibration = asked.limits("ttft_p99_s"), asked.calibration
+    limit = asked.limits("ttft_p99_s")
     in_slot = np.array([a.rank > 0 for a in asked.adapters])
     # A bound of the p99 of any distribution with this mean and spread.
     long = [math.ceil(a.prompt_tokens.mean * (1 + P99_DEVIATIONS * a.prompt_tokens.cv)) + 2 for a in asked.adapters]
-    longest = [max_model_len(s, calibration) - 1 for s in asked.settings]
+    longest = [max_model_len(s, asked.calibration_of(s)) - 1 for s in asked.settings]
     fine = [
-        least_ttft_s(np.minimum(long, most), setting, calibration, in_slot=in_slot) <= limit
+        least_ttft_s(np.minimum(long, most), setting, asked.calibration_of(setting), in_slot=in_slot) <= limit
         for setting, most in zip(asked.settings, longest, strict=True)
     ]
     found = np.zeros((len(asked.adapters), len(asked.settings)))
@@ -93,7 +97,7 @@ def late_shares(asked: Asked) -> Array:
     by_length = {most: prompts([asked.adapters[n] for n in open_.tolist()], most) for most in set(longest)}
     for s, (setting, most) in enumerate(zip(asked.settings, longest, strict=True)):
         classes = by_length[most]
-        late = classes.times_s(setting, calibration) * (1 - SLACK) > limit[open_, None]
+        late = classes.times_s(setting, asked.calibration_of(setting)) * (1 - SLACK) > limit[open_, None]
         found[open_, s] = (classes.weight * late).sum(axis=1)
     return np.where(found > P99, found, 0.0)
 
@@ -107,15 +111,15 @@ def least_means(promise: str, asked: Asked) -> Array:
     who = [asked.adapters[n] for n in open_.tolist()]
     by_length: dict[int, tuple[Prompts, Array]] = {}
     for s, setting in enumerate(asked.settings):
-        longest = max_model_len(setting, asked.calibration)
+        longest = max_model_len(setting, asked.calibration_of(setting))
         if longest not in by_length:
             classes = prompts(who, longest - 1)
             by_length[longest] = (classes, _least_decodes(who, classes, longest))
         classes, decodes = by_length[longest]
         # With the shortest prompt: the KV cache only grows from there.
-        itl_s = least_itl_s(classes.low[:, 0], setting, asked.calibration, in_slot=classes.in_slot)
+        itl_s = least_itl_s(classes.low[:, 0], setting, asked.calibration_of(setting), in_slot=classes.in_slot)
         if promise == "e2e_mean_s":
-            ttft_s = (classes.weight * classes.times_s(setting, asked.calibration)).sum(axis=1)
+            ttft_s = (classes.weight * classes.times_s(setting, asked.calibration_of(setting))).sum(axis=1)
             found[open_, s] = ttft_s + decodes * itl_s
         else:
             found[open_, s] = np.where([a.output_tokens.mean > 1 for a in who], 1000 * itl_s, 0.0)
@@ -135,10 +139,11 @@ def _least_decodes(adapters: Sequence[Adapter], classes: Prompts, longest: int) 
     return least
 
 
-def ttft_p99_s(adapter: Adapter, settings: Sequence[EngineSetting], calibration: Calibration) -> float:
+def ttft_p99_s(adapter: Adapter, settings: Sequence[EngineSetting], calibrations: Mapping[str, Calibration]) -> float:
     """What 99 % of an adapter's prompts take alone at most, under the fastest of these settings, seconds."""
     least = math.inf
     for setting in settings:
+        calibration = calibrations[setting.gpu_type]
         _, high, weight = length_classes(adapter.prompt_tokens, max_model_len(setting, calibration) - 1)
         prompt = high[int(np.searchsorted(np.cumsum(weight), 1 - P99))]
         least = min(least, float(least_ttft_s(prompt, setting, calibration, in_slot=adapter.rank > 0)))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from twin.server.calibration import Calibration, fingerprint
 from twin.workload.adapter import Adapter
 
 #: What a placement is and claims; other entries of the document tell how it was found.
@@ -27,6 +28,11 @@ def placement_hash(document: Mapping[str, Any]) -> str:
     said = {name: document.get(name) for name in CLAIMED}
     said["gpus"] = [gpu_hash(gpu) for gpu in document["gpus"]]
     return _sha256(said)
+
+
+def calibrations_hash(calibrations: Mapping[str, Calibration]) -> str:
+    """SHA-256 of what planning reads of the calibrations, by type of GPU."""
+    return _sha256({name: fingerprint(calibration) for name, calibration in calibrations.items()})
 
 
 def gpu_hash(gpu: Mapping[str, Any]) -> str:

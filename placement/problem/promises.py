@@ -9,7 +9,7 @@ that alone make more requests late than the constraint tolerates.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from twin.figures.adapter_sums import MEANS
 from twin.figures.health import MAX_ADAPTER_LATE_SHARE, MAX_LATE_SHARE, Constraint
 from twin.server.alone import least_ttft_s
 from twin.server.calibration import Calibration
-from twin.server.settings import EngineSetting
+from twin.server.settings import EngineSetting, labels_of
 from twin.wording import counted, percent
 from twin.workload.adapter import PROMISES, Adapter
 
@@ -52,9 +52,15 @@ class Keepable:
 
 
 def keepable(
-    adapters: Sequence[Adapter], settings: Sequence[EngineSetting], calibration: Calibration, constraint: Constraint
+    adapters: Sequence[Adapter],
+    settings: Sequence[EngineSetting],
+    calibrations: Mapping[str, Calibration],
+    constraint: Constraint,
 ) -> Keepable:
     """Leaves out settings under which requests alone break what their adapter is promised.
+
+    Args:
+        calibrations: of each GPU type by name.
 
     Raises:
         InfeasibleError: an adapter is left without a setting, or more requests are late than the constraint tolerates;
@@ -63,7 +69,7 @@ def keepable(
     fits = np.array([[a.rank <= s.max_lora_rank for s in settings] for a in adapters])
     if constraint.rule != "stable":
         return Keepable(tuple(settings), fits, [])
-    asked = Asked(adapters, settings, calibration, constraint.slo)
+    asked = Asked(adapters, settings, calibrations, constraint.slo)
     share = float(getattr(constraint, "adapter_late_share", MAX_ADAPTER_LATE_SHARE))
     late, means = late_shares(asked), {name: least_means(name, asked) for name in MEANS}
     allowed = fits & ~(late > share)
@@ -87,7 +93,7 @@ def keepable(
     # Those whose rank is too low for every adapter are left out as well; that is no matter of promises.
     too_slow = np.flatnonzero(fits.any(axis=0) & ~allowed.any(axis=0)).tolist()
     if too_slow:
-        labels = [settings[s].label for s in too_slow]
+        labels = labels_of([settings[s] for s in too_slow])
         notes.append(f"{counted(len(labels), 'setting')} left out, no promise could be kept there: {_listed(labels)}")
     return Keepable(tuple(settings[s] for s in usable), allowed[:, usable], notes)
 
@@ -109,7 +115,7 @@ def _check_total(asked: Asked, best: Array, tolerated: float) -> None:
         f"at least {percent(total)} of all requests break their TTFT promise even alone on an idle GPU, because their "
         f"prompts take longer; the constraint tolerates {percent(tolerated)}",
         where=_where(asked, culprits, ["ttft_p99_s"]),
-        remedy=f"{_promise_at_least(who, 'ttft_p99_s', ttft_p99_s(who, usable, asked.calibration))}; "
+        remedy=f"{_promise_at_least(who, 'ttft_p99_s', ttft_p99_s(who, usable, asked.calibrations))}; "
         "shorten its prompts, or leave the adapters out",
     )
 
@@ -137,7 +143,7 @@ def _unkeepable(
     fastest = usable[int(np.argmin(late[n, usable]))]
     if late[n, fastest] > share:
         reasons.append(_late_reason(asked, n, fastest, float(late[n, fastest])))
-        least["ttft_p99_s"] = ttft_p99_s(who, [asked.settings[s] for s in usable], asked.calibration)
+        least["ttft_p99_s"] = ttft_p99_s(who, [asked.settings[s] for s in usable], asked.calibrations)
     others = f" (and {len(hopeless) - 1} more)" if len(hopeless) > 1 else ""
     changes = [_promise_at_least(who, name, value) for name, value in least.items()]
     if not reasons:  # each promise can be kept, but under different settings
@@ -164,7 +170,7 @@ def _late_reason(asked: Asked, n: int, setting: int, share: float) -> str:
     adapter, under = asked.adapters[n], asked.settings[setting]
     mean = adapter.prompt_tokens.mean
     cached, in_slot = mean * adapter.cached_prompt_fraction, adapter.rank > 0
-    alone_s = float(least_ttft_s(mean, under, asked.calibration, cached_tokens=cached, in_slot=in_slot))
+    alone_s = float(least_ttft_s(mean, under, asked.calibration_of(under), cached_tokens=cached, in_slot=in_slot))
     return (
         f"promised the first token within {asked.limits('ttft_p99_s')[n]:g} s for 99 % of requests, but "
         f"{percent(share)} of its prompts take longer alone on an idle GPU (one of {mean:g} tokens, the mean, "

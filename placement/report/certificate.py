@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from placement.config import Run
-from placement.problem.hashes import gpu_hash, placement_hash, workload_hash
+from placement.problem.hashes import calibrations_hash, gpu_hash, placement_hash, workload_hash
 from placement.problem.prices import PriceTable, gpu_price, prices_of, proven_worth, slot_features, whole_gpus
 from placement.problem.problem import GpuAssignment, PlacementProblem
-from surrogates.pieces.exact import SteadyColumns
-from twin.server.calibration import fingerprint
+from surrogates.pieces.fleet import Judge, levels_of
 
 CERTIFICATE_VERSION = 1
 #: A column is healthy up to here; `placement.problem.problem.violations` is as strict.
@@ -47,7 +46,7 @@ def certificate(
     tables = proofs.tables
     groups = classes_of(problem, tables)
     first = np.array([members[0] for members in groups], np.int64)
-    level = problem.model.level if isinstance(problem.model, SteadyColumns) else None
+    levels = levels_of(problem.model) if isinstance(problem.model, Judge) else {}
     split = dict(zip(problem.item_adapter.tolist(), problem.item_share.tolist(), strict=True))
     return {
         "schema_version": CERTIFICATE_VERSION,
@@ -56,9 +55,9 @@ def certificate(
         "model": {
             "linear": problem.model is None,
             "surrogate": document["provenance"]["surrogate"],
-            "calibration": run.calibration.name,
-            "calibration_sha256": fingerprint(run.calibration),
-            "level": None if level is None else asdict(level),
+            "calibrations": {name: c.name for name, c in run.calibrations.items()},
+            "calibration_sha256": calibrations_hash(run.calibrations),
+            "levels": {name: asdict(level) for name, level in levels.items()},
             "reserve": list(problem.reserve),
         },
         "settings": [asdict(o.setting) for o in problem.options],

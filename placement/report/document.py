@@ -24,7 +24,7 @@ from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
 from placement.verify.verdict import ColumnVerdict, Peak, Verification
 from twin.files import write_text
-from twin.server.calibration import fingerprint
+from twin.server.calibration import Calibration, fingerprint
 from twin.workload.adapter import PROMISES
 from twin.workload.peaks import peak_to_mean
 
@@ -174,24 +174,39 @@ def _method(run: Run) -> dict[str, Any]:
 
 def provenance(run: Run, verification: Verification | None = None) -> dict[str, Any]:
     """Where the numbers come from: everything needed to compute them again."""
-    stamp = run.calibration.stamp
+    calibrations = {name: _calibration(c) for name, c in run.calibrations.items()}
     return {
         "config_hash": config_hash(run.config),
         "seeds": {
             "run": run.options.seed,
             "verification": sorted({s for v in verification.gpus for s in v.seeds}) if verification else [],
         },
-        "calibration": {
-            "name": run.calibration.name,
-            "gpu_type": stamp.gpu_type,
-            "model": stamp.model,
-            "engine": f"{stamp.engine} {stamp.engine_version}",
-            "date": str(stamp.date),
-            "source": stamp.source,
-            "hash": fingerprint(run.calibration),
-        },
+        "calibration": next(iter(calibrations.values())),
+        "calibrations": calibrations,
+        "gpu_types": [
+            {
+                "name": name,
+                "price_per_hour": c.gpu.price_per_hour,
+                "count": c.gpu.count,
+                "tensor_parallel_size": c.stamp.tensor_parallel_size,
+            }
+            for name, c in run.calibrations.items()
+        ],
         "surrogate": _surrogate(run),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+    }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    stamp = calibration.stamp
+    return {
+        "name": calibration.name,
+        "gpu_type": stamp.gpu_type,
+        "model": stamp.model,
+        "engine": f"{stamp.engine} {stamp.engine_version}",
+        "date": str(stamp.date),
+        "source": stamp.source,
+        "hash": fingerprint(calibration),
     }
 
 
@@ -268,13 +283,14 @@ def to_json(data: Mapping[str, Any]) -> str:
 def to_csv(data: Mapping[str, Any]) -> str:
     """One line per adapter and GPU: gpu_id, gpu_type, the setting's flags, adapter_id, share."""
     text = io.StringIO()
-    flags = list(data["gpus"][0]["setting"]) if data["gpus"] else []
+    # Flags that only some types of GPU have stand at the end.
+    flags = list(dict.fromkeys(flag for gpu in data["gpus"] for flag in gpu["setting"]))
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["gpu_id", "gpu_type", *flags, "adapter_id", "share"])
     for gpu in data["gpus"]:
         for adapter in gpu["adapters"]:
             writer.writerow(
-                [gpu["gpu_id"], gpu["gpu_type"], *(gpu["setting"][f] for f in flags), adapter["adapter_id"],
+                [gpu["gpu_id"], gpu["gpu_type"], *(gpu["setting"].get(f, "") for f in flags), adapter["adapter_id"],
                  repr(adapter["share"])]
             )  # fmt: skip
     return text.getvalue()

@@ -11,9 +11,11 @@ from placement.report.words import (
     GPU_HEADER,
     Document,
     certificate_text,
+    fleet_text,
     gpu_row,
     objective_text,
     reading_text,
+    several_types,
     status_text,
     verification_text,
 )
@@ -63,7 +65,7 @@ def render(document: Document) -> str:
         + "</dl>",
         _warnings(document["warnings"]),
         "<h2>What is proven</h2>",
-        f"<p>{escape(certificate_text(document))}</p>",
+        f"<p>{escape(f'{fleet_text(document)} {certificate_text(document)}'.strip())}</p>",
         "<h2>What was verified</h2>",
         f'<p class="{"good" if good else "bad"}">{escape(verification_text(document))}</p>',
         *_today(document),
@@ -81,7 +83,7 @@ def render(document: Document) -> str:
             None,
         ),
         "<h2>GPUs</h2>",
-        _gpu_table(gpus),
+        _gpu_table(document),
         "<h2>Settings, promises and adapters</h2>",
         *(_gpu_details(g) for g in gpus),
         "<h2>Provenance</h2>",
@@ -148,12 +150,13 @@ def _bars(rows: list[tuple[str, float, str]], limit: float | None) -> str:
     return '<div class="wide">' + "".join(parts) + "</svg></div>"
 
 
-def _gpu_table(gpus: list[dict[str, Any]]) -> str:
+def _gpu_table(document: Document) -> str:
+    gpus, typed = document["gpus"], several_types(document)
     head = "".join(f"<th>{escape(h)}</th>" for h in [*GPU_HEADER, "hours", "late\nrequests"])
     body = []
     for gpu in gpus:
         late = gpu["simulated"].get("late_fraction")
-        cells = [*gpu_row(gpu), str(len(gpu["seeds"])) if gpu["seeds"] else "-", percent(late)]
+        cells = [*gpu_row(gpu, typed=typed), str(len(gpu["seeds"])) if gpu["seeds"] else "-", percent(late)]
         mark = ' class="bad"' if gpu["accepted"] is False else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'

@@ -47,7 +47,8 @@ class Result:
         proven: bound that the solver proved itself.
         bound_columns: columns of the planning model that the bound rests on; None = all of its pieces.
         cut: phases that the clock ended.
-        level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
+        levels: by what the simulated hours of this workload corrected the planning model, for each GPU type; None = it
+            agreed.
         today: the placement that runs today, judged beside this one.
         price_tables: what proves `bound` and `bound_outer`, by these names.
         bounded_gpus: `max_gpus` of the problem that the bounds were computed for.
@@ -82,7 +83,7 @@ class Result:
     proven: float | None = None
     bound_columns: int | None = None
     cut: tuple[str, ...] = ()
-    level: Level | None = None
+    levels: dict[str, Level] | None = None
     today: Comparison | None = None
     price_tables: dict[str, PriceTable] = field(default_factory=dict)
     bounded_gpus: int | None = None

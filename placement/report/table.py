@@ -16,9 +16,11 @@ from placement.report.words import (
     Document,
     bound_text,
     certificate_text,
+    fleet_text,
     gpu_row,
     objective_text,
     reading_text,
+    several_types,
     status_text,
     verification_text,
 )
@@ -42,7 +44,10 @@ def print_report(document: Document, files: Sequence[str]) -> None:
     for index, name in enumerate(GPU_HEADER):
         table.add_column(name, justify="left" if index in (0, 1) else "right")
     for gpu in document["gpus"][:MOST_ROWS]:
-        table.add_row(*map(escape, gpu_row(gpu)), style=None if gpu["accepted"] is not False else "red")
+        table.add_row(
+            *map(escape, gpu_row(gpu, typed=several_types(document))),
+            style=None if gpu["accepted"] is not False else "red",
+        )
     out.print(table)
     if len(document["gpus"]) > MOST_ROWS:
         out.print(f"... and {len(document['gpus']) - MOST_ROWS} more GPUs")
@@ -54,6 +59,8 @@ def print_report(document: Document, files: Sequence[str]) -> None:
     )
     if reading := reading_text(document):
         out.print(reading, markup=False)
+    if several_types(document):
+        out.print(fleet_text(document), markup=False)
     out.print(certificate_text(document), markup=False)
     out.print(verification_text(document), markup=False)
     if document["today"]:

@@ -137,14 +137,36 @@ def status_text(document: Document) -> str:
     return words[document["status"]]
 
 
-def gpu_row(gpu: dict[str, Any]) -> list[str]:
+def several_types(document: Document) -> bool:
+    """Whether GPUs of several types were to choose from."""
+    return len(document["provenance"]["gpu_types"]) > 1
+
+
+def fleet_text(document: Document) -> str:
+    """GPUs of each type, with what they cost; empty where there is one type to choose from."""
+    if not several_types(document):
+        return ""
+    parts, total = [], 0.0
+    for entry in document["provenance"]["gpu_types"]:
+        used = sum(gpu["gpu_type"] == entry["name"] for gpu in document["gpus"])
+        total += used * entry["price_per_hour"]
+        left = "" if entry["count"] is None else f" of {entry['count']}"
+        parts.append(f"{used}{left} x {entry['name']} at {number(entry['price_per_hour'], 4)}")
+    return f"Fleet: {' + '.join(parts)}, together {number(total, 4)} per hour."
+
+
+def gpu_row(gpu: dict[str, Any], *, typed: bool = False) -> list[str]:
     """Cells: GPU, setting, adapters, rate, load, TTFT p99, ITL and tokens/s (predicted / simulated), the promise
-    of which most is used, verdict."""
+    of which most is used, verdict.
+
+    Args:
+        typed: the GPU with its type.
+    """
     predicted, simulated = gpu["predicted"], gpu["simulated"]
     adapters = sum(a["rank"] > 0 for a in gpu["adapters"])
     verdict = {"accepted": "yes", "refuted": "NO", None: "-"}.get(gpu["decision"], gpu["decision"])
     return [
-        gpu["gpu_id"],
+        f"{gpu['gpu_id']} {gpu['gpu_type']}" if typed else gpu["gpu_id"],
         f"{gpu['setting']['max_loras']} x {gpu['setting']['max_lora_rank']}",
         f"{adapters}" + (" + base" if adapters < len(gpu["adapters"]) else ""),
         number(predicted["rate_req_per_s"]),

@@ -14,7 +14,7 @@ from placement.problem.rows import ColumnRows, Cuts
 from placement.solvers.aggregate import Aggregate
 from placement.solvers.certificate import Certificate, price_table, rounded_bound
 from placement.solvers.priced import Priced, PriceList
-from surrogates.pieces.exact import SteadyColumns
+from surrogates.pieces.fleet import Judge
 
 #: Relative difference that is none.
 MET = 1e-6
@@ -172,5 +172,5 @@ def outer(problem: PlacementProblem) -> PlacementProblem:
     if problem.model is None:
         options = tuple(replace(o, feasible=o.outer) for o in problem.options)
         return replace(problem, options=options, banned=())
-    model = problem.model.without_margin() if isinstance(problem.model, SteadyColumns) else problem.model
+    model = problem.model.without_margin() if isinstance(problem.model, Judge) else problem.model
     return replace(problem, model=model, reserve=tuple(min(r, 0.0) for r in problem.reserve), banned=())

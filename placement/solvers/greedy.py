@@ -16,6 +16,7 @@ from placement.problem.refuted import with_cuts
 from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.deals import Deal, deals
+from placement.solvers.fleets import cheapest, limits_mix, may_be_cheaper, of_one_type
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, tier_of, tiers_by_mask
 from placement.solvers.perturb import iterate
@@ -56,6 +57,13 @@ class _Best:
         if value < self.objective:
             self.placement, self.objective = placement, value
         return value
+
+    def take(self, other: _Best) -> None:
+        """What another search has found."""
+        self.tried |= other.tried
+        self.pool += other.pool
+        if other.objective < self.objective:
+            self.placement, self.objective = other.placement, other.objective
 
     def starts(self, most: int) -> list[Placement]:
         """The best placements, best first: of different value, so that they are not one and the same."""
@@ -114,7 +122,7 @@ class Greedy:
         # behind cuts at the refuted columns first, then with the refuted columns alone excluded
         for search in [with_cuts(problem), problem] if problem.banned and problem.model is None else [problem]:
             best.tried.clear()
-            changes += self._search(search, best, start, deadline)
+            changes += self._searches(search, best, deadline)
             if best.placement is not None:
                 break
         timed_out = timing.up(deadline, "greedy")
@@ -131,8 +139,30 @@ class Greedy:
             details={"fleet_sizes_tried": float(len(best.tried)), "local_search_changes": float(changes)},
         )
 
-    def _search(self, problem: PlacementProblem, best: _Best, start: float, deadline: float) -> int:
-        """Deals over fleet sizes, then local search; returns the exchanges made."""
+    def _searches(self, problem: PlacementProblem, best: _Best, deadline: float) -> int:
+        """Deals on each type of GPU alone and on all, then local search; returns the exchanges made."""
+        alone = of_one_type(problem) if len(problem.stock) > 1 else []
+        if not alone:
+            self._deal(problem, best, deadline)
+        searches = [*alone, problem] if alone and limits_mix(problem, len(alone)) else alone
+        for n, search in enumerate(searches):
+            own = _Best(problem)
+            # All of them have half of the time.
+            share = 1 / (1 + len(searches) - n)
+            self._deal(search, own, timing.now() + share * (deadline - timing.now()))
+            best.take(own)
+            if timing.up(deadline, "fleets"):
+                break
+        if best.placement is None or not self.local_search:
+            return 0
+        if may_be_cheaper(problem):
+            limit = timing.now() + 0.5 * (deadline - timing.now())
+            best.offer(state_of(problem, cheapest(problem, best.placement, seed=self.seed, deadline=limit)))
+        return self._polish(problem, best, deadline)
+
+    def _deal(self, problem: PlacementProblem, best: _Best, deadline: float) -> None:
+        """Deals over fleet sizes, and with one GPU less as long as that works."""
+        start = timing.now()
         tiers = tiers_by_mask(problem)
         mixed = tier_of(problem, np.arange(len(problem.items)))
         variants = [tiers]
@@ -143,11 +173,10 @@ class Greedy:
             if timing.up(deadline, "fleet sizes"):
                 break
         if best.placement is None or not self.local_search:
-            return 0
+            return
         if any(isinstance(t, GpuCount) for t in problem.terms):
             limit = min(deadline, timing.now() + 0.3 * (deadline - start))
             self._save_gpus(problem, variants, best, limit)
-        return self._polish(problem, best, deadline)
 
     def _sizes(self, problem: PlacementProblem, variants: list[list[Tier]], best: _Best) -> Iterator[int]:
         """Fleet sizes worth trying: up from the divisible minimum, down if that works, out while it pays."""
@@ -157,7 +186,8 @@ class Greedy:
         divisible = min(sum(float(t.load.sum(axis=0).min()) for t in tiers) for tiers in variants)
         lowest = max(1, min(most, int(np.ceil(0.95 * divisible)) if np.isfinite(divisible) else 1))
         # if GPUs of one price are all that counts, more of them cannot be better
-        one_price = len(set(problem.context.price.values())) == 1
+        prices = {problem.context.price[t] for t, n in zip(problem.gpu_types, problem.stock, strict=True) if n > 0}
+        one_price = len(prices) == 1
         patience = 0 if one_price and all(isinstance(t, GpuCount) for t in problem.terms) else self.patience
         size, step, worse = lowest, 1, 0
         top = -1.0

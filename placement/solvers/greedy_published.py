@@ -59,21 +59,16 @@ class GreedyPublished:
             range(len(problem.items)),
             key=lambda i: (-problem.items[i].rank, -problem.items[i].rate_req_per_s, i),
         )
-        left = problem.stock.copy()
-        most = int(left.sum()) if problem.max_gpus is None else problem.max_gpus
-        gpus: list[GpuAssignment] = []
+        # The publication knows one type of GPU: of several, each is tried first, the others by their price.
         price = np.array([problem.context.price[t] for t in problem.gpu_types])
-        while waiting and len(gpus) < most and not timing.up(start + time_limit_s, "packing"):
-            for t in np.argsort(price, kind="stable").tolist():
-                filled = self._fill(problem, waiting, t) if left[t] > 0 else None
-                if filled:
-                    break
-            if not filled:
-                break
-            left[t] -= 1
-            gpus.append(filled)
-            taken = set(filled.items)
-            waiting = [i for i in waiting if i not in taken]
+        by_price = np.argsort(price, kind="stable").tolist()
+        found = [
+            self._packed(problem, waiting, [first, *(t for t in by_price if t != first)], start + time_limit_s)
+            for first in by_price
+        ]
+        gpus, waiting = min(
+            found, key=lambda f: (len(f[1]) > 0, sum(price[problem.option_type[g.option]] for g in f[0]))
+        )
         placement = None if waiting else Placement(tuple(gpus))
         if placement is not None and violations(problem, placement):
             placement = None
@@ -89,6 +84,26 @@ class GreedyPublished:
             solver=self.name,
             details={"unplaced": float(len(waiting))},
         )
+
+    def _packed(
+        self, problem: PlacementProblem, waiting: list[int], types: list[int], deadline: float
+    ) -> tuple[list[GpuAssignment], list[int]]:
+        """GPUs filled one after the other, each of the first type that is left and takes something, and the rest."""
+        left = problem.stock.copy()
+        most = int(left.sum()) if problem.max_gpus is None else problem.max_gpus
+        gpus: list[GpuAssignment] = []
+        while waiting and len(gpus) < most and not timing.up(deadline, "packing"):
+            for t in types:
+                filled = self._fill(problem, waiting, t) if left[t] > 0 else None
+                if filled:
+                    break
+            if not filled:
+                break
+            left[t] -= 1
+            gpus.append(filled)
+            taken = set(filled.items)
+            waiting = [i for i in waiting if i not in taken]
+        return gpus, waiting
 
     def _fill(self, problem: PlacementProblem, waiting: list[int], gpu_type: int) -> GpuAssignment | None:
         """One GPU: adapters in order up to the last testing point that passes; None if not even the first does."""

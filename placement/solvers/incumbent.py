@@ -10,6 +10,7 @@ import numpy as np
 from placement.problem import timing
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.solver import SolveReport, relative_gap
+from placement.solvers.fleets import cheapest, may_be_cheaper
 from placement.solvers.local_search import improve
 from placement.solvers.search_state import state_of
 
@@ -60,8 +61,11 @@ class Incumbent:
 
     def improve(self, placement: Placement, origin: str, *, seed: int) -> None:
         """Offers what local search makes of a placement, on the true features of the items and the true terms."""
-        state = state_of(self.problem, placement)
         limit = timing.now() + min(MOST_IMPROVING_S, max(0.0, IMPROVING_SHARE * self.left_s()))
+        if may_be_cheaper(self.problem):
+            placement = cheapest(self.problem, placement, seed=seed, deadline=limit)
+            self.offer(placement, f"{origin} and cheaper fleets")
+        state = state_of(self.problem, placement)
         if improve(state, np.random.default_rng(seed), deadline=limit, max_rounds=4):
             self.offer(state.placement(), f"{origin} and local search")
 

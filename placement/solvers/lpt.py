@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.problem.objectives import GpuCount
 from placement.problem.problem import Array, PlacementProblem
 
 _TINY = 1e-9
@@ -60,8 +61,11 @@ def tiers_by_mask(problem: PlacementProblem) -> list[Tier]:
 
 
 def fleet_order(problem: PlacementProblem, tiers: list[Tier], gpus: int) -> list[int]:
-    """Types of the first `gpus` GPUs: the type that serves the workload at the lowest price first, up to its stock."""
-    price = np.array([problem.context.price[t] for t in problem.gpu_types])
+    """Types of the first `gpus` GPUs: the type that serves the workload at the lowest price first, up to its stock;
+    where no term prices GPUs, the type of which fewest serve it.
+    """
+    prices_gpus = any(isinstance(t, GpuCount) for t in problem.terms)
+    price = np.array([problem.context.price[t] if prices_gpus else 1.0 for t in problem.gpu_types])
     total = price * sum(t.load.sum(axis=0) for t in tiers)
     # types that cannot serve every tier come last, by price
     order = np.lexsort((price, np.where(np.isfinite(total), total, np.inf)))

@@ -16,6 +16,8 @@ from placement.solvers.search_state import Indices, SearchState
 
 #: Share of the kicks that exchange loads instead of moving one.
 EXCHANGED = 0.6
+#: Share of the kicks in which two GPUs of different types trade all that they hold.
+TRADED = 0.3
 #: Moves in which a kicked placement has to become feasible again, and rounds of descent.
 REPAIRS, ROUNDS = 60, 2
 #: A kick has to gain this share of the objective.
@@ -70,6 +72,9 @@ def _kick(state: SearchState, traits: Traits, rng: np.random.Generator) -> tuple
     used = np.array([g for g in range(len(state.options)) if state.members[g]])
     g = int(rng.choice(used))
     h = int(rng.choice([x for x in range(len(state.options)) if x != g]))
+    types = state.problem.option_type[[state.options[g], state.options[h]]]
+    if types[0] != types[1] and rng.random() < TRADED:
+        return _traded(state, g, h)
     given = _movable(state, _group(np.array(state.members[g]), traits, rng), h)
     taken = np.zeros(0, np.int64)
     if len(given) and state.members[h] and rng.random() < EXCHANGED:
@@ -90,6 +95,22 @@ def _kick(state: SearchState, traits: Traits, rng: np.random.Generator) -> tuple
             if not len(usable):
                 return None
             state.options[x] = int(usable[0])
+    state.refresh(g, h)
+    state.choose_options([g, h])
+    return g, h
+
+
+def _traded(state: SearchState, g: int, h: int) -> tuple[int, int] | None:
+    """Two GPUs of different types trade all that they hold; None where one of the types may not hold it."""
+    problem = state.problem
+    items, options = [state.members[h], state.members[g]], []
+    for x, own in ((g, items[0]), (h, items[1])):
+        same = problem.option_type == problem.option_type[state.options[x]]
+        usable = np.flatnonzero(problem.allowed[own].all(axis=0) & same)
+        if not len(usable) or (own and (state.item_pin[own] >= 0).any()):
+            return None
+        options.append(state.options[x] if state.options[x] in usable else int(usable[0]))
+    (state.members[g], state.members[h]), (state.options[g], state.options[h]) = items, options
     state.refresh(g, h)
     state.choose_options([g, h])
     return g, h

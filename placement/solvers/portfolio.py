@@ -13,6 +13,7 @@ from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.solver import Capabilities, Solver, SolveReport, relative_gap
 from placement.solvers.capabilities import SHEET, refuse, unsupported
+from placement.solvers.fleets import cheapest, may_be_cheaper
 from placement.solvers.greedy import Greedy, with_side_term
 from placement.solvers.milp import MilpSolver
 from placement.solvers.perturb import iterate
@@ -81,6 +82,9 @@ class Portfolio:
                 offer(report.placement, f"{solver.name}: {report.details.get('construction', 'local search')}")
                 if report.termination == "interrupted":
                     raise KeyboardInterrupt
+            if found and may_be_cheaper(problem):
+                known = min(found, key=lambda f: f[0])[1]
+                offer(cheapest(problem, known, seed=self.seed, deadline=deadline), "cheaper fleets")
             self._kick(problem, found, reports, deadline, offer)
         except KeyboardInterrupt:
             interrupted = True

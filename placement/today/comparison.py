@@ -7,7 +7,7 @@ whichever GPU it is: a difference in figures is one of the placements.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -82,7 +82,7 @@ class Stages(Protocol):
 def beside_plan(
     today: Today,
     verifier: Verifier | None,
-    calibration: Calibration,
+    calibrations: Mapping[str, Calibration],
     constraint: Constraint,
     plan: Sequence[Column],
     planned: Verification | None,
@@ -103,12 +103,12 @@ def beside_plan(
     try:
         with progress.stage(f"today's placement, {len(today.columns)} GPUs") as step:
             checked = verifier.columns(
-                today.columns, calibration, constraint, round_=round_, progress=step, deadline=deadline
+                today.columns, calibrations, constraint, round_=round_, progress=step, deadline=deadline
             )
         if any(v.reason == OUT_OF_TIME for v in checked.gpus):
             return None, [*today.notes, f"{today.path}: the time ended before today's placement was judged"]
         with progress.stage("today's placement beside the plan"):
-            return compared(today, checked, plan, planned, calibration, constraint), list(today.notes)
+            return compared(today, checked, plan, planned, calibrations, constraint), list(today.notes)
     except KeyboardInterrupt:  # the plan is there, and is saved
         return None, [*today.notes, f"{today.path}: interrupted before today's placement was judged"]
 
@@ -118,7 +118,7 @@ def compared(
     verification: Verification,
     plan: Sequence[Column],
     planned: Verification,
-    calibration: Calibration,
+    calibrations: Mapping[str, Calibration],
     constraint: Constraint,
 ) -> Comparison:
     """Plays today's GPUs and those of the plan in the first windows of the plan's verification.
@@ -133,8 +133,12 @@ def compared(
 
     def figures(columns: Sequence[Column]) -> Figures:
         jobs = [(column, seed) for column in columns for seed in seeds]
+
+        def played(job: tuple[Column, int]) -> SimulationResult:
+            return one_window(job[0], calibrations[job[0].setting.gpu_type], constraint, job[1], window_s)
+
         with impatient() as pool:
-            flat = list(pool.map(lambda job: one_window(job[0], calibration, constraint, job[1], window_s), jobs))
+            flat = list(pool.map(played, jobs))
         return figures_of(columns, [flat[i : i + WINDOWS] for i in range(0, len(flat), WINDOWS)], constraint)
 
     return Comparison(today, verification, seeds, window_s, figures(today.columns), figures(plan))

@@ -11,7 +11,7 @@ largest rank on the GPU, and the smallest `max_loras` among the run's choices th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,10 @@ class Today:
 
 
 def read_today(
-    path: str | Path, workload: Workload, settings: Sequence[EngineSetting], calibration: Calibration
+    path: str | Path,
+    workload: Workload,
+    settings: Sequence[EngineSetting],
+    calibrations: Mapping[str, Calibration],
 ) -> Today:
     """Reads today's placement of a workload.
 
@@ -67,6 +70,7 @@ def read_today(
 
     Args:
         settings: the run's choices; flags that the file does not name are theirs.
+        calibrations: of each GPU type by name; with several, the file says `gpu_type`.
 
     Raises:
         InputError: names file, line and remedy: an adapter that the workload does not have, one that has no GPU or is
@@ -106,7 +110,7 @@ def read_today(
     columns = []
     for gpu, rows in rows_of.items():
         members = tuple(known[ids[r]] if shares[r] == 1 else known[ids[r]].scaled(shares[r]) for r in rows)
-        columns.append(Column(members, _setting(table, gpu, rows, members, settings, calibration)))
+        columns.append(Column(members, _setting(table, gpu, rows, members, settings, calibrations)))
     return Today(str(table.path), tuple(rows_of), tuple(columns), _notes(table, hosts))
 
 
@@ -165,21 +169,29 @@ def _setting(
     rows: Sequence[int],
     members: Sequence[Adapter],
     settings: Sequence[EngineSetting],
-    calibration: Calibration,
+    calibrations: Mapping[str, Calibration],
 ) -> EngineSetting:
     """The engine setting of one GPU, stated or an operator's, that vLLM starts with and that its adapters fit."""
     stated = _stated(table, gpu, rows)
-    base = settings[0]
 
     def where(flag: str) -> str:
         return table.where(stated[flag][1], flag) if flag in stated else table.where(rows[0])
 
-    if "gpu_type" in stated and stated["gpu_type"][0] != base.gpu_type:
+    if "gpu_type" not in stated and len(calibrations) > 1:
         raise InputError(
-            f"GPU {gpu!r} is of type {stated['gpu_type'][0]!r}, this run places on {base.gpu_type!r}",
+            f"the type of GPU {gpu!r} is not said, and this run places on {' and '.join(map(repr, calibrations))}",
+            where=where("gpu_type"),
+            remedy="add a column gpu_type",
+        )
+    type_ = stated["gpu_type"][0] if "gpu_type" in stated else settings[0].gpu_type
+    if type_ not in calibrations:
+        raise InputError(
+            f"GPU {gpu!r} is of type {type_!r}, this run places on {' and '.join(map(repr, calibrations))}",
             where=where("gpu_type"),
             remedy="choose the hardware that runs today with hardware=..., or leave the column out",
         )
+    settings, calibration = [s for s in settings if s.gpu_type == type_], calibrations[type_]
+    base = settings[0]
     widest = max(members, key=lambda a: a.rank)
     rank = stated.get("max_lora_rank", (next((r for r in VLLM_RANKS if r >= widest.rank), widest.rank), 0))[0]
     if rank not in VLLM_RANKS:

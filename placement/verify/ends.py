@@ -8,7 +8,7 @@ admits more at once, and preempts).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,11 +25,11 @@ class BothEnds:
 
     Args:
         inner: judges at one end; what else it offers (`claim`, `peaks`, `max_rounds`) is offered here too.
-        hopeful: the calibration at the other end.
+        hopeful: calibrations at the other end, by the GPU types that have two; others are judged once.
     """
 
     inner: Verifier
-    hopeful: Calibration
+    hopeful: Mapping[str, Calibration]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -39,7 +39,7 @@ class BothEnds:
     def columns(
         self,
         columns: Sequence[Column],
-        calibration: Calibration,
+        calibrations: Mapping[str, Calibration],
         constraint: Constraint,
         *,
         round_: int,
@@ -49,17 +49,18 @@ class BothEnds:
     ) -> Verification:
         """Verdicts at the given end; where all are good there, those that are not at the hopeful end replace them."""
         checked = self.inner.columns(
-            columns, calibration, constraint, round_=round_, progress=progress, stop_at_refuted=stop_at_refuted,
+            columns, calibrations, constraint, round_=round_, progress=progress, stop_at_refuted=stop_at_refuted,
             deadline=deadline,
         )  # fmt: skip
         if not checked.passed:
             return checked
+        gpus = list(checked.gpus)
+        which = [k for k, column in enumerate(columns) if column.setting.gpu_type in self.hopeful]
         other = self.inner.columns(
-            columns, self.hopeful, constraint, round_=round_, progress=progress, stop_at_refuted=stop_at_refuted,
-            deadline=deadline,
+            [columns[k] for k in which], self.hopeful, constraint, round_=round_, progress=progress,
+            stop_at_refuted=stop_at_refuted, deadline=deadline,
         )  # fmt: skip
-        gpus = tuple(
-            careful if hopeful.accepted else replace(hopeful, reason=f"on the hopeful side: {hopeful.reason}")
-            for careful, hopeful in zip(checked.gpus, other.gpus, strict=True)
-        )
-        return Verification(gpus, checked.peaks)
+        for k, hopeful in zip(which, other.gpus, strict=True):
+            if not hopeful.accepted:
+                gpus[k] = replace(hopeful, reason=f"on the hopeful side: {hopeful.reason}")
+        return Verification(tuple(gpus), checked.peaks)

@@ -33,7 +33,7 @@ MORE = 1.1
 
 def busiest_windows(
     columns: Sequence[Column],
-    calibration: Calibration,
+    calibrations: Mapping[str, Calibration],
     constraint: Constraint,
     *,
     recording: Recording | None,
@@ -46,6 +46,7 @@ def busiest_windows(
     """Busiest windows of every GPU; empty where no rate is known to change over more than a window.
 
     Args:
+        calibrations: of each GPU type by name.
         recording: the requests that the workload was estimated from; None = there are none.
         shares: of each column's adapters, the share of the adapter's requests that this GPU gets.
         windows: of the recording, for each GPU.
@@ -53,6 +54,7 @@ def busiest_windows(
     """
     jobs: list[Callable[[], Peak]] = []
     for k, column in enumerate(columns):
+        calibration = calibrations[column.setting.gpu_type]
         if recording is not None:
             jobs += _recorded(k, column, calibration, constraint, recording, shares[k], windows, window_s)
         elif profile_s(column) > window_s:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
@@ -46,12 +46,12 @@ OWN_WINDOWS = 3
 
 
 class Verifier(Protocol):
-    """Judges columns by something better than the planning model."""
+    """Judges columns by something better than the planning model, each by the calibration of its GPU type."""
 
     def columns(
         self,
         columns: Sequence[Column],
-        calibration: Calibration,
+        calibrations: Mapping[str, Calibration],
         constraint: Constraint,
         *,
         round_: int,
@@ -118,7 +118,7 @@ class TwinVerifier:
     def columns(
         self,
         columns: Sequence[Column],
-        calibration: Calibration,
+        calibrations: Mapping[str, Calibration],
         constraint: Constraint,
         *,
         round_: int,
@@ -129,11 +129,12 @@ class TwinVerifier:
         """Judges columns; every round gets seeds of its own.
 
         Args:
+            calibrations: of each GPU type by name.
             deadline: `timing.now()` value after which no window is begun: what is open then is undecided.
         """
 
         def run(column: Column, seed: int, window_s: float) -> SimulationResult:
-            return one_window(column, calibration, constraint, seed, window_s)
+            return one_window(column, calibrations[column.setting.gpu_type], constraint, seed, window_s)
 
         first = FIRST_SEED + (self.seed * (self.max_rounds + 1) + round_) * SEEDS_OF_A_ROUND
         return self.judged(
@@ -258,7 +259,7 @@ class TwinVerifier:
     def peaks(
         self,
         columns: Sequence[Column],
-        calibration: Calibration,
+        calibrations: Mapping[str, Calibration],
         constraint: Constraint,
         *,
         recording: Recording | None,
@@ -273,7 +274,7 @@ class TwinVerifier:
             return ()
         return busiest_windows(
             columns,
-            calibration,
+            calibrations,
             constraint,
             recording=recording,
             shares=shares,

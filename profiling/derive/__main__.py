@@ -1,7 +1,7 @@
 """`python -m profiling.derive`: a request as JSON on standard input, a calibration as YAML on standard output.
 
 For `twin.server.derivation`; people use `python -m profiling derive`. What the user did wrong is answered with exit
-code 2 and `{"problem", "where", "remedy"}` as JSON.
+code 2 and `{"problem", "where", "remedy", "fits"}` as JSON; `fits` is false where the model is too large for the GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import yaml
 
 from profiling.derive.request import derived
-from twin.errors import InputError
+from twin.errors import DoesNotFitError, InputError
 
 
 def main() -> int:
@@ -20,7 +20,8 @@ def main() -> int:
     try:
         calibration = derived(json.load(sys.stdin))
     except InputError as error:
-        print(json.dumps({"problem": error.problem, "where": error.where, "remedy": error.remedy}))
+        told = {"problem": error.problem, "where": error.where, "remedy": error.remedy}
+        print(json.dumps({**told, "fits": not isinstance(error, DoesNotFitError)}))
         return InputError.exit_code
     print(yaml.safe_dump(calibration.to_dict(), sort_keys=False))
     return 0

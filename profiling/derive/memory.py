@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from profiling.derive.constants import Constants, activation_bytes, tensors
 from profiling.derive.target import Request
-from twin.errors import InputError
+from twin.errors import DoesNotFitError
 from twin.server.hardware import GIB
 from twin.server.laws import KvCapacityLaw, LoadLaw
 from twin.server.slots import reserved_bytes, slot_bytes_per_rank
@@ -41,7 +41,7 @@ def capacity(request: Request, constants: Constants) -> KvCapacityLaw:
     """KV cache of one GPU by arithmetic: memory x 0.9 - activations - the rest, less weights and slots by replay.
 
     Raises:
-        InputError: the weights do not fit; names the smallest tensor_parallel_size that holds them.
+        DoesNotFitError: the weights do not fit; names the smallest tensor_parallel_size that holds them.
     """
     size = request.tensor_parallel_size
     law = _law(request, constants, size)
@@ -58,7 +58,7 @@ def capacity(request: Request, constants: Constants) -> KvCapacityLaw:
     few = replace(request, max_num_seqs=FEW_SEQS)
     if request.max_num_seqs > FEW_SEQS and _law(few, constants, size) is not None:
         remedy += f"; or fewer requests at once: engine.max_num_seqs={FEW_SEQS}"
-    raise InputError(
+    raise DoesNotFitError(
         f"{request.model_name} has {needed:.0f} GiB of weights, which do not fit into {size} x "
         f"{request.device.memory_gib:g} GiB beside activations and a KV cache",
         where=f"hardware {request.device.name}, engine.tensor_parallel_size",

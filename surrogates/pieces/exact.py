@@ -103,7 +103,7 @@ class SteadyColumns:
             careful = self._careful(lambda load, m=model, c=chosen, w=laws: m.states(c, w, load))
             parts.append(self._columns(state, which[own], tokens[own], careful))
             places += own
-        return parts[0] if len(parts) == 1 else _in_order(parts, places)
+        return parts[0] if len(parts) == 1 else in_order(parts, places)
 
     def exchanged(self, members: Sequence[int], option: int, leave: Indices, enter: Indices) -> Columns:
         kind = np.append(self._kind, -1)
@@ -195,7 +195,7 @@ class SteadyColumns:
         return self._laws[option]
 
 
-def _in_order(parts: Sequence[Columns], places: Sequence[int]) -> Columns:
+def in_order(parts: Sequence[Columns], places: Sequence[int]) -> Columns:
     """Columns of several parts, part k's behind one another at `places`."""
     order = np.argsort(np.asarray(places), kind="stable")
     settings = [s for part in parts for s in part.setting]

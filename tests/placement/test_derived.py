@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from twin.config.compose import compose
 from twin.errors import InputError
 from twin.figures.health import Stable
 from twin.server.calibration import Calibration, load_calibration
+from twin.server.column import Column
+from twin.server.settings import EngineSetting
 
 OVERRIDES = ("hardware=h100-sxm", "hardware.system=null", "model=qwen3-8b", "engine=server", "surrogate=physics")
 
@@ -30,17 +33,18 @@ def run_of(*more: str) -> Run:
 
 def test_it_is_planned_on_the_careful_side_and_simulated_on_both() -> None:
     run = run_of()
-    careful = run.calibration
+    (careful,) = run.calibrations.values()
     assert careful.derived is not None and careful == careful.at("careful")
     assert isinstance(run.verifier, BothEnds)
-    assert run.verifier.hopeful.step.base < careful.step.base
+    assert run.verifier.hopeful[careful.gpu.name].step.base < careful.step.base
     assert run.verifier.max_rounds == 8 and run.verifier.claim.name == "quick"
     assert any("derived, not measured" in note for note in run.notes)
 
 
 def test_a_measured_calibration_is_planned_on_as_it_is() -> None:
     run = load_run(compose(APP, ["surrogate=physics"]))
-    assert run.calibration.step == load_calibration("llama-3.1-8b-h100-64gb").step
+    (calibration,) = run.calibrations.values()
+    assert calibration.step == load_calibration("llama-3.1-8b-h100-64gb").step
     assert not isinstance(run.verifier, BothEnds) and run.replanned is None
     assert not any("derived" in note for note in run.notes)
 
@@ -56,7 +60,8 @@ def test_the_report_names_what_decides(tmp_path: Path) -> None:
 
 def test_a_server_that_spans_gpus_has_their_price() -> None:
     run = run_of("engine.tensor_parallel_size=2", "hardware.count=9")
-    assert (run.gpu.price_per_hour, run.gpu.count) == (2.0, 4)
+    (gpu,) = run.gpu_types
+    assert (gpu.price_per_hour, gpu.count) == (2.0, 4)
     assert any("spans 2 GPUs" in note for note in run.notes)
     flags = run.settings[0].flags()
     script = VllmExport(run.model).script({"gpu_id": "g", "gpu_type": "h100-sxm", "setting": flags, "adapters": []})
@@ -76,7 +81,10 @@ class _Says:
     def __init__(self, **verdicts: str) -> None:
         self.verdicts, self.asked = verdicts, list[str]()
 
-    def columns(self, columns: object, calibration: Calibration, constraint: object, **_: object) -> Verification:
+    def columns(
+        self, columns: object, calibrations: Mapping[str, Calibration], constraint: object, **_: object
+    ) -> Verification:
+        (calibration,) = calibrations.values()
         self.asked.append(calibration.name)
         decision = self.verdicts[calibration.name]
         verdict = ColumnVerdict(decision, "" if decision == "accepted" else "too slow", (1,), {})  # type: ignore[arg-type]
@@ -94,7 +102,9 @@ class _Says:
 def test_a_gpu_is_accepted_at_both_ends_or_not_at_all(slow: str, fast: str, decision: str, asked: int) -> None:
     ends = [load_calibration(n) for n in ("llama-3.1-8b-h100-64gb", "qwen2.5-7b-h100-64gb")]
     inner = _Says(**{ends[0].name: slow, ends[1].name: fast})
-    found = BothEnds(inner, ends[1]).columns([], ends[0], Stable(), round_=0)
+    gpu = ends[0].gpu.name
+    column = Column((), EngineSetting(gpu, 8, 8))
+    found = BothEnds(inner, {gpu: ends[1]}).columns([column], {gpu: ends[0]}, Stable(), round_=0)
     assert found.gpus[0].decision == decision and len(inner.asked) == asked
     if asked == 2 and decision == "refuted":
         assert found.gpus[0].reason.startswith("on the hopeful side")

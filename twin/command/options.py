@@ -16,7 +16,7 @@ from twin.config.schema import parse, top_level
 from twin.errors import InputError
 from twin.figures.components import CONSTRAINT
 from twin.server.flags import single_setting
-from twin.server.groups import HardwareConfig, matching_calibration, read_model
+from twin.server.groups import HardwareConfig, engine_on, matching_calibration, read_model
 from twin.sources.components import WORKLOAD
 from twin.workload.adapter import Slo
 from twin.workload.selection import Selection, select
@@ -128,7 +128,7 @@ def load_command(config: dict[str, Any]) -> Command:
     check_targets(config, COMPONENTS, options.allow_modules)
     model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
-    setting = single_setting(_single_values(config["engine"]), hardware.name)
+    setting = single_setting(_single_values(engine_on(config["engine"], hardware)), hardware.name)
     selection = parse(Selection, config["adapters"], "adapters")
     failures = tuple(parse(Failure, f, f"failures[{i}]") for i, f in enumerate(options.failures))
     placement = None if options.placement is None else Path(options.placement).expanduser()

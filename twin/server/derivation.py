@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from twin.errors import InputError
+from twin.errors import DoesNotFitError, InputError
 from twin.files import write_text
 from twin.server.calibration import Calibration, load_calibration
 
@@ -43,7 +43,7 @@ def derived_calibration(request: Mapping[str, Any]) -> Calibration:
         request: `{"model": name, sizes, config; "hardware": the data sheet; "engine": flags that count}`.
 
     Raises:
-        InputError: nothing can be derived; says what is missing.
+        InputError: nothing can be derived; says what is missing. `DoesNotFitError` where memory is.
     """
     model, hardware = request["model"]["name"], request["hardware"]["name"]
     path = derived_folder() / f"{model}-{hardware}-{_key(request)}.yaml"
@@ -86,7 +86,8 @@ def _derived(request: Mapping[str, Any]) -> str:
     )
     if done.returncode == InputError.exit_code:
         told = json.loads(done.stdout)
-        raise InputError(told["problem"], where=told["where"], remedy=told["remedy"])
+        wrong = InputError if told["fits"] else DoesNotFitError
+        raise wrong(told["problem"], where=told["where"], remedy=told["remedy"])
     if done.returncode != 0:
         raise RuntimeError(f"python -m {PROGRAM} ended with code {done.returncode}:\n{done.stderr}")
     return done.stdout

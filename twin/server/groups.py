@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Options of the group `hardware` that no calibration depends on, or only as options of the group `engine`.
+NOT_OF_THE_SHEET = ("price_per_hour", "count", "host_memory_gib", "tensor_parallel_size")
 #: Options of the group `engine` that a derived calibration depends on.
 DERIVED_FROM = ("version", "tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens")
 
@@ -44,6 +46,9 @@ class HardwareConfig:
     """`conf/hardware`: one GPU type; from `memory_gib` on the data sheet that derived calibrations need.
 
     Args:
+        price_per_hour: of one GPU, in any currency.
+        count: GPUs that exist; None = as many as needed.
+        tensor_parallel_size: GPUs that one server is split over; None = `engine.tensor_parallel_size`.
         memory_gib: memory that programs see.
         bandwidth: peak of its memory, GB/s.
         flops: peak of dense 16-bit matrix products, TFLOP/s.
@@ -55,6 +60,7 @@ class HardwareConfig:
     price_per_hour: Annotated[float, Range(above=0)] = 1.0
     count: Annotated[int | None, Range(1, 1_000_000, unit="GPUs")] = None
     host_memory_gib: Annotated[float | None, Range(above=0, unit="GiB")] = None
+    tensor_parallel_size: Annotated[int | None, Range(1, 64, unit="GPUs")] = None
     memory_gib: Annotated[float | None, Range(above=0, high=4096, unit="GiB")] = None
     bandwidth: Annotated[float | None, Range(above=0, high=100_000, unit="GB/s")] = None
     flops: Annotated[float | None, Range(above=0, high=100_000, unit="TFLOP/s")] = None
@@ -78,10 +84,18 @@ def read_model(node: Any) -> ModelConfig:
     return parse(ModelConfig, node, "model")
 
 
+def engine_on(engine: Mapping[str, Any], hardware: HardwareConfig) -> Mapping[str, Any]:
+    """The group `engine` as it is on one type of GPU: with its own `tensor_parallel_size`, where it has one."""
+    if hardware.tensor_parallel_size is None:
+        return engine
+    return {**engine, "tensor_parallel_size": hardware.tensor_parallel_size}
+
+
 def derivation_request(model: ModelConfig, hardware: HardwareConfig, engine: Mapping[str, Any]) -> dict[str, Any]:
     """What a calibration is derived from, in plain containers; prices and stock are no part of it."""
-    sheet = {k: v for k, v in asdict(hardware).items() if k not in ("price_per_hour", "count", "host_memory_gib")}
+    sheet = {k: v for k, v in asdict(hardware).items() if k not in NOT_OF_THE_SHEET}
     sizes: dict[str, Any] = {"name": model.name, "sizes": model.sizes, "config": model.config}
+    engine = engine_on(engine, hardware)
     flags = {key: engine[key] for key in DERIVED_FROM if engine.get(key) is not None}
     return {"model": sizes, "hardware": sheet, "engine": flags}
 
@@ -104,6 +118,7 @@ def matching_calibration(
 
     if node is not None:
         calibration = calibration_from_dict(node, where="calibration")
+    engine = engine_on(engine, hardware)
     unit = engine.get("tensor_parallel_size", 1)
     if node is None or (calibration.stamp.tensor_parallel_size == 1 and unit != 1):
         calibration = derived_calibration(derivation_request(model, hardware, engine))
@@ -145,7 +160,7 @@ def _check_stamp(
             )
     if hardware.count is not None and hardware.count < unit:
         raise InputError(
-            f"hardware.count {hardware.count} is less than one server of {unit} GPUs",
+            f"{hardware.name}: count {hardware.count} is less than one server of {unit} GPUs",
             where="hardware.count, engine.tensor_parallel_size",
             remedy=f"raise hardware.count to {unit}, or split a server over fewer GPUs",
         )

@@ -117,6 +117,12 @@ class EngineSetting:
         return flags
 
 
+def labels_of(settings: Sequence[EngineSetting]) -> list[str]:
+    """Short names of settings, with the GPU type where there are several."""
+    several = len({s.gpu_type for s in settings}) > 1
+    return [f"{s.gpu_type} {s.label}" if several else s.label for s in settings]
+
+
 def setting_grid(
     gpu_types: Sequence[str],
     max_loras: Sequence[int] = DEFAULT_MAX_LORAS,

@@ -6,20 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from placement.pipeline.level import at_level, bound_at_level, level_of
+from placement.pipeline.level import at_levels, bound_at_level, levels_told
 from placement.problem.objectives import GpuCount, MeanE2E, MeanItl
 from placement.problem.problem import GpuAssignment, Placement, evaluate
 from placement.verify.verdict import ColumnVerdict, Verification
 from surrogates.pieces.exact import Level
-from tests.placement.synthetic import problem as synthetic
+from tests.placement.synthetic import option, problem as synthetic
 from tests.surrogates.pieces.test_exact import ADAPTERS, model
 
 TERMS = (MeanE2E(),)
+GPU = model().settings[0].gpu_type
 
 
 def posed():  # type: ignore[no-untyped-def]
-    plain = synthetic(ADAPTERS[:40], terms=TERMS)
     judge = replace(model(), items=ADAPTERS[:40])
+    options = [option(a, 32, GPU) for a in (8, 32, 96, 128)]
+    plain = synthetic(ADAPTERS[:40], terms=TERMS, options=options)
     return replace(plain, model=judge, below=plain.options[:4])
 
 
@@ -38,15 +40,16 @@ def simulated(factor: float, itl: float) -> tuple[Placement, Verification]:
 
 def test_planned_becomes_what_was_simulated() -> None:
     placement, checked = simulated(1.04, 0.98)
-    level = level_of(posed(), placement, checked)
-    assert level is not None
+    levels = levels_told(posed(), placement, checked)
+    assert levels is not None and list(levels) == [GPU]
+    level = levels[GPU]
     assert (level.in_system, level.decoding) == pytest.approx((1.04, 0.98))
-    before, after = evaluate(posed(), placement)[0], evaluate(at_level(posed(), level), placement)[0]
+    before, after = evaluate(posed(), placement)[0], evaluate(at_levels(posed(), levels), placement)[0]
     assert after == pytest.approx(1.04 * before)
 
 
 def test_what_agrees_stays() -> None:
-    assert level_of(posed(), *simulated(1.003, 0.998)) is None
+    assert levels_told(posed(), *simulated(1.003, 0.998)) is None
 
 
 def test_a_bound_never_rises_above_what_its_costs_allow() -> None:

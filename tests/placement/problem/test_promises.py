@@ -21,6 +21,7 @@ from twin.workload.adapter import Adapter, Lengths, Slo
 
 LLAMA = load_calibration("llama-3.1-8b-h100-64gb")
 GPU = LLAMA.stamp.gpu_type
+TYPES = {GPU: LLAMA}
 GRID = setting_grid([GPU], (8, 384), (8, 16))
 
 
@@ -32,7 +33,7 @@ def adapter(name: str = "a", prompt: float = 2000, output: float = 200, slo: Slo
 
 
 def asked(*adapters: Adapter, constraint: Any = None) -> Keepable:
-    return keepable(adapters, GRID, LLAMA, constraint or Stable())
+    return keepable(adapters, GRID, TYPES, constraint or Stable())
 
 
 def refused(*adapters: Adapter, constraint: Any = None) -> InfeasibleError:
@@ -80,22 +81,22 @@ def test_a_lone_request_in_the_twin_breaks_what_is_refused() -> None:
     rare = adapter(rate_req_per_s=0.02)
     setting = EngineSetting(GPU, 8, 8)
     bounds = {
-        name: least_means(name, Asked([rare], [setting], LLAMA, Slo(itl_mean_ms=1, tpot_mean_ms=1, e2e_mean_s=1)))
+        name: least_means(name, Asked([rare], [setting], TYPES, Slo(itl_mean_ms=1, tpot_mean_ms=1, e2e_mean_s=1)))
         for name in ("itl_mean_ms", "tpot_mean_ms", "e2e_mean_s")
     }
     result = simulate(Column((rare,), setting), LLAMA, horizon_s=400_000.0, default_ttft_slo_s=0.2)
     for name, bound in bounds.items():
         assert 0.95 * result.row[name] < bound[0, 0] < result.row[name] * 1.02, name
-    share = float(late_shares(Asked([rare], [setting], LLAMA, Slo(0.2)))[0, 0])
+    share = float(late_shares(Asked([rare], [setting], TYPES, Slo(0.2)))[0, 0])
     assert 0.9 * result.row["late_fraction"] < share < result.row["late_fraction"] * 1.02
-    assert result.row["ttft_p99_s"] < 1.05 * ttft_p99_s(rare, [setting], LLAMA)
+    assert result.row["ttft_p99_s"] < 1.05 * ttft_p99_s(rare, [setting], TYPES)
 
 
 def test_cached_prompts_are_faster() -> None:
     for cached, at_least in ((0.0, 0.9), (0.9, 0.0)):
         one = adapter(cached_prompt_fraction=cached)
-        assert (late_shares(Asked([one], GRID, LLAMA, Slo(0.04))) >= at_least - 0.4).all()
-    whole, rest = (late_shares(Asked([adapter(cached_prompt_fraction=c)], GRID, LLAMA, Slo(0.04))) for c in (0.0, 0.9))
+        assert (late_shares(Asked([one], GRID, TYPES, Slo(0.04))) >= at_least - 0.4).all()
+    whole, rest = (late_shares(Asked([adapter(cached_prompt_fraction=c)], GRID, TYPES, Slo(0.04))) for c in (0.0, 0.9))
     assert (rest < whole).all()
 
 
@@ -134,12 +135,12 @@ def test_promises_that_need_different_settings() -> None:
     few = EngineSetting(GPU, 8, 8, max_num_batched_tokens=256, max_num_seqs=256)
     wide = EngineSetting(GPU, 64, 8, max_num_batched_tokens=8192)
     for slo in (Slo(1.5), Slo(itl_mean_ms=14.0)):
-        assert keepable([adapter(prompt=6000, slo=slo)], [few, wide], LLAMA, Stable(late_share=0.2)).allowed.any()
+        assert keepable([adapter(prompt=6000, slo=slo)], [few, wide], TYPES, Stable(late_share=0.2)).allowed.any()
     with pytest.raises(InfeasibleError, match="'a' is promised more than any one setting can keep"):
-        keepable([adapter(prompt=6000, slo=Slo(1.5, itl_mean_ms=14.0))], [few, wide], LLAMA, Stable())
+        keepable([adapter(prompt=6000, slo=Slo(1.5, itl_mean_ms=14.0))], [few, wide], TYPES, Stable())
 
 
 def test_many_adapters_at_once() -> None:
     many = [adapter(f"a{i}", prompt=50 + i) for i in range(300)]
-    assert not late_shares(Asked(many, GRID, LLAMA, Slo())).any()
-    assert np.isfinite(least_means("e2e_mean_s", Asked(many, GRID, LLAMA, Slo(e2e_mean_s=9)))).all()
+    assert not late_shares(Asked(many, GRID, TYPES, Slo())).any()
+    assert np.isfinite(least_means("e2e_mean_s", Asked(many, GRID, TYPES, Slo(e2e_mean_s=9)))).all()

@@ -14,6 +14,7 @@ from twin.server.settings import setting_grid
 from twin.workload.workload import Workload
 
 CALIBRATION = load_calibration("llama-3.1-8b-h100-64gb")
+CALIBRATIONS = {CALIBRATION.gpu.name: CALIBRATION}
 SETTINGS = setting_grid((CALIBRATION.stamp.gpu_type,), (8, 16, 384), (8, 16, 32))
 WORKLOAD = Workload((adapter("base", 1.0, rank=0), adapter("low", 0.5), adapter("wide", 0.25, rank=32)), "three")
 ROWS = ("base,g0", "low,g0", "wide,g1")
@@ -22,7 +23,7 @@ ROWS = ("base,g0", "low,g0", "wide,g1")
 def today(tmp_path: Path, *rows: str, header: str = "adapter_id,gpu_id", workload: Workload = WORKLOAD) -> Today:
     path = tmp_path / "current.csv"
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return read_today(path, workload, SETTINGS, CALIBRATION)
+    return read_today(path, workload, SETTINGS, CALIBRATIONS)
 
 
 def labels(found: Today) -> list[str]:
@@ -125,4 +126,4 @@ def test_the_table_of_an_earlier_run_can_be_read(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
-        read_today(tmp_path / "nowhere.csv", WORKLOAD, SETTINGS, CALIBRATION)
+        read_today(tmp_path / "nowhere.csv", WORKLOAD, SETTINGS, CALIBRATIONS)

@@ -25,7 +25,7 @@ def recording(times: list[float]) -> Recording:
 
 def test_a_window_without_a_request_for_a_replica_is_none() -> None:
     found = busiest_windows(
-        [Column((ADAPTER,), SETTING)], load_calibration("llama-3.1-8b-h100-64gb"), Stable(),
+        [Column((ADAPTER,), SETTING)], {SETTING.gpu_type: load_calibration("llama-3.1-8b-h100-64gb")}, Stable(),
         recording=recording([0.0, 86_400.0]), shares=[[1 / 3]], windows=3, window_s=3600.0, seed=0, threads=1,
     )  # fmt: skip
     assert found == ()

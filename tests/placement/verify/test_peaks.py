@@ -19,6 +19,7 @@ from twin.workload.recording import Recording, RequestLog
 from twin.workload.workload import Workload
 
 CALIBRATION = load_calibration("llama-3.1-8b-h100-64gb")
+CALIBRATIONS = {CALIBRATION.gpu.name: CALIBRATION}
 SETTING = EngineSetting(CALIBRATION.stamp.gpu_type, 16, 16)
 NAMES = tuple(f"a{i}" for i in range(8))
 VERIFIER = TwinVerifier(hours=50, max_hours=50)
@@ -44,7 +45,7 @@ CALM = recording([6, 7, 6, 6])
 
 def test_a_plan_for_the_mean_does_not_stand_the_busiest_hour() -> None:
     column = Column(adapters(SWING), SETTING)
-    peaks = VERIFIER.peaks([column], CALIBRATION, Stable(), recording=SWING, shares=[[1.0] * 8])
+    peaks = VERIFIER.peaks([column], CALIBRATIONS, Stable(), recording=SWING, shares=[[1.0] * 8])
     first = max(peaks, key=lambda p: p.peak_to_mean)
     assert first.start_s == pytest.approx(7200, abs=60)
     assert first.peak_to_mean == pytest.approx(90 / 25, rel=0.02)
@@ -58,14 +59,14 @@ def test_a_plan_for_the_mean_does_not_stand_the_busiest_hour() -> None:
 
 def test_a_calm_recording_is_kept() -> None:
     column = Column(adapters(CALM), SETTING)
-    peaks = VERIFIER.peaks([column], CALIBRATION, Stable(), recording=CALM, shares=[[1.0] * 8])
+    peaks = VERIFIER.peaks([column], CALIBRATIONS, Stable(), recording=CALM, shares=[[1.0] * 8])
     assert len(peaks) == 3
     assert not any(p.broken for p in peaks)
 
 
 def test_a_replica_gets_its_share_of_the_recorded_requests() -> None:
     column = Column(adapters(SWING), SETTING)
-    peaks = VERIFIER.peaks([column], CALIBRATION, Stable(), recording=SWING, shares=[[0.25] * 8])
+    peaks = VERIFIER.peaks([column], CALIBRATIONS, Stable(), recording=SWING, shares=[[0.25] * 8])
     assert max(p.requests for p in peaks) == pytest.approx(81_000, rel=0.02)
     assert not any(p.broken for p in peaks)
 
@@ -73,7 +74,7 @@ def test_a_replica_gets_its_share_of_the_recorded_requests() -> None:
 def test_a_recording_faster_than_real_time_is_replayed_at_the_speed_of_its_workload() -> None:
     quick = recording([4, 4], speed=2.0)
     column = Column(tuple(a.scaled(2.0) for a in adapters(quick)), SETTING)
-    (peak,) = VERIFIER.peaks([column], CALIBRATION, Stable(), recording=quick, shares=[[1.0] * 8])
+    (peak,) = VERIFIER.peaks([column], CALIBRATIONS, Stable(), recording=quick, shares=[[1.0] * 8])
     assert peak.requests == pytest.approx(28_800, rel=0.02)
     assert peak.peak_to_mean == pytest.approx(1.0, rel=0.03)
 
@@ -82,7 +83,7 @@ def test_adapters_that_the_recording_does_not_know_are_left_out() -> None:
     stranger = Adapter("new", 16, 0.001, Lengths(200, 1.0), Lengths(200, 1.0))
     column = Column((stranger, *adapters(CALM)), SETTING)
     peaks = VERIFIER.peaks(
-        [column, Column((stranger,), SETTING)], CALIBRATION, Stable(), recording=CALM, shares=[[1.0] * 9, [1.0]]
+        [column, Column((stranger,), SETTING)], CALIBRATIONS, Stable(), recording=CALM, shares=[[1.0] * 9, [1.0]]
     )
     assert {p.gpu for p in peaks} == {0}
 
@@ -90,7 +91,7 @@ def test_adapters_that_the_recording_does_not_know_are_left_out() -> None:
 def test_the_busiest_time_of_a_long_profile_is_drawn() -> None:
     day = RateProfile(tuple(3600.0 * h for h in range(25)), tuple(8.0 if h == 9 else 1.0 for h in range(24)))
     busy = tuple(Adapter(n, 16, 2.0, Lengths(200, 1.0), Lengths(200, 1.0), rate_process=day) for n in NAMES)
-    (peak,) = VERIFIER.peaks([Column(busy, SETTING)], CALIBRATION, Stable(), recording=None, shares=[[1.0] * 8])
+    (peak,) = VERIFIER.peaks([Column(busy, SETTING)], CALIBRATIONS, Stable(), recording=None, shares=[[1.0] * 8])
     assert (peak.recorded, peak.start_s) == (False, 9 * 3600)
     assert "late" in peak.broken
     assert "plan_rate=peak" in peak_warning(peak, 1, 1, None, [Column(busy, SETTING)], {"plan_rate": "mean"})
@@ -100,7 +101,7 @@ def test_hours_are_drawn_over_the_whole_profile() -> None:
     """A day with six bad hours: not one of them is its first."""
     day = RateProfile(tuple(3600.0 * h for h in range(25)), tuple(9.0 if h >= 18 else 1.0 for h in range(24)))
     busy = tuple(Adapter(n, 16, 4.5, Lengths(200, 1.0), Lengths(200, 1.0), rate_process=day) for n in NAMES)
-    checked = VERIFIER.columns([Column(busy, SETTING)], CALIBRATION, Stable(), round_=0)
+    checked = VERIFIER.columns([Column(busy, SETTING)], CALIBRATIONS, Stable(), round_=0)
     assert checked.gpus[0].decision == "refuted"
 
 

@@ -21,6 +21,7 @@ from twin.server.settings import EngineSetting
 
 OTHER = Column((adapter("b", 2.0),), COLUMN.setting)
 CALIBRATION = load_calibration("llama-3.1-8b-h100-64gb")
+CALIBRATIONS = {CALIBRATION.gpu.name: CALIBRATION}
 
 
 def verifier(**options: Any) -> TwinVerifier:
@@ -160,7 +161,7 @@ def test_windows_are_as_long_as_it_takes_for_requests_to_arrive() -> None:
 
 def test_an_adapter_that_hardly_sends_is_tested_in_the_twin() -> None:
     column = Column((adapter("a", 1e-5), adapter("b", 5e-6)), EngineSetting(CALIBRATION.stamp.gpu_type, 8, 16))
-    checked = TwinVerifier(hours=50, max_hours=50).columns([column], CALIBRATION, Stable(), round_=0)
+    checked = TwinVerifier(hours=50, max_hours=50).columns([column], CALIBRATIONS, Stable(), round_=0)
     assert checked.gpus[0].accepted
     assert checked.gpus[0].simulated["e2e_mean_s"] > 0
 
@@ -177,7 +178,7 @@ def test_every_round_and_seed_has_windows_of_its_own() -> None:
 
     for seed in (0, 1):
         for round_ in (0, 1, 8):
-            Counting(seed=seed).columns([COLUMN], CALIBRATION, Stable(), round_=round_)
+            Counting(seed=seed).columns([COLUMN], CALIBRATIONS, Stable(), round_=round_)
     assert min(min(u) for u in used) == FIRST_SEED
     starts = sorted(min(u) for u in used)
     assert all(b - a > 300_000 for a, b in pairwise(starts)), "even 100,000 GPUs share no seed"
