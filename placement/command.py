@@ -15,7 +15,6 @@ from placement.config import load_run
 from twin.config.compose import compose
 from twin.config.entry import App, Outcome, run_app
 from twin.errors import InfeasibleError, InputError, NoSolutionError
-from twin.files import write_text
 from twin.interrupts import once
 
 if TYPE_CHECKING:
@@ -37,7 +36,13 @@ def _print_sweep(outcomes: Sequence[Outcome]) -> None:
 
 
 APP = App(
-    "placement", "config", _run, _print_sweep, optional=("objective",), hidden=("commands",), makes=("calibration",)
+    "placement",
+    "config",
+    _run,
+    _print_sweep,
+    optional=("objective",),
+    hidden=("commands", "export/common"),
+    makes=("calibration",),
 )
 
 
@@ -153,7 +158,7 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
     run = load_run(config)
     # Only now: a wrong option does not pay for solvers and the compiled twin.
     from placement.pipeline import run_pipeline
-    from placement.report.document import Status, failure, to_json, write_outputs
+    from placement.report.document import Status, write_failure, write_outputs
     from placement.report.progress import progress
     from placement.report.table import print_report
     from placement.report.words import objective_text
@@ -163,7 +168,7 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
             result = run_pipeline(run, progress(quiet))
         except (InfeasibleError, NoSolutionError) as error:
             status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
-            write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
+            write_failure(run, status, str(error), directory)
             raise
         for warning in result.warnings:
             log.debug("warning in the report: %s", warning)

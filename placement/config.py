@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from placement.export import Exporter
+    from placement.export.files import Exporter
     from placement.problem.objectives import Objective
     from placement.problem.problem import Term
     from placement.problem.solver import Solver
@@ -76,7 +76,7 @@ COMPONENTS: Components = {
         "placement.solvers.portfolio.Portfolio",
     ),
     "verify": ("placement.verify.TwinVerifier", "placement.verify.no_verification"),
-    "export": ("placement.export.VllmExport", "placement.export.nothing"),
+    "export": ("placement.export.DeploymentFiles", "placement.export.VllmExport", "placement.export.nothing"),
 }  # fmt: skip
 
 
@@ -175,6 +175,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     typical, calibration = calibration, calibration.at("careful")
     notes = (*notes, *_derived_notes(typical))
     workload = make("workload", seed=options.seed)
+    if exporter is not None:
+        exporter = exporter.for_run(workload, settings, calibration)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     today = _today(options, workload, settings, calibration)
     solver = make("solver", seed=options.seed)

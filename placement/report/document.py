@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from placement.config import Run, config_hash
+from placement.export.files import remove_old
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
 from placement.report.figures import predicted_metrics
 from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
 from placement.verify.verdict import ColumnVerdict, Peak, Verification
+from twin.errors import InputError
 from twin.files import write_text
 from twin.server.calibration import fingerprint
 from twin.workload.adapter import PROMISES
@@ -30,6 +32,8 @@ from twin.workload.peaks import peak_to_mean
 Status = Literal["verified", "unverified", "infeasible", "no_solution"]
 
 SCHEMA_VERSION = 1
+#: Files of a run, in the order in which they are written.
+OUTPUTS = ("placement.csv", "report.html", "placement.json")
 PACKAGES = ("adapter-placement", "numpy", "numba", "scipy", "highspy", "pyomo", "ortools", "hydra-core")
 
 
@@ -277,12 +281,35 @@ def to_csv(data: Mapping[str, Any]) -> str:
 
 
 def write_outputs(run: Run, data: dict[str, Any], directory: Path) -> list[Path]:
-    """Writes all files; `placement.json` last, so that it exists only if the others do."""
+    """Writes all files; `placement.json` last, so that it exists only if the others do.
+
+    Raises:
+        InputError: the deployment files could not be made; the plan itself is written all the same.
+    """
     from placement.report.html import render
 
-    files = run.exporter.write(data, directory) if run.exporter is not None else []
-    table, report, main = (directory / n for n in ("placement.csv", "report.html", "placement.json"))
+    files: list[Path] = []
+    failed: InputError | None = None
+    try:
+        files = run.exporter.write(data, directory) if run.exporter is not None else []
+    except InputError as error:
+        failed = error
+    if failed is not None or run.exporter is None:
+        remove_old(directory)
+    table, report, main = (directory / n for n in OUTPUTS)
     write_text(table, to_csv(data))
     write_text(report, render(data))
     write_text(main, to_json(data))
+    if failed is not None:
+        raise InputError(
+            f"{failed.problem} (the plan is saved in {directory})", where=failed.where, remedy=failed.remedy
+        ) from failed
     return [main, table, report, *files]
+
+
+def write_failure(run: Run, status: Status, message: str, directory: Path) -> None:
+    """Writes the `placement.json` of a run without a placement, and removes what an earlier one left beside it."""
+    remove_old(directory)
+    for name in OUTPUTS:
+        (directory / name).unlink(missing_ok=True)
+    write_text(directory / OUTPUTS[-1], to_json(failure(run, status, message)))

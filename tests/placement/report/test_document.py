@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from placement.config import load_run
-from placement.export import VllmExport
+from placement.export import DeploymentFiles
 from placement.pipeline import run_pipeline
 from placement.report.document import failure, to_csv, to_json, write_outputs
 from placement.report.html import render
@@ -24,7 +24,6 @@ from placement.report.table import print_report, sweep_table
 from placement.report.words import certificate_text, number, percent, verification_text
 from tests.placement.test_config import composed
 from twin.config.folder import conf_dir
-from twin.errors import InputError
 from twin.files import write_text
 from twin.server.groups import ModelConfig
 
@@ -257,7 +256,7 @@ def exported(data: dict[str, Any], tmp_path: Path) -> list[Path]:
     for gpu in data["gpus"]:
         for adapter in gpu["adapters"]:
             adapter["adapter_id"] = re.sub(r"\W", "", adapter["adapter_id"])
-    return VllmExport(ModelConfig("llama", "org/llama 8b"), port=9000).write(data, tmp_path)
+    return DeploymentFiles(ModelConfig("llama", "org/llama 8b"), port=9000).write(data, tmp_path)
 
 
 def test_export_starts_every_server_with_its_setting(data: dict[str, Any], tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ def test_export_starts_every_server_with_its_setting(data: dict[str, Any], tmp_p
         for flag in ("max_loras", "max_lora_rank", "max_num_seqs", "max_cpu_loras", "gpu_memory_utilization"):
             assert words[words.index(f"--{flag.replace('_', '-')}") + 1] == str(gpu["setting"][flag])
         modules = words[words.index("--lora-modules") + 1 :] if "--lora-modules" in words else []
-        assert {m.partition("=")[0] for m in modules} == {a["adapter_id"] for a in gpu["adapters"] if a["rank"] > 0}
+        assert {json.loads(m)["name"] for m in modules} == {a["adapter_id"] for a in gpu["adapters"] if a["rank"] > 0}
 
 
 def test_export_routes_all_traffic(data: dict[str, Any], tmp_path: Path) -> None:
@@ -279,8 +278,3 @@ def test_export_routes_all_traffic(data: dict[str, Any], tmp_path: Path) -> None
     routes = json.loads(table.read_text())["routes"]
     assert all(sum(r["weight"] for r in servers) == pytest.approx(1.0) for servers in routes.values())
     assert len({r["url"] for r in routes["hotb"]}) > 1
-
-
-def test_export_refuses_ids_that_are_no_folder_names(data: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="hot"):
-        VllmExport(ModelConfig("llama", "llama")).write(data, tmp_path)
