@@ -181,7 +181,7 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
             result.bound,
         )
         data = result.to_dict()
-        files = write_outputs(run, data, directory)
+        files = write_outputs(run, data, directory, result.report_details(data))
     if not quiet:
         print_report(data, [_shown(f) for f in files[:3]] + ([_shown(files[-1].parent)] if len(files) > 3 else []))
     summary = {

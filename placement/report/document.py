@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 from placement.config import Run, config_hash
 from placement.export.files import remove_old
-from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, Term
+from placement.report.details import Details
 from placement.report.figures import predicted_metrics
 from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
@@ -55,6 +57,12 @@ def workload_entry(run: Run) -> dict[str, Any]:
             "changing_adapters": peak.changing,
         },
     }
+
+
+def objective_units(terms: Sequence[Term], price: Mapping[str, float]) -> dict[str, str]:
+    """Units of the terms; GPUs that have a price are no number of GPUs any more."""
+    priced = any(value != 1.0 for value in price.values())
+    return {t.name: "$/h" if priced and isinstance(t, GpuCount) and t.scale == 1.0 else t.unit for t in terms}
 
 
 def gpu_entries(
@@ -233,7 +241,7 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
                 "simulated_objective",
             )
         ),
-        "objective_units": {t.name: t.unit for t in run.objective.terms},
+        "objective_units": objective_units(run.objective.terms, {run.gpu.name: run.gpu.price_per_hour}),
         "terms": {},
         "simulated_terms": {},
         "stopped_by_clock": [],
@@ -280,8 +288,11 @@ def to_csv(data: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def write_outputs(run: Run, data: dict[str, Any], directory: Path) -> list[Path]:
+def write_outputs(run: Run, data: dict[str, Any], directory: Path, details: Details | None = None) -> list[Path]:
     """Writes all files; `placement.json` last, so that it exists only if the others do.
+
+    Args:
+        details: what the report shows beyond `data`.
 
     Raises:
         InputError: the deployment files could not be made; the plan itself is written all the same.
@@ -298,7 +309,9 @@ def write_outputs(run: Run, data: dict[str, Any], directory: Path) -> list[Path]
         remove_old(directory)
     table, report, main = (directory / n for n in OUTPUTS)
     write_text(table, to_csv(data))
-    write_text(report, render(data))
+    beside = directory.glob("certificate.json")
+    linked = [f.relative_to(directory).as_posix() for f in (main, table, *beside, *files)]
+    write_text(report, render(data, details, linked))
     write_text(main, to_json(data))
     if failed is not None:
         raise InputError(

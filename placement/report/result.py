@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
+from placement.report.details import Details, details_of
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
     finite,
     gpu_entries,
+    objective_units,
     provenance,
     verification_entry,
     workload_entry,
@@ -47,6 +50,7 @@ class Result:
         cut: phases that the clock ended.
         level: by what the simulated hours of this workload corrected the planning model; None = it agreed.
         today: the placement that runs today, judged beside this one.
+        what_if: plans for other rates, a row for each factor; None = not asked for.
     """
 
     run: Run
@@ -76,6 +80,7 @@ class Result:
     cut: tuple[str, ...] = ()
     level: Level | None = None
     today: Comparison | None = None
+    what_if: list[dict[str, Any]] | None = None
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -99,7 +104,7 @@ class Result:
             "status": self.status,
             "termination": self.termination,
             "objective": finite(self.objective),
-            "objective_units": {t.name: t.unit for t in run.objective.terms},
+            "objective_units": objective_units(run.objective.terms, self.original.context.price),
             "terms": finite(self.terms),
             "bound": finite(self.bound),
             "bound_outer": finite(self.bound_outer),
@@ -124,7 +129,12 @@ class Result:
 
     def write(self, folder: str | Path) -> list[Path]:
         """Writes `placement.json`, `placement.csv`, `report.html` and what `export` asks for; returns the files."""
-        return write_outputs(self.run, self.to_dict(), Path(folder))
+        data = self.to_dict()
+        return write_outputs(self.run, data, Path(folder), self.report_details(data))
+
+    def report_details(self, data: Mapping[str, Any]) -> Details:
+        """What the report shows beyond `to_dict()`, which is `data`."""
+        return details_of(self, [gpu["predicted"].get("load") for gpu in data["gpus"]])
 
     def __repr__(self) -> str:
         bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"

@@ -125,33 +125,60 @@ def test_csv_has_one_line_per_adapter_and_gpu(data: dict[str, Any]) -> None:
 
 
 class Tags(HTMLParser):
-    """Checks that tags are closed in order and that nothing is loaded from elsewhere."""
+    """Checks that tags are closed in order and that nothing is loaded from elsewhere; collects text and scripts."""
+
+    VOID = ("meta", "link", "input", "br")
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.names: list[str] = []
+        self.data = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag != "script"
-        assert not {"src", "href"} & {name for name, _ in attrs}
-        if tag not in ("meta", "rect", "line"):
+        given = dict(attrs)
+        assert "src" not in given
+        assert tag in ("a", "link") or "href" not in given
+        assert not (given.get("href") or "").startswith(("http", "//"))
+        assert not any(name.startswith("on") for name in given)
+        self.names.append(tag)
+        if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("meta", "rect", "line"):
+        if tag not in self.VOID:
             assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"] and data.startswith("{"):
+            self.data = data
 
 
 def test_html_is_well_formed_self_contained_and_escaped(data: dict[str, Any]) -> None:
-    text = render(data)
+    data["warnings"].append("<i>team[/prod]</i> & </script><img src=x>")
+    text = render(data, files=["deploy/a b#.sh"])
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
-    assert "<b>&" not in text
+    assert not {"b", "i", "img"} & set(tags.names)
+    assert tags.names.count("script") == 3
     assert "&lt;b&gt;&amp;" in text
+    assert 'href="deploy/a%20b%23.sh"' in text
     assert certificate_text(data).split(":")[0] in text
     for gpu in data["gpus"]:
         assert gpu["gpu_id"] in text
+    shown = json.loads(tags.data)
+    assert {row[0] for row in shown["adapters"]} == {a["adapter_id"] for g in data["gpus"] for a in g["adapters"]}
+    assert len(shown["gpus"]) == len(data["gpus"])
+
+
+def test_the_report_of_ten_thousand_adapters_is_small(data: dict[str, Any]) -> None:
+    gpu = data["gpus"][0]
+    kept = gpu["promises"]["ttft_p99_s"]["adapters"][0]
+    some = [f"tenant-{i:05d}/{'x' * 20}" for i in range(10_000)]
+    gpu["adapters"] = [gpu["adapters"][0] | {"adapter_id": a} for a in some]
+    gpu["promises"]["ttft_p99_s"]["adapters"] = [kept | {"adapter_id": a} for a in some]
+    assert len(render(data).encode()) < 15e6
 
 
 def test_terminal_report_says_objective_bound_and_verdict(
