@@ -18,7 +18,8 @@ from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.interrupts import once
 
 if TYPE_CHECKING:
-    from placement.config import ObjectiveLike, SolverLike, VerifierLike, WorkloadLike
+    from placement.config import ObjectiveLike, Run, SolverLike, VerifierLike, WorkloadLike
+    from placement.report.progress import Silent
     from placement.report.result import Result
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,14 @@ def _run(config: dict[str, Any], directory: Path, quiet: bool) -> tuple[int, dic
 
 
 def _print_sweep(outcomes: Sequence[Outcome]) -> None:
+    from placement.report.sweep import write_sweep
     from placement.report.table import sweep_table
 
-    sweep_table([(o.overrides, o.exit_code, o.directory, o.summary) for o in outcomes])
+    if not outcomes:
+        return
+    jobs = [(o.overrides, o.exit_code, o.directory, o.summary) for o in outcomes]
+    files, note = write_sweep(jobs)
+    sweep_table(jobs, [_shown(f) for f in files], note)
 
 
 APP = App(
@@ -114,11 +120,22 @@ def place(
         else:
             chosen.append(f"{group}={value}")
     run = load_run(compose(APP, normalised([*chosen, *overrides])), given)
-    # Only now: a wrong option does not pay for solvers and the compiled twin.
-    from placement.pipeline import run_pipeline
     from placement.report.progress import progress as shown
 
-    return run_pipeline(run, shown(quiet=not progress))
+    return _computed(run, shown(quiet=not progress))
+
+
+def _computed(run: Run, progress: Silent) -> Result:
+    # Only now: a wrong option does not pay for solvers and the compiled twin.
+    from placement.pipeline import run_pipeline
+
+    result = run_pipeline(run, progress)
+    if run.report.what_if and result.termination != "interrupted":
+        from placement.pipeline.what_if import what_if
+
+        with progress.stage("what if") as advanced:
+            result.what_if = what_if(run, result, advanced)
+    return result
 
 
 def _check_arguments(workload: Any, solver: Any, model: Any, hardware: Any, overrides: Any) -> None:
@@ -156,16 +173,14 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
         PlacementError: bad input, infeasible, or nothing found; `placement.json` says so where there is one.
     """
     run = load_run(config)
-    # Only now: a wrong option does not pay for solvers and the compiled twin.
-    from placement.pipeline import run_pipeline
     from placement.report.document import Status, write_failure, write_outputs
     from placement.report.progress import progress
     from placement.report.table import print_report
-    from placement.report.words import objective_text
+    from placement.report.words import mean_over_requests, objective_text
 
     with once() as presses:
         try:
-            result = run_pipeline(run, progress(quiet))
+            result = _computed(run, progress(quiet))
         except (InfeasibleError, NoSolutionError) as error:
             status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
             write_failure(run, status, str(error), directory)
@@ -181,15 +196,20 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
             result.bound,
         )
         data = result.to_dict()
-        files = write_outputs(run, data, directory, result.report_details(data))
+        details = result.report_details(data)
+        files = write_outputs(run, data, directory, details)
     if not quiet:
         print_report(data, [_shown(f) for f in files[:3]] + ([_shown(files[-1].parent)] if len(files) > 3 else []))
     summary = {
         "status": result.status,
         "gpus": len(result.gpus),
+        "cost_per_hour": details.cost_per_hour,
         "objective": objective_text(data),
         "bound": data["bound"],
         "gap": data["gap"],
+        "e2e_mean_s": mean_over_requests(data, "predicted", "e2e_mean_s"),
+        "itl_mean_ms": mean_over_requests(data, "predicted", "itl_mean_ms"),
+        "simulated_e2e_mean_s": mean_over_requests(data, "simulated", "e2e_mean_s"),
         "runtime_s": data["runtime_s"],
     }
     if result.termination == "interrupted" or presses.came:

@@ -92,6 +92,17 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """The group of keys `report`.
+
+    Args:
+        what_if: plan again for other rates, and show GPUs and latency against them.
+    """
+
+    what_if: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything that a run needs, checked and built.
 
@@ -100,6 +111,7 @@ class Run:
         notes: what the output must mention, e.g. an assumed objective.
         today: the placement that runs today, to compare with.
         replanned: makes the planning model of another calibration; only where the calibration is derived.
+        planned_for: makes the planning model of another workload; None where it was given as an object.
     """
 
     workload: Workload
@@ -118,6 +130,8 @@ class Run:
     notes: tuple[str, ...] = ()
     today: Today | None = None
     replanned: Callable[[Calibration], PlanningModel] | None = None
+    planned_for: Callable[[Workload], PlanningModel] | None = None
+    report: ReportOptions = ReportOptions()
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -155,7 +169,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     given = given or {}
     described = {group: _described(part) for group, part in given.items()}
     config, notes = with_default_objective(with_new_names({**config, **described}))
-    options = top_level(Options, config, GROUPS, known=("objective", "calibration"))
+    options = top_level(Options, config, GROUPS, known=("objective", "calibration", "report"))
+    report = parse(ReportOptions, config.get("report") or {}, "report")
     check_targets(config, COMPONENTS, options.allow_modules)
     model = read_model(config["model"])
     hardware = parse(HardwareConfig, config["hardware"], "hardware")
@@ -181,12 +196,15 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     today = _today(options, workload, settings, calibration)
     solver = make("solver", seed=options.seed)
 
-    def planned(calibration: Calibration) -> PlanningModel:
+    def planned(calibration: Calibration, workload: Workload = workload) -> PlanningModel:
         calibrations = {hardware.name: calibration}
         model: PlanningModel = make(
             "surrogate", calibration=calibration, calibrations=calibrations, workload=workload, health=constraint
         )
         return model
+
+    def planned_for(other: Workload) -> PlanningModel:
+        return planned(calibration, other)
 
     planning = planned(calibration)
     return Run(
@@ -206,6 +224,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         notes=notes,
         today=today,
         replanned=None if typical.derived is None or "surrogate" in given else planned,
+        planned_for=None if "surrogate" in given else planned_for,
+        report=report,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
@@ -19,9 +19,6 @@ from twin.server.column import Column
 from twin.server.memory import MEASURED_UTILIZATION, kv_cache_tokens
 from twin.server.slots import weight_tensors
 from twin.simulation import simulate
-
-if TYPE_CHECKING:
-    from placement.report.result import Result
 
 #: GPUs that are shown over time, and the seconds that this may take; the most loaded come first.
 MOST_TIMELINES, TIMELINES_S = 24, 2.0
@@ -47,27 +44,6 @@ class Details:
     intervals: Sequence[dict[str, float]] = ()
     timelines: dict[str, dict[str, Any]] = field(default_factory=dict)
     what_if: Sequence[dict[str, Any]] | None = None
-
-
-def details_of(result: Result, loads: Sequence[float | None]) -> Details:
-    """Computes them.
-
-    Args:
-        loads: of the GPUs, as predicted: the most loaded are played over time.
-    """
-    run, columns = result.run, result.columns
-    prices = result.original.context.price
-    priced = any(price != 1.0 for price in prices.values())
-    verdicts = result.verification.gpus if result.verification is not None else ()
-    return Details(
-        cost_per_hour=sum(prices[c.setting.gpu_type] for c in columns) if priced else None,
-        memory=[memory_parts(column, run.calibration) for column in columns],
-        intervals=[half_widths(v.deviations, len(v.seeds)) for v in verdicts],
-        timelines=timelines(columns, run.calibration, loads, seeds=[v.seeds[0] if v.seeds else 0 for v in verdicts])
-        if verdicts and result.termination != "interrupted"
-        else {},
-        what_if=result.what_if,
-    )
 
 
 def memory_parts(column: Column, calibration: Calibration) -> dict[str, float]:

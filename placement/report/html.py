@@ -86,7 +86,9 @@ def _read(document: Document) -> list[str]:
     w = document["workload"]
     peak = w["peak_to_mean"]
     rising = (
-        [f"Busiest {number(peak['window_s'])} s: {number(peak['ratio'])} times the mean rate."] if peak is not None else []
+        [f"Busiest {number(peak['window_s'])} s: {number(peak['ratio'])} times the mean rate."]
+        if peak is not None
+        else []
     )
     return [*(w["notes"] or [f"Workload {w['name']}, made by the configuration."]), *rising]
 
@@ -114,7 +116,12 @@ def _gpu_sections(document: Document, details: Details) -> list[str]:
     gpus = document["gpus"]
     header = [*GPU_HEADER, "hours", "late\nrequests", "next to break"]
     rows = [
-        [*gpu_row(g), str(len(g["seeds"])) if g["seeds"] else "-", percent(g["simulated"].get("late_fraction")), _next(g)]
+        [
+            *gpu_row(g),
+            str(len(g["seeds"])) if g["seeds"] else "-",
+            percent(g["simulated"].get("late_fraction")),
+            _next(g),
+        ]
         for g in gpus
     ]
     marked = [g["accepted"] is False for g in gpus]
@@ -182,8 +189,8 @@ def _what_if(details: Details) -> list[str]:
         section(
             "What if all rates change",
             paragraph(
-                "By the planning model: a plan dealt anew by the greedy of the first placement, and this plan as it is, "
-                "until a GPU of it is overloaded. Not simulated.", "lead",
+                "By the planning model: a plan dealt anew by the greedy of the first placement, and this plan as it "
+                "is, until a GPU of it is overloaded. Not simulated.", "lead",
             ),
             chart("what-if", "GPUs and latency against a factor on all rates"),
             table(header, rows, about="What if all rates change", left=()),

@@ -75,8 +75,8 @@ def table(
         for n, row in enumerate(rows)
     )
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(about)}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(about)}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
-from placement.report.details import Details, details_of
+from placement.report.details import Details, half_widths, memory_parts, timelines
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
@@ -134,7 +134,20 @@ class Result:
 
     def report_details(self, data: Mapping[str, Any]) -> Details:
         """What the report shows beyond `to_dict()`, which is `data`."""
-        return details_of(self, [gpu["predicted"].get("load") for gpu in data["gpus"]])
+        columns, prices = self.columns, self.original.context.price
+        verdicts = self.verification.gpus if self.verification is not None else ()
+        loads = [gpu["predicted"].get("load") for gpu in data["gpus"]]
+        seeds = [v.seeds[0] if v.seeds else 0 for v in verdicts]
+        priced = any(price != 1.0 for price in prices.values())
+        return Details(
+            cost_per_hour=sum(prices[c.setting.gpu_type] for c in columns) if priced else None,
+            memory=[memory_parts(column, self.run.calibration) for column in columns],
+            intervals=[half_widths(v.deviations, len(v.seeds)) for v in verdicts],
+            timelines=timelines(columns, self.run.calibration, loads, seeds=seeds)
+            if verdicts and self.termination != "interrupted"
+            else {},
+            what_if=self.what_if,
+        )
 
     def __repr__(self) -> str:
         bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"

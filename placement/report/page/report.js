@@ -8,8 +8,8 @@ const text = (s) => String(s).replace(/&/g, "&amp;").replace(/</g, "&lt;").repla
 const byId = (id) => document.getElementById(id);
 const round = (v, d = 3) => v === null || v === undefined || Number.isNaN(v) ? "-" :
   v === 0 ? "0" : Math.abs(v) >= 10 ** (d - 1) ? Math.round(v).toLocaleString("en") : Number(v.toPrecision(d)).toString();
-const layout = (more) => Object.assign({ margin: { l: 70, r: 20, t: 10, b: 50 }, font: { family: "system-ui, sans-serif",
-  size: 12, color: "#1c2330" }, legend: { orientation: "h", y: 1.12 }, hovermode: "closest" }, more);
+const layout = (more) => Object.assign({ margin: { l: 70, r: 70, t: 44, b: 50 }, font: { family: "system-ui, sans-serif",
+  size: 12, color: "#1c2330" }, legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" }, hovermode: "closest" }, more);
 const draw = (id, traces, more) => {
   if (byId(id)) Plotly.newPlot(id, traces, layout(more), { responsive: true, displaylogo: false, displayModeBar: false });
 };

@@ -178,6 +178,7 @@ def test_the_report_of_ten_thousand_adapters_is_small(data: dict[str, Any]) -> N
     some = [f"tenant-{i:05d}/{'x' * 20}" for i in range(10_000)]
     gpu["adapters"] = [gpu["adapters"][0] | {"adapter_id": a} for a in some]
     gpu["promises"]["ttft_p99_s"]["adapters"] = [kept | {"adapter_id": a} for a in some]
+    gpu["promises"]["ttft_p99_s"]["worst_adapter"] = some[0]
     assert len(render(data).encode()) < 15e6
 
 
@@ -251,7 +252,8 @@ def test_busiest_windows_are_told(data: dict[str, Any]) -> None:
 
 
 def test_sweep_table_shows_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    sweep_table([(("solver=milp", "seed=1"), 0, "s/0", None), (("solver=greedy", "seed=1"), 3, "s/1", None)])
+    jobs = [(("solver=milp", "seed=1"), 0, "s/0", None), (("solver=greedy", "seed=1"), 3, "s/1", None)]
+    sweep_table(jobs, ["s/sweep.html"], "no picture")
     out = capsys.readouterr().out
     assert out.splitlines()[0].strip() == "sweep seed=1"
     assert "solver=greedy" in out
