@@ -8,6 +8,7 @@ const text = (s) => String(s).replace(/&/g, "&amp;").replace(/</g, "&lt;").repla
 const byId = (id) => document.getElementById(id);
 const round = (v, d = 3) => v === null || v === undefined || Number.isNaN(v) ? "-" :
   v === 0 ? "0" : Math.abs(v) >= 10 ** (d - 1) ? Math.round(v).toLocaleString("en") : Number(v.toPrecision(d)).toString();
+const narrow = window.innerWidth < 600;
 const layout = (more) => Object.assign({ margin: { l: 70, r: 70, t: 44, b: 50 }, font: { family: "system-ui, sans-serif",
   size: 12, color: "#1c2330" }, legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", traceorder: "normal" }, hovermode: "closest" }, more);
 const draw = (id, traces, more) => {
@@ -23,7 +24,8 @@ const bars = (id, names, series, title, more) => {
     text: s.text, textposition: "none", hovertemplate: s.hover || "%{label}: %{value:.3g}<extra>" + s.name + "</extra>" }));
   const value = { title: { text: title }, rangemode: "tozero" };
   const name = flat ? { autorange: "reversed", type: "category" } : { type: "category", showticklabels: false };
-  draw(id, traces, Object.assign({ barmode: "stack", height: flat ? 110 + 24 * names.length : 340,
+  draw(id, traces, Object.assign({ barmode: "stack", height: (flat ? 110 + 24 * names.length : 340) + (narrow && series.length > 1 ? 90 : 0),
+    ...(narrow && series.length > 1 ? { margin: { l: 70, r: 20, t: 130, b: 50 } } : {}),
     [flat ? "xaxis" : "yaxis"]: value, [flat ? "yaxis" : "xaxis"]: name }, more));
 };
 
