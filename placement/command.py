@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from placement.config import load_run
-from placement.export.files import FOLDER
 from twin.config.compose import compose
 from twin.config.entry import App, Outcome, run_app
 from twin.errors import InfeasibleError, InputError, NoSolutionError
@@ -200,7 +199,9 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
         details = result.report_details(data)
         files = write_outputs(run, data, directory, details)
     if not quiet:
-        print_report(data, [_shown(f) for f in [*files[:3], *([directory / FOLDER] if len(files) > 3 else [])]])
+        # Of the deployment files, their folder.
+        deployed = [directory / file.relative_to(directory).parts[0] for file in files[3:4]]
+        print_report(data, [_shown(f) for f in [*files[:3], *deployed]])
     summary = {
         "status": result.status,
         "gpus": len(result.gpus),

@@ -20,7 +20,6 @@ from twin.errors import InputError
 from twin.server.calibration import Calibration
 from twin.server.memory import kv_cache_tokens, max_model_len
 from twin.server.settings import EngineSetting
-from twin.traffic.arrivals import draw_requests
 from twin.workload.adapter import Adapter
 
 #: Columns of a trace, in the order in which BLIS reads them.
@@ -67,6 +66,9 @@ class Blis:
             yield f"{folder}/replay.sh", self._replay(setting, plan)
 
     def _trace(self, own: list[Adapter], setting: EngineSetting, calibration: Calibration, model: str) -> str:
+        # Compiled, and only for this.
+        from twin.traffic.arrivals import draw_requests
+
         longest = max_model_len(setting, calibration)
         drawn = draw_requests(own, horizon_s=self.horizon_s, seed=self.seed, max_model_len=longest)
         text = io.StringIO()

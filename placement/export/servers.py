@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twin.figures.bottleneck import LORA_RANKS
 from twin.server.calibration import Calibration
 from twin.server.groups import ModelConfig
+from twin.server.settings import LORA_RANKS
 from twin.workload.workload import Workload
 
 #: Keys of a setting that are not flags of `vllm serve`.

@@ -96,7 +96,8 @@ def own_folder(hydra: Hydra, config_name: str, overrides: list[str], kind: str) 
     """
     if any(o.lstrip("+").startswith(f"hydra.{kind}.dir=") for o in overrides):
         return []
-    node = hydra.compose_config(config_name, overrides, run_mode=RunMode.RUN).hydra[kind]
+    mode = RunMode.RUN if kind == "run" else RunMode.MULTIRUN
+    node = hydra.compose_config(config_name, overrides, run_mode=mode).hydra[kind]
     raw = OmegaConf.to_container(node, resolve=False)
     if not isinstance(raw, dict) or "${now:" not in str(raw["dir"]):
         return []

@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 from twin.errors import InputError
-from twin.figures.bottleneck import LORA_RANKS, Bottleneck
+from twin.figures.bottleneck import Bottleneck
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.memory import memory_error
-from twin.server.settings import DEFAULT_MAX_LORAS, EngineSetting
+from twin.server.settings import DEFAULT_MAX_LORAS, LORA_RANKS, EngineSetting
 from twin.wording import percent
 
 #: A setting helps from this much more served, or less late, on, as shares of the requests.

@@ -27,8 +27,6 @@ from twin.wording import percent
 SELDOM = 0.02
 #: A second reason is named from this share of the waiting time on.
 ALSO = 0.2
-#: Values that vLLM accepts for `max_lora_rank`.
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True, slots=True)

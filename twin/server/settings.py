@@ -11,6 +11,8 @@ from twin.errors import InputError
 
 DEFAULT_MAX_LORAS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
 DEFAULT_MAX_LORA_RANKS = (8, 16, 32, 64)
+#: Values that vLLM accepts for `max_lora_rank`; it accepts 1 as well.
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 #: What the shipped surrogates were trained at; `EngineSetting.label` names other values.
 DEFAULT_MAX_NUM_SEQS, DEFAULT_GPU_MEMORY_UTILIZATION = 2048, 0.9
 
