@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from twin.config.components import Components, check_targets
@@ -22,6 +22,7 @@ from twin.figures.components import CONSTRAINT
 from twin.server.derived import derived_note
 from twin.server.flags import GRID_FLAGS, setting_choices
 from twin.server.groups import HardwareConfig, ModelConfig, matching_calibration, read_model
+from twin.server.settings import DEFAULT_MAX_LORA_RANKS, LORA_RANKS
 from twin.sources.components import WORKLOAD
 
 if TYPE_CHECKING:
@@ -190,6 +191,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     typical, calibration = calibration, calibration.at("careful")
     notes = (*notes, *_derived_notes(typical))
     workload = make("workload", seed=options.seed)
+    settings, added = with_needed_ranks(settings, workload)
+    notes = (*notes, *added)
     if exporter is not None:
         exporter = exporter.for_run(workload, settings, calibration)
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
@@ -227,6 +230,21 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         planned_for=None if "surrogate" in given else planned_for,
         report=report,
     )
+
+
+def with_needed_ranks(
+    settings: tuple[EngineSetting, ...], workload: Workload
+) -> tuple[tuple[EngineSetting, ...], tuple[str, ...]]:
+    """Settings with slots for adapters of a rank above all default choices, and a note; ranks that were chosen stay."""
+    ranks = {s.max_lora_rank for s in settings}
+    largest = max(ranks)
+    high = {a.rank for a in workload.adapters if a.rank > largest}
+    needed = sorted({next((r for r in LORA_RANKS if r >= rank), 0) for rank in high} - {0})
+    if ranks != set(DEFAULT_MAX_LORA_RANKS) or not needed:
+        return settings, ()
+    more = [replace(s, max_lora_rank=r) for r in needed for s in settings if s.max_lora_rank == largest]
+    listed = ", ".join(map(str, needed))
+    return (*settings, *more), (f"adapters have a rank above {largest}: slots of rank {listed} are choices as well",)
 
 
 def _today(
