@@ -89,7 +89,8 @@ def timeline(column: Column, calibration: Calibration, seed: int) -> dict[str, A
     """One hour: requests, adapters and KV cache over time, and what limited it."""
     steps = steps_to_trace(HOUR_S, calibration.step.base)
     result = simulate(column, calibration, horizon_s=HOUR_S, seed=seed, trace_steps=steps)
-    blocks = kv_cache_tokens(column.setting, calibration) // column.setting.block_size
+    # One block is vLLM's null block.
+    blocks = kv_cache_tokens(column.setting, calibration) // column.setting.block_size - 1
     series = time_series(result.trace, horizon_s=HOUR_S, total_blocks=blocks, bins=BINS)
     return {
         "minute": (series.start_s / 60).round(2).tolist(),

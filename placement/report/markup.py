@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -16,10 +17,15 @@ PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
+#: The basic bundle of plotly.js 4.1.1, minified (`plotly.js-basic-dist-min` of npm; MIT, plotly.LICENSE), packed.
+PLOTLY = "plotly-basic.min.js.gz"
+
+
 @cache
 def page_file(name: str) -> str:
-    """A file of the page."""
-    return (PAGE / name).read_text(encoding="utf-8")
+    """A file of the page, unpacked."""
+    data = (PAGE / name).read_bytes()
+    return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -100,5 +106,5 @@ def page(title: str, body: Sequence[str], data: dict[str, Any], script: str) -> 
         f"<title>{escape(title)}</title><style>{page_file('report.css')}</style></head>\n<body><main>\n"
         + "\n".join(part for part in body if part)
         + f'\n</main>\n<script type="application/json" id="data">{payload}</script>\n'
-        f"<script>{page_file('plotly-basic.min.js')}</script>\n<script>{page_file(script)}</script>\n</body></html>\n"
+        f"<script>{page_file(PLOTLY)}</script>\n<script>{page_file(script)}</script>\n</body></html>\n"
     )

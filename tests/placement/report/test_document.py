@@ -163,6 +163,7 @@ def test_html_is_well_formed_self_contained_and_escaped(data: dict[str, Any]) ->
     assert not {"b", "i", "img"} & set(tags.names)
     assert tags.names.count("script") == 3
     assert "&lt;b&gt;&amp;" in text
+    assert "plotly.js (basic - minified)" in text and "Licensed under the MIT license" in text
     assert 'href="deploy/a%20b%23.sh"' in text
     assert certificate_text(data).split(":")[0] in text
     for gpu in data["gpus"]:
