@@ -166,7 +166,7 @@ def _placed(out: Path, conf: Path, calibration: Calibration, port: int) -> Path:
         f"workload.path={out / 'adapters.csv'}", f"engine.max_loras={slots}", f"engine.max_lora_rank={list(RANKS)}",
         f"engine.max_num_seqs={MAX_NUM_SEQS}", f"engine.max_num_batched_tokens={TOKEN_BUDGET}",
         f"engine.block_size={BLOCK}", f"engine.max_model_len={MODEL_LEN}", f"constraint.slo.ttft_p99_s={SLO_S}",
-        "export=vllm", f"export.adapter_dir={out / 'adapters'}", f"export.port={port}", "export.port_step=1",
+        "export=vllm", f"export.adapter_dir={out / 'adapters'}", f"export.port={port}", "export.servers_per_host=64",
         "export.url='http://127.0.0.1:{port}'",
         f"export.flags='{FLAGS} --load-format dummy --no-enable-prefix-caching'", f"hydra.run.dir={out / 'plan'}",
     ]  # fmt: skip

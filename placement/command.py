@@ -16,11 +16,11 @@ from twin.config.compose import compose
 from twin.config.entry import App, Outcome, run_app, show_error
 from twin.config.together import side_by_side
 from twin.errors import InfeasibleError, InputError, NoSolutionError
-from twin.files import write_text
 from twin.interrupts import once
 
 if TYPE_CHECKING:
-    from placement.config import ObjectiveLike, SolverLike, VerifierLike, WorkloadLike
+    from placement.config import ObjectiveLike, Run, SolverLike, VerifierLike, WorkloadLike
+    from placement.report.progress import Silent
     from placement.report.result import Result
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,24 @@ def _run(config: dict[str, Any], directory: Path, quiet: bool) -> tuple[int, dic
 
 
 def _print_sweep(outcomes: Sequence[Outcome]) -> None:
+    from placement.report.sweep import write_sweep
     from placement.report.table import sweep_table
 
-    sweep_table([(o.overrides, o.exit_code, o.directory, o.summary) for o in outcomes])
+    if not outcomes:
+        return
+    jobs = [(o.overrides, o.exit_code, o.directory, o.summary) for o in outcomes]
+    files, note = write_sweep(jobs)
+    sweep_table(jobs, [_shown(f) for f in files], note)
 
 
 APP = App(
-    "placement", "config", _run, _print_sweep, optional=("objective",), hidden=("commands",), makes=("calibration",)
+    "placement",
+    "config",
+    _run,
+    _print_sweep,
+    optional=("objective",),
+    hidden=("commands", "export/common"),
+    makes=("calibration",),
 )
 
 
@@ -119,11 +130,22 @@ def place(
         else:
             chosen.append(f"{group}={value}")
     run = load_run(compose(APP, normalised([*chosen, *overrides])), given)
-    # Only now: a wrong option does not pay for solvers and the compiled twin.
-    from placement.pipeline import run_pipeline
     from placement.report.progress import progress as shown
 
-    return run_pipeline(run, shown(quiet=not progress))
+    return _computed(run, shown(quiet=not progress))
+
+
+def _computed(run: Run, progress: Silent) -> Result:
+    # Only now: a wrong option does not pay for solvers and the compiled twin.
+    from placement.pipeline import run_pipeline
+
+    result = run_pipeline(run, progress)
+    if run.report.what_if and result.termination != "interrupted":
+        from placement.pipeline.what_if import what_if
+
+        with progress.stage("what if") as advanced:
+            result.what_if = what_if(run, result, advanced)
+    return result
 
 
 def _check_arguments(workload: Any, solver: Any, model: Any, hardware: Any, overrides: Any) -> None:
@@ -162,19 +184,17 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
         PlacementError: bad input, infeasible, or nothing found; `placement.json` says so where there is one.
     """
     run = load_run(config)
-    # Only now: a wrong option does not pay for solvers and the compiled twin.
-    from placement.pipeline import run_pipeline
-    from placement.report.document import Status, failure, to_json, write_outputs
+    from placement.report.document import Status, write_failure, write_outputs
     from placement.report.progress import progress
     from placement.report.table import print_report
-    from placement.report.words import objective_text
+    from placement.report.words import mean_over_requests, objective_text
 
     with once() as presses:
         try:
-            result = run_pipeline(run, progress(quiet))
+            result = _computed(run, progress(quiet))
         except (InfeasibleError, NoSolutionError) as error:
             status: Status = "infeasible" if isinstance(error, InfeasibleError) else "no_solution"
-            write_text(directory / "placement.json", to_json(failure(run, status, str(error))))
+            write_failure(run, status, str(error), directory)
             raise
         for warning in result.warnings:
             log.debug("warning in the report: %s", warning)
@@ -187,16 +207,23 @@ def run_placement(config: dict[str, Any], directory: Path, *, quiet: bool) -> tu
             result.bound,
         )
         data = result.to_dict()
-        files = write_outputs(run, data, directory, result.certificate(data))
+        details = result.report_details(data)
+        files = write_outputs(run, data, directory, details, result.certificate(data))
     if not quiet:
-        deployed = sorted({_shown(f.parent) for f in files if f.parent != directory})
-        print_report(data, [*(_shown(f) for f in files if f.parent == directory), *deployed])
+        # Of the deployment files, their folder.
+        own = [f for f in files if f.parent == directory]
+        deployed = sorted({directory / f.relative_to(directory).parts[0] for f in files if f.parent != directory})
+        print_report(data, [_shown(f) for f in [*own, *deployed]])
     summary = {
         "status": result.status,
         "gpus": len(result.gpus),
+        "cost_per_hour": details.cost_per_hour,
         "objective": objective_text(data),
         "bound": data["bound"],
         "gap": data["gap"],
+        "e2e_mean_s": mean_over_requests(data, "predicted", "e2e_mean_s"),
+        "itl_mean_ms": mean_over_requests(data, "predicted", "itl_mean_ms"),
+        "simulated_e2e_mean_s": mean_over_requests(data, "simulated", "e2e_mean_s"),
         "runtime_s": data["runtime_s"],
     }
     if result.termination == "interrupted" or presses.came:

@@ -17,7 +17,7 @@ from twin.config.folder import conf_dir
 from twin.config.instantiate import build
 from twin.config.moved import with_new_names
 from twin.config.ranges import Range
-from twin.config.schema import top_level
+from twin.config.schema import parse, top_level
 from twin.figures.components import CONSTRAINT
 from twin.server.derived import derived_note
 from twin.server.flags import GRID_FLAGS, setting_choices, with_wider_slots
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from placement.export import Exporter
+    from placement.export.files import Exporter
     from placement.problem.objectives import Objective
     from placement.problem.problem import Term
     from placement.problem.solver import Solver
@@ -77,7 +77,7 @@ COMPONENTS: Components = {
         "placement.solvers.portfolio.Portfolio",
     ),
     "verify": ("placement.verify.TwinVerifier", "placement.verify.no_verification"),
-    "export": ("placement.export.VllmExport", "placement.export.nothing"),
+    "export": ("placement.export.DeploymentFiles", "placement.export.VllmExport", "placement.export.nothing"),
 }  # fmt: skip
 
 
@@ -93,6 +93,17 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """The group of keys `report`.
+
+    Args:
+        what_if: plan again for other rates, and show GPUs and latency against them.
+    """
+
+    what_if: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything that a run needs, checked and built.
 
@@ -102,6 +113,7 @@ class Run:
         today: the placement that runs today, to compare with.
         calibrations: of each GPU type by name, on its careful side where it is derived.
         replanned: makes the planning model of other calibrations; only where one is derived.
+        planned_for: makes the planning model of another workload; None where it was given as an object.
     """
 
     workload: Workload
@@ -119,6 +131,8 @@ class Run:
     notes: tuple[str, ...] = ()
     today: Today | None = None
     replanned: Callable[[Mapping[str, Calibration]], PlanningModel] | None = None
+    planned_for: Callable[[Workload], PlanningModel] | None = None
+    report: ReportOptions = ReportOptions()
 
     @property
     def gpu_types(self) -> tuple[GpuType, ...]:
@@ -165,7 +179,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     given = given or {}
     described = {group: _described(part) for group, part in given.items()}
     config, notes = with_default_objective(with_new_names({**config, **described}))
-    options = top_level(Options, config, GROUPS, known=("objective", "calibration"))
+    options = top_level(Options, config, GROUPS, known=("objective", "calibration", "report"))
+    report = parse(ReportOptions, config.get("report") or {}, "report")
     check_targets(config, COMPONENTS, options.allow_modules)
     model = read_model(config["model"])
     hardware = read_hardware(config["hardware"])
@@ -193,10 +208,12 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
     log.info("workload %s: %d adapters; %d engine settings", workload.name, len(workload.adapters), len(settings))
     settings, wider = with_wider_slots(settings, max(a.rank for a in workload.adapters))
     notes = (*notes, *wider)
+    if exporter is not None:
+        exporter = exporter.for_run(workload, settings, calibrations)
     today = _today(options, workload, settings, calibrations)
     solver = make("solver", seed=options.seed)
 
-    def planned(calibrations: Mapping[str, Calibration]) -> PlanningModel:
+    def planned(calibrations: Mapping[str, Calibration], workload: Workload = workload) -> PlanningModel:
         def of(calibration: Calibration) -> PlanningModel:
             model: PlanningModel = make(
                 "surrogate", calibration=calibration, calibrations=calibrations, workload=workload, health=constraint
@@ -204,6 +221,9 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
             return model
 
         return fleet_planning(calibrations, of)
+
+    def planned_for(other: Workload) -> PlanningModel:
+        return planned(calibrations, other)
 
     derived = any(c.derived is not None for c in calibrations.values())
     return Run(
@@ -222,6 +242,8 @@ def load_run(config: dict[str, Any], given: Mapping[str, Any] | None = None) -> 
         notes=notes,
         today=today,
         replanned=planned if derived and "surrogate" not in given else None,
+        planned_for=None if "surrogate" in given else planned_for,
+        report=report,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from rich.table import Table
 
 def _console() -> Console:
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=140)
+    wanted = os.environ.get("COLUMNS", "")
+    return plain if plain.is_terminal or wanted.isdigit() else Console(highlight=False, width=140)
 
 
 def _number(value: float | None, digits: int = 1) -> str:

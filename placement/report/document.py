@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from placement.config import Run, config_hash
-from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.export.files import remove_old
+from placement.problem.objectives import GpuCount
+from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, Term
 from placement.report.certificate import to_lines
+from placement.report.details import Details
 from placement.report.figures import predicted_metrics
 from placement.report.promises import promise_entries
 from placement.verify.claim import Claim
 from placement.verify.verdict import ColumnVerdict, Peak, Verification
+from twin.errors import InputError
 from twin.files import write_text
 from twin.server.calibration import Calibration, fingerprint
 from twin.workload.adapter import PROMISES
@@ -31,6 +35,8 @@ from twin.workload.peaks import peak_to_mean
 Status = Literal["verified", "unverified", "infeasible", "no_solution"]
 
 SCHEMA_VERSION = 1
+#: Files of a run, in the order in which they are written.
+OUTPUTS = ("placement.csv", "report.html", "placement.json")
 PACKAGES = ("adapter-placement", "numpy", "numba", "scipy", "highspy", "pyomo", "ortools", "hydra-core")
 
 
@@ -53,6 +59,12 @@ def workload_entry(run: Run) -> dict[str, Any]:
             "changing_adapters": peak.changing,
         },
     }
+
+
+def objective_units(terms: Sequence[Term], price: Mapping[str, float]) -> dict[str, str]:
+    """Units of the terms; GPUs that have a price are no number of GPUs any more."""
+    priced = any(value != 1.0 for value in price.values())
+    return {t.name: "$/h" if priced and isinstance(t, GpuCount) and t.scale == 1.0 else t.unit for t in terms}
 
 
 def gpu_entries(
@@ -247,7 +259,7 @@ def failure(run: Run, status: Status, message: str) -> dict[str, Any]:
                 "simulated_objective",
             )
         ),
-        "objective_units": {t.name: t.unit for t in run.objective.terms},
+        "objective_units": objective_units(run.objective.terms, {t.name: t.price_per_hour for t in run.gpu_types}),
         "terms": {},
         "simulated_terms": {},
         "bound_rests_on": [],
@@ -297,21 +309,52 @@ def to_csv(data: Mapping[str, Any]) -> str:
 
 
 def write_outputs(
-    run: Run, data: dict[str, Any], directory: Path, proof: Mapping[str, Any] | None = None
+    run: Run,
+    data: dict[str, Any],
+    directory: Path,
+    details: Details | None = None,
+    proof: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Writes all files; `placement.json` last, so that it exists only if the others do.
 
     Args:
+        details: what the report shows beyond `data`.
         proof: the certificate (`placement.report.certificate`), if there is one.
+
+    Raises:
+        InputError: the deployment files could not be made; the plan itself is written all the same.
     """
     from placement.report.html import render
 
-    files = run.exporter.write(data, directory) if run.exporter is not None else []
-    table, report, main = (directory / n for n in ("placement.csv", "report.html", "placement.json"))
+    files: list[Path] = []
+    failed: InputError | None = None
+    try:
+        files = run.exporter.write(data, directory) if run.exporter is not None else []
+    except InputError as error:
+        failed = error
+    if failed is not None or run.exporter is None:
+        remove_old(directory)
+    table, report, main = (directory / n for n in OUTPUTS)
+    certificate = directory / "certificate.json"
     if proof is not None:
-        files.append(directory / "certificate.json")
-        write_text(files[-1], to_lines(proof))
+        write_text(certificate, to_lines(proof))
+        files = [certificate, *files]
+    else:
+        certificate.unlink(missing_ok=True)
     write_text(table, to_csv(data))
-    write_text(report, render(data))
+    linked = [f.relative_to(directory).as_posix() for f in (main, table, *files)]
+    write_text(report, render(data, details, linked))
     write_text(main, to_json(data))
+    if failed is not None:
+        raise InputError(
+            f"{failed.problem} (the plan is saved in {directory})", where=failed.where, remedy=failed.remedy
+        ) from failed
     return [main, table, report, *files]
+
+
+def write_failure(run: Run, status: Status, message: str, directory: Path) -> None:
+    """Writes the `placement.json` of a run without a placement, and removes what an earlier one left beside it."""
+    remove_old(directory)
+    for name in OUTPUTS:
+        (directory / name).unlink(missing_ok=True)
+    write_text(directory / OUTPUTS[-1], to_json(failure(run, status, message)))

@@ -1,10 +1,14 @@
-"""`report.html`: one self-contained file, readable without a network."""
+"""`report.html`: one self-contained file, readable without a network, and mostly without its scripts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
+from placement.report.details import Details
+from placement.report.markup import cards, chart, listed, page, paragraph, section, table
 from placement.report.promises import promise_text
 from placement.report.today import TODAY_HEADER, today_rows, today_text
 from placement.report.words import (
@@ -14,171 +18,291 @@ from placement.report.words import (
     fleet_text,
     gpu_row,
     objective_text,
-    reading_text,
     several_types,
     status_text,
     verification_text,
 )
 from twin.wording import number, percent
+from twin.workload.adapter import PROMISES
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --soft: #667; --line: #d8dce4; --fill: #3b6ea8; --over: #b3452f;
-        --good: #2f7d4f; --paper: #fff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #9aa3b2; --line: #39404d; --fill: #6fa3dc;
-        --over: #e0785f; --good: #6fc492; --paper: #15181e; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
-       margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.lead { color: var(--soft); margin-top: .2rem; }
-dl.cards { display: flex; flex-wrap: wrap; gap: .8rem; } dl.cards div { border: 1px solid var(--line);
-       border-radius: 8px; padding: .5rem .9rem; } dt { color: var(--soft); font-size: .8rem; }
-dd { margin: 0; font-size: 1.15rem; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--soft); font-weight: 500; font-size: .8rem; white-space: pre-line; vertical-align: bottom; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
-.good { color: var(--good); } .bad { color: var(--over); }
-ul.warnings li { color: var(--over); } details { margin: .3rem 0; } summary { cursor: pointer; }
-code { font-size: .85rem; overflow-wrap: anywhere; }
-"""
+#: Adapters in the list of the worst served, and GPUs whose settings are spelled out.
+WORST, SPELLED = 20, 200
+COMPARED = {"itl_mean_ms": "mean ITL, ms", "e2e_mean_s": "mean E2E, s", "ttft_mean_s": "mean TTFT, s",
+            "ttft_p99_s": "TTFT p99, s", "throughput_tps": "tokens/s"}  # fmt: skip
 
 
-def render(document: Document) -> str:
-    """The report of a `placement.json` document as HTML."""
-    gpus = document["gpus"]
+def render(document: Document, details: Details | None = None, files: Sequence[str] = ()) -> str:
+    """The report of a `placement.json` document as HTML.
+
+    Args:
+        details: what is shown beyond the document; None = nothing more.
+        files: further files of the run, relative to the report.
+    """
+    known = details or Details()
+    gpus, name = document["gpus"], document["workload"]["name"]
     good = document["status"] == "verified"
-    cards = {
-        "GPUs": str(len(gpus)),
-        "objective": objective_text(document),
-        "bound": number(document["bound"], 4),
-        "gap": percent(document["gap"]),
-        "simulated objective": number(document["simulated_objective"]),
-        "status": status_text(document),
-    }
-    sections = [
-        f"<h1>Placement of {escape(document['workload']['name'])}</h1>",
-        f'<p class="lead">{escape(_workload_text(document))}</p>',
-        *([f'<p class="lead">{escape(reading)}</p>'] if (reading := reading_text(document)) else []),
-        '<dl class="cards">'
-        + "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in cards.items())
-        + "</dl>",
-        _warnings(document["warnings"]),
-        "<h2>What is proven</h2>",
-        f"<p>{escape(f'{fleet_text(document)} {certificate_text(document)}'.strip())}</p>",
-        "<h2>What was verified</h2>",
-        f'<p class="{"good" if good else "bad"}">{escape(verification_text(document))}</p>',
-        *_today(document),
-        "<h2>Load of each GPU</h2>",
-        '<p class="lead">Share of the load that the planning model allows, by the tightest of its facets.</p>',
-        _bars([(g["gpu_id"], g["predicted"]["load"], percent(g["predicted"]["load"])) for g in gpus], 1.0),
-        "<h2>Adapters on each GPU</h2>",
-        '<p class="lead">Adapters with a rank, and the slots of the setting.</p>',
-        _bars(
-            [
-                (g["gpu_id"], n, f"{n} in {g['setting']['max_loras']} slots")
-                for g in gpus
-                for n in [sum(a["rank"] > 0 for a in g["adapters"])]
-            ],
-            None,
+    title = f"Placement of {name}"
+    proven = [text for text in (fleet_text(document), certificate_text(document)) if text]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        paragraph(_workload_text(document), "lead"),
+        cards(_summary(document, known)),
+        section("Notes", listed(document["warnings"])) if document["warnings"] else "",
+        section("What was read", listed(_read(document))),
+        section(
+            "What is proven",
+            paragraph(f"{fleet_text(document)} {certificate_text(document)}".strip()),
+            _bounds(document),
         ),
-        "<h2>GPUs</h2>",
-        _gpu_table(document),
-        "<h2>Settings, promises and adapters</h2>",
-        *(_gpu_details(g) for g in gpus),
-        "<h2>Provenance</h2>",
-        _provenance(document["provenance"]),
+        section("What was verified", paragraph(verification_text(document), "good" if good else "bad")),
+        *_today(document),
+        *(_gpu_sections(document, known) if gpus else ()),
+        *_what_if(known),
+        *_adapters(gpus),
+        *_files(files),
+        section("Settings and promises of each GPU", *map(_gpu_details, gpus[:SPELLED]), _more(gpus)) if gpus else "",
+        section("Provenance", _provenance(document["provenance"])),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Placement of {escape(document['workload']['name'])}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body></html>\n"
-    )
-
-
-def _today(document: Document) -> list[str]:
-    """Today's placement beside the plan, where one was given."""
-    if not document["today"]:
-        return []
-    head = "".join(f"<th>{escape(name)}</th>" for name in TODAY_HEADER)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in today_rows(document)
-    )
-    return [
-        "<h2>Today and planned</h2>",
-        f'<p class="lead">{escape(today_text(document))}</p>',
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
-    ]
+    return page(title, body, _data(document, known), "report.js")
 
 
 def _workload_text(document: Document) -> str:
     w = document["workload"]
     return (
-        f"{w['adapters']} adapters, {number(w['rate_req_per_s'])} requests/s, "
+        f"{w['adapters']:,} adapters, {number(w['rate_req_per_s'])} requests/s, "
         f"{number(w['output_tokens_per_s'])} output tokens/s; ranks {', '.join(map(str, w['ranks']))}; "
         f"objective {' + '.join(document['terms'])}; solver {document['solver']}, {document['runtime_s']:.1f} s, "
         f"{document['termination']}."
     )
 
 
-def _warnings(warnings: list[str]) -> str:
-    if not warnings:
-        return ""
-    return '<h2>Notes</h2><ul class="warnings">' + "".join(f"<li>{escape(w)}</li>" for w in warnings) + "</ul>"
+def _summary(document: Document, details: Details) -> dict[str, str]:
+    cost = {} if details.cost_per_hour is None else {"cost": f"{number(details.cost_per_hour, 4)} $/h"}
+    return {
+        "status": status_text(document),
+        "GPUs": str(len(document["gpus"])),
+        **cost,
+        "objective": objective_text(document),
+        "bound": number(document["bound"], 4),
+        "gap": percent(document["gap"]),
+        "simulated objective": number(document["simulated_objective"]),
+    }
 
 
-def _bars(rows: list[tuple[str, float, str]], limit: float | None) -> str:
-    """Horizontal bars; `limit` draws a line and fixes the scale."""
-    known = [v for _, v, _ in rows if v is not None and v == v]
-    top = max([limit or 0.0, *known, 1e-9])
-    height, left, width = 22, 90, 520
-    parts = [f'<svg role="img" width="{left + width + 150}" height="{height * len(rows) + 6}">']
-    for k, (name, value, text) in enumerate(rows):
-        y = k * height + 4
-        length = width * (value if value is not None and value == value else 0) / top
-        color = "var(--over)" if limit is not None and value is not None and value > limit + 1e-6 else "var(--fill)"
-        parts.append(
-            f'<text x="0" y="{y + 12}">{escape(name)}</text>'
-            f'<rect x="{left}" y="{y}" width="{length:.1f}" height="14" rx="2" fill="{color}"/>'
-            f'<text x="{left + length + 6:.1f}" y="{y + 12}">{escape(text)}</text>'
+def _read(document: Document) -> list[str]:
+    w = document["workload"]
+    peak = w["peak_to_mean"]
+    rising = (
+        [f"Busiest {number(peak['window_s'])} s: {number(peak['ratio'])} times the mean rate."]
+        if peak is not None
+        else []
+    )
+    done = w["reading"]["summary"] if w["reading"] else []
+    return [*done, *(w["notes"] or [f"Workload {w['name']}, made by the configuration."]), *rising]
+
+
+def _bounds(document: Document) -> str:
+    rows = [
+        ("objective of this placement", number(document["objective"], 4)),
+        ("bound, with the model's safety margin", number(document["bound"], 4)),
+        ("bound without the margin", number(document["bound_outer"], 4)),
+        ("columns that it rests on", f"{document['bound_columns']:,}" if document["bound_columns"] else "-"),
+        ("fewest GPUs that are certified", str(document["certified_minimum_gpus"] or "-")),
+    ]
+    return table(("", "value"), rows, about="Objective and bounds")
+
+
+def _today(document: Document) -> list[str]:
+    """Today's placement beside the plan, where one was given."""
+    if not document["today"]:
+        return []
+    rows = table(TODAY_HEADER, today_rows(document), about="Today's placement and the plan", left=(0,), names=(5,))
+    return [section("Today and planned", paragraph(today_text(document), "lead"), rows)]
+
+
+def _gpu_sections(document: Document, details: Details) -> list[str]:
+    gpus = document["gpus"]
+    header = [*GPU_HEADER, "hours", "late\nrequests", "next to break"]
+    rows = [
+        [
+            *gpu_row(g, typed=several_types(document)),
+            str(len(g["seeds"])) if g["seeds"] else "-",
+            percent(g["simulated"].get("late_fraction")),
+            _next(g),
+        ]
+        for g in gpus
+    ]
+    marked = [g["accepted"] is False for g in gpus]
+    load = [
+        paragraph("Share of the largest load that the planning model calls healthy.", "lead"),
+        chart("load", "Load of each GPU"),
+    ]
+    if details.memory:
+        load += ["<h3>Memory</h3>", chart("memory", "Memory of each GPU: weights, adapter slots and KV cache")]
+    found = [
+        section(
+            "GPUs",
+            table(header, rows, about="GPUs", left=(0, 1), names=(len(header) - 1,), marked=marked),
+            paragraph("Next to break: the adapter that uses most of what its promise allows.", "soft"),
+        ),
+        section("Load and memory", *load),
+    ]
+    if any(g["simulated"] for g in gpus):
+        found.append(_compared())
+    if details.timelines:
+        found.append(_timelines(details, len(gpus)))
+    return found
+
+
+def _next(gpu: dict[str, Any]) -> str:
+    used = [(e["use"], e["worst_adapter"], name) for name, e in gpu["promises"].items() if e["use"] is not None]
+    if not used:
+        return "-"
+    use, adapter, name = max(used)
+    return f"{adapter} ({PROMISES[name]} {percent(use)})"
+
+
+def _compared() -> str:
+    options = "".join(f'<option value="{key}">{escape(name)}</option>' for key, name in COMPARED.items())
+    return section(
+        "Predicted and simulated",
+        paragraph("One point a GPU; bars are 95 % intervals of the simulated mean.", "lead"),
+        f'<p class="controls"><label>Figure <select id="compare-figure">{options}</select></label></p>',
+        chart("compare", "Predicted against simulated figures of each GPU"),
+    )
+
+
+def _timelines(details: Details, gpus: int) -> str:
+    options = "".join(f"<option>{escape(gpu_id)}</option>" for gpu_id in details.timelines)
+    shown = "" if len(details.timelines) == gpus else f" The {len(details.timelines)} most loaded of {gpus} GPUs."
+    return section(
+        "An hour in the twin, and what binds",
+        paragraph(f"The first window of the verification.{shown}", "lead"),
+        f'<p class="controls"><label>GPU <select id="timeline-gpu">{options}</select></label></p>',
+        chart("timeline", "Requests, adapters and KV cache of a GPU over an hour"),
+        '<p id="timeline-limit" aria-live="polite"></p>',
+    )
+
+
+def _what_if(details: Details) -> list[str]:
+    if details.what_if is None:
+        return []
+    header = ("rates times", "GPUs", "mean E2E s", "this plan: mean E2E s", "its largest load")
+    rows = [
+        (number(r["factor"]), str(r["gpus"] or "-"), number(r["e2e_mean_s"]), number(r["kept_e2e_mean_s"]),
+         percent(r["kept_load"]))
+        for r in details.what_if
+    ]  # fmt: skip
+    return [
+        section(
+            "What if all rates change",
+            paragraph(
+                "By the planning model: a plan dealt anew by the greedy of the first placement, and this plan as it "
+                "is, until a GPU of it is overloaded. Not simulated.", "lead",
+            ),
+            chart("what-if", "GPUs and latency against a factor on all rates"),
+            table(header, rows, about="What if all rates change", left=()),
         )
-    if limit is not None:
-        x = left + width * limit / top
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height * len(rows)}" stroke="var(--soft)"/>')
-    return '<div class="wide">' + "".join(parts) + "</svg></div>"
+    ]  # fmt: skip
 
 
-def _gpu_table(document: Document) -> str:
-    gpus, typed = document["gpus"], several_types(document)
-    head = "".join(f"<th>{escape(h)}</th>" for h in [*GPU_HEADER, "hours", "late\nrequests"])
-    body = []
+def _adapters(gpus: Sequence[dict[str, Any]]) -> list[str]:
+    """The worst served ones as a table, all of them in one that can be searched."""
+    if not gpus:
+        return []
+    worst = sorted((r for r in _adapter_rows(gpus) if r[5] is not None), key=lambda r: -r[5])[:WORST]
+    rows = [(r[0], str(r[1]), number(r[2]), r[3], r[4], percent(r[5]), number(r[6])) for r in worst]
+    header = ("adapter", "rank", "req/s", "GPU", "promise", "used", "simulated")
+    found = []
+    if rows:
+        told = "Simulated: late share of requests for a TTFT, else the mean, in the unit of the promise."
+        found.append(
+            section(
+                "Worst-served adapters",
+                paragraph(told, "lead"),
+                table(header, rows, about="Worst-served adapters", left=(3, 4), names=(0,)),
+            )
+        )
+    head = "".join(
+        f'<th scope="col"{" class=" + chr(34) + "text" + chr(34) if k in (0, 3, 4) else ""}>'
+        f'<button type="button">{name}</button></th>'
+        for k, name in enumerate(header)
+    )
+    found.append(
+        section(
+            "Adapters",
+            '<p class="controls"><label>Search <input type="search" id="adapters-search" '
+            'placeholder="adapter or GPU"></label><button type="button" id="adapters-back">back</button>'
+            '<button type="button" id="adapters-on">on</button><span id="adapters-count" aria-live="polite"></span></p>'
+            '<div class="wide" role="region" tabindex="0" aria-label="All adapters"><table id="adapters"><thead><tr>'
+            f'{head}</tr></thead><tbody id="adapters-body"></tbody></table></div>',
+        )
+    )
+    return found
+
+
+def _adapter_rows(gpus: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """Of every adapter on every GPU: id, rank, rate, GPU, promise of which most is used, use, simulated value."""
+    rows: list[list[Any]] = []
     for gpu in gpus:
-        late = gpu["simulated"].get("late_fraction")
-        cells = [*gpu_row(gpu, typed=typed), str(len(gpu["seeds"])) if gpu["seeds"] else "-", percent(late)]
-        mark = ' class="bad"' if gpu["accepted"] is False else ""
-        body.append(f"<tr{mark}>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>")
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        worst: dict[str, tuple[float, str, Any]] = {}
+        for name, entry in gpu["promises"].items():
+            for kept in entry["adapters"]:
+                if kept["use"] is not None and kept["use"] > worst.get(kept["adapter_id"], (-1.0,))[0]:
+                    worst[kept["adapter_id"]] = (kept["use"], PROMISES[name], kept["simulated"])
+        for a in gpu["adapters"]:
+            use, promise, simulated = worst.get(a["adapter_id"], (None, "-", None))
+            rows.append([a["adapter_id"], a["rank"], a["rate_req_per_s"], gpu["gpu_id"], promise, use, simulated])
+    return rows
+
+
+def _files(files: Sequence[str]) -> list[str]:
+    if not files:
+        return []
+    links = "".join(f'<li><a href="{escape(quote(f))}">{escape(f)}</a></li>' for f in files)
+    return [section("Files", f"<ul>{links}</ul>")]
 
 
 def _gpu_details(gpu: dict[str, Any]) -> str:
     flags = ", ".join(f"{k}={v}" for k, v in gpu["setting"].items())
-    adapters = ", ".join(
-        a["adapter_id"] + ("" if a["share"] == 1 else f" ({percent(a['share'])})") for a in gpu["adapters"]
-    )
-    reason = f'<p class="bad">{escape(gpu["reason"])}</p>' if gpu["reason"] else ""
+    reason = paragraph(gpu["reason"], "bad") if gpu["reason"] else ""
     promised = "<br>".join(escape(promise_text(name, entry)) for name, entry in gpu["promises"].items())
     return (
         f"<details><summary>{escape(gpu['gpu_id'])} ({escape(gpu['gpu_type'])}): {len(gpu['adapters'])} adapters"
-        f"</summary>{reason}<p>{promised}</p><p><code>{escape(flags)}</code></p><p><code>{escape(adapters)}</code></p>"
-        "</details>"
+        f"</summary>{reason}<p>{promised}</p><p><code>{escape(flags)}</code></p></details>"
     )
 
 
+def _more(gpus: Sequence[dict[str, Any]]) -> str:
+    return paragraph(f"... and {len(gpus) - SPELLED} more: see placement.json.") if len(gpus) > SPELLED else ""
+
+
 def _provenance(data: dict[str, Any]) -> str:
-    rows = []
-    for key, value in data.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        rows.append(f"<tr><td>{escape(key)}</td><td><code>{escape(text)}</code></td></tr>")
-    return f'<div class="wide"><table><tbody>{"".join(rows)}</tbody></table></div>'
+    rows = [
+        (key, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
+        for key, value in data.items()
+    ]
+    return table(("", "value"), rows, about="Provenance", names=(1,))
+
+
+def _data(document: Document, details: Details) -> dict[str, Any]:
+    """What the charts and the table of adapters are drawn from."""
+    gpus = []
+    for k, g in enumerate(document["gpus"]):
+        gpus.append(
+            {
+                "id": g["gpu_id"],
+                "load": g["predicted"].get("load"),
+                "memory": details.memory[k] if details.memory else None,
+                "predicted": {name: g["predicted"].get(name) for name in COMPARED},
+                "simulated": {name: g["simulated"].get(name) for name in COMPARED} if g["simulated"] else None,
+                "interval": details.intervals[k] if details.intervals else {},
+            }
+        )
+    what_if = None if details.what_if is None else list(details.what_if)
+    return {
+        "gpus": gpus,
+        "adapters": _adapter_rows(document["gpus"]),
+        "timelines": details.timelines,
+        "what_if": what_if,
+    }

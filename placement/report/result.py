@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,13 @@ from placement.problem.prices import PriceTable
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
 from placement.problem.solver import relative_gap
 from placement.report.certificate import Proofs, certificate
+from placement.report.details import Details, half_widths, memory_parts, timelines
 from placement.report.document import (
     SCHEMA_VERSION,
     Status,
     finite,
     gpu_entries,
+    objective_units,
     provenance,
     verification_entry,
     workload_entry,
@@ -55,6 +58,7 @@ class Result:
         gap_parts: of the gap to `bound_outer`: `model`, `rounding`, `margin` (docs/bounds.md).
         bound_rests_on: restrictions of the placements that the bounds speak of, where they bind.
         left_out: what the planning model was not asked for or does not know, of the settings that fit.
+        what_if: plans for other rates, a row for each factor; None = not asked for.
     """
 
     run: Run
@@ -90,6 +94,7 @@ class Result:
     gap_parts: dict[str, float] | None = None
     bound_rests_on: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    what_if: list[dict[str, Any]] | None = None
 
     @property
     def gpus(self) -> tuple[GpuAssignment, ...]:
@@ -113,7 +118,7 @@ class Result:
             "status": self.status,
             "termination": self.termination,
             "objective": finite(self.objective),
-            "objective_units": {t.name: t.unit for t in run.objective.terms},
+            "objective_units": objective_units(run.objective.terms, self.original.context.price),
             "terms": finite(self.terms),
             "bound": finite(self.bound),
             "bound_outer": finite(self.bound_outer),
@@ -150,7 +155,25 @@ class Result:
     def write(self, folder: str | Path) -> list[Path]:
         """Writes `placement.json`, `placement.csv`, `report.html` and what `export` asks for; returns the files."""
         data = self.to_dict()
-        return write_outputs(self.run, data, Path(folder), self.certificate(data))
+        return write_outputs(self.run, data, Path(folder), self.report_details(data), self.certificate(data))
+
+    def report_details(self, data: Mapping[str, Any]) -> Details:
+        """What the report shows beyond `to_dict()`, which is `data`."""
+        columns, prices = self.columns, self.original.context.price
+        verdicts = self.verification.gpus if self.verification is not None else ()
+        calibrations = [self.run.calibration_of(column.setting) for column in columns]
+        loads = [gpu["predicted"].get("load") for gpu in data["gpus"]]
+        seeds = [v.seeds[0] if v.seeds else 0 for v in verdicts]
+        priced = any(price != 1.0 for price in prices.values())
+        return Details(
+            cost_per_hour=sum(prices[c.setting.gpu_type] for c in columns) if priced else None,
+            memory=[memory_parts(*pair) for pair in zip(columns, calibrations, strict=True)],
+            intervals=[half_widths(v.deviations, len(v.seeds)) for v in verdicts],
+            timelines=timelines(columns, calibrations, loads, seeds=seeds)
+            if verdicts and self.termination != "interrupted"
+            else {},
+            what_if=self.what_if,
+        )
 
     def __repr__(self) -> str:
         bound = "no bound" if self.bound is None or self.gap is None else f"bound {self.bound:.4g}, gap {self.gap:.2%}"

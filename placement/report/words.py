@@ -155,6 +155,19 @@ def fleet_text(document: Document) -> str:
     return f"Fleet: {' + '.join(parts)}, together {number(total, 4)} per hour."
 
 
+def mean_over_requests(document: Document, source: str, figure: str) -> float | None:
+    """A figure of all GPUs, weighted by their requests; None where one of them has none.
+
+    Args:
+        source: `predicted` or `simulated`.
+    """
+    values = [gpu[source].get(figure) for gpu in document["gpus"]]
+    rates = [gpu["predicted"]["rate_req_per_s"] for gpu in document["gpus"]]
+    if not values or any(v is None for v in values):
+        return None
+    return float(sum(v * r for v, r in zip(values, rates, strict=True)) / sum(rates))
+
+
 def gpu_row(gpu: dict[str, Any], *, typed: bool = False) -> list[str]:
     """Cells: GPU, setting, adapters, rate, load, TTFT p99, ITL and tokens/s (predicted / simulated), the promise
     of which most is used, verdict.

@@ -125,6 +125,15 @@ def few_requests(results: Sequence[SimulationResult], constraint: Constraint, er
     return int((counts < trials_without_failure(float(allowed), error)).sum())
 
 
+def deviations(results: Sequence[SimulationResult]) -> dict[str, float]:
+    """Standard deviations of the metrics over windows, of those that every window gives; none with fewer than two."""
+    rows = [r.prediction_row() for r in results]
+    if len(rows) < 2:
+        return {}
+    values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return {name: float(v.std(ddof=1)) for name, v in values.items() if np.isfinite(v).all()}
+
+
 def mean_metrics(results: Sequence[SimulationResult]) -> dict[str, float]:
     """Metrics averaged over windows; NaN where no window gives one, none at all without windows."""
     rows = [r.prediction_row() for r in results]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from twin.figures.promises import Kept
@@ -30,6 +30,7 @@ class ColumnVerdict:
         alike: GPUs that share the verdict, itself included.
         few_requests: adapters with too few requests to be judged one by one.
         promises: what was promised to each adapter and how much of it was used, its own windows together.
+        deviations: standard deviations of the metrics over its windows; empty with fewer than two.
     """
 
     decision: Decision
@@ -42,6 +43,7 @@ class ColumnVerdict:
     alike: int = 1
     few_requests: int = 0
     promises: tuple[Kept, ...] = ()
+    deviations: dict[str, float] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:

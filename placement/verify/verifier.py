@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 from placement.problem import timing
 from placement.verify.alike import groups_alike
 from placement.verify.claim import EARLY_LOOKS, Claim
-from placement.verify.judge import Opinion, few_requests, judge, mean_metrics, promises_kept
+from placement.verify.judge import Opinion, deviations, few_requests, judge, mean_metrics, promises_kept
 from placement.verify.peaks import busiest_windows
 from placement.verify.pool import impatient
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Peak, Verification
@@ -254,6 +254,7 @@ class TwinVerifier:
             alike=len(group.members),
             few_requests=few_requests(own, constraint, self.error) if own else len(column.adapters),
             promises=promises_kept(own, constraint) if own else (),
+            deviations=deviations(own),
         )
 
     def peaks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -367,3 +368,57 @@ def test_whole_program_as_a_process(small: list[str], tmp_path: Path) -> None:
     (script,) = tmp_path.glob("outputs/**/deploy/*.sh")
     assert "vllm serve" in script.read_text()
     subprocess.run(["sh", "-n", str(script)], check=True)
+
+
+def test_two_runs_in_one_second_do_not_share_a_folder(small: list[str], tmp_path: Path) -> None:
+    """Hydra names folders by the second; here the pattern knows the day only."""
+    base = f"{tmp_path}/out/${{now:%Y}}"
+    folder = ["--config-dir", str(tmp_path / "my_conf"), "experiment=place"]
+    (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "my_conf" / "experiment" / "place.yaml").write_text(
+        f"# @package _global_\nhydra: {{run: {{dir: '{base}'}}, sweep: {{dir: '{base}'}}}}\n"
+    )
+    quick = ["verify=none", "solver=greedy", "+objective=gpu_count", *small]
+    for extra in ((), (), ("-m", "seed=0,1")):
+        assert main([*folder, *extra, *quick]) == 0
+    year = next(p.name for p in (tmp_path / "out").iterdir() if p.name.isdigit())
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/**/placement.json")}
+    assert found == {f"{year}/placement.json", f"{year}-2/placement.json"} | {
+        f"{year}-3/{k}/placement.json" for k in (0, 1)
+    }
+    assert {p.name for p in (tmp_path / "out" / f"{year}-3").glob("*.*")} >= {"sweep.html", "sweep.csv", "pareto.png"}
+
+
+def test_a_place_that_cannot_be_written_to_is_an_input_error(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("twin.files._write", full)
+    assert main(["verify=none", "solver=greedy", f"hydra.run.dir={tmp_path / 'out'}", *small]) == 2
+    said = capsys.readouterr().err
+    assert "No space left" in said and "free some space" in said and "Traceback" not in said
+    (tmp_path / "file").write_text("")
+    assert main(["verify=none", f"hydra.run.dir={tmp_path / 'file' / 'out'}", *small]) == 2
+    assert "name a folder" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_product(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("adapter-placement ")
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_tables_fit_the_width_and_show_names_as_they_are(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = tmp_path / "[bold]shop.csv"
+    table.write_text(f"{HEADER}\nteam[/prod],8,0.2,200,100\n<b>x</b>,8,0.2,200,100\n[bold]a[/bold],8,0.2,200,100\n")
+    arguments = ["workload=file", f"workload.path='{table}'", "surrogate=analytic", "solver=greedy"]
+    assert main([*arguments, "verify=quick", "engine.max_loras=[8]", f"hydra.run.dir={tmp_path}/o"]) in (0, 4)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in lines if not line.startswith("wrote"))
+    assert any("[bold]shop" in line for line in lines)
+    assert any("verified" in line for line in lines)

@@ -222,3 +222,16 @@ def test_nested_nodes_are_built_and_errors_name_their_place() -> None:
         build({"_target_": "twin.figures.health.Stable", "late_share": "x"}, "constraint", COMPONENTS)
     with pytest.raises(InputError, match="unknown option 'late'"):
         build({"_target_": "twin.figures.health.Stable", "late": 1}, "constraint", COMPONENTS)
+
+
+def test_high_ranks_get_slots_where_the_choices_are_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens\nbig,256,0.5,400,150\nodd,100,0.8,900,60\n"
+    )
+    asked = ["workload=file", f"workload.path={path}", "surrogate=analytic"]
+    run = load_run(composed(asked))
+    assert {s.max_lora_rank for s in run.settings} == {8, 16, 32, 64, 128, 256}
+    assert any("rank 128, 256 are choices" in note for note in run.notes)
+    chosen = load_run(composed([*asked, "engine.max_lora_rank=[64]"]))
+    assert {s.max_lora_rank for s in chosen.settings} == {64}

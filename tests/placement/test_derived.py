@@ -9,7 +9,7 @@ import pytest
 
 from placement.command import APP, place
 from placement.config import Run, load_run
-from placement.export import VllmExport
+from placement.export import DeploymentFiles
 from placement.verify.ends import BothEnds
 from placement.verify.verdict import ColumnVerdict, Verification
 from twin.config.compose import compose
@@ -58,14 +58,15 @@ def test_the_report_names_what_decides(tmp_path: Path) -> None:
     assert "fewest GPUs" in told and "careful side" in told and "step." in told
 
 
-def test_a_server_that_spans_gpus_has_their_price() -> None:
+def test_a_server_that_spans_gpus_has_their_price(tmp_path: Path) -> None:
     run = run_of("engine.tensor_parallel_size=2", "hardware.count=9")
     (gpu,) = run.gpu_types
     assert (gpu.price_per_hour, gpu.count) == (2.0, 4)
     assert any("spans 2 GPUs" in note for note in run.notes)
     flags = run.settings[0].flags()
-    script = VllmExport(run.model).script({"gpu_id": "g", "gpu_type": "h100-sxm", "setting": flags, "adapters": []})
-    assert "--tensor-parallel-size 2" in script
+    gpu = {"gpu_id": "g", "gpu_type": "h100-sxm", "setting": flags, "adapters": []}
+    script, _ = DeploymentFiles(run.model).write({"gpus": [gpu]}, tmp_path)
+    assert "--tensor-parallel-size 2" in script.read_text()
 
 
 def test_a_calibration_that_is_named_must_exist() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from twin.confidence.intervals import intervals, means
 from twin.figures import health
-from twin.figures.bottleneck import Bottleneck, advice, explained, mean_bottleneck
+from twin.figures.advice import advice
+from twin.figures.bottleneck import Bottleneck, explained, mean_bottleneck
 from twin.figures.prediction import QUEUE_LABELS
 from twin.figures.promises import kept, summary
 from twin.figures.result import SimulationResult
@@ -26,9 +27,23 @@ from twin.workload.workload import Workload
 
 if TYPE_CHECKING:
     from twin.command.options import Command, Judge
+    from twin.server.column import Column
 
 SCHEMA_VERSION = 1
 Document = dict[str, Any]
+
+
+def one_window(command: Command, seed: int) -> Callable[[Column], dict[str, float]]:
+    """Figures of another column in the window of this seed."""
+    from twin.simulation import simulate
+
+    def figures(column: Column) -> dict[str, float]:
+        return simulate(
+            column, command.calibration, horizon_s=command.options.horizon_s, seed=seed,
+            default_ttft_slo_s=command.judge.slo.ttft_p99_s,
+        ).row  # fmt: skip
+
+    return figures
 
 
 def server_report(
@@ -63,7 +78,7 @@ def server_report(
         "limits": {
             "by": limits.limit,
             "explanation": explained(limits, setting),
-            "advice": advice(limits, column, calibration),
+            "advice": advice(limits, column, calibration, results[0].row, one_window(command, results[0].seed)),
             "shares": asdict(limits),
         },
         "runs": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ MOST_NAMED = 4
 def console() -> Console:
     """Standard output; piped output gets a width at which no cell is cut."""
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=140)
+    wanted = os.environ.get("COLUMNS", "")
+    return plain if plain.is_terminal or wanted.isdigit() else Console(highlight=False, width=140)
 
 
 class Figures:

@@ -10,6 +10,7 @@ driven directly. `USED` holds the signatures that this relies on, of Hydra 1.3; 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,35 @@ class CheckedHydra(Hydra):
         if with_log_configuration:
             configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
         return cfg
+
+
+def own_folder(hydra: Hydra, config_name: str, overrides: list[str], kind: str) -> list[str]:
+    """The override that gives a run or sweep a folder that no other has, made here; none where its place is given.
+
+    Hydra names folders by the second, so that two runs in one second would share one.
+
+    Args:
+        kind: `run` or `sweep`.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    if any(o.lstrip("+").startswith(f"hydra.{kind}.dir=") for o in overrides):
+        return []
+    mode = RunMode.RUN if kind == "run" else RunMode.MULTIRUN
+    node = hydra.compose_config(config_name, overrides, run_mode=mode).hydra[kind]
+    raw = OmegaConf.to_container(node, resolve=False)
+    if not isinstance(raw, dict) or "${now:" not in str(raw["dir"]):
+        return []
+    wanted = Path(str(node.dir))
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for folder in itertools.chain([wanted], (wanted.with_name(f"{wanted.name}-{n}") for n in itertools.count(2))):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return [f"hydra.{kind}.dir='{folder}'"]
+    raise AssertionError("counting ends never")
 
 
 def parser(program: str) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from twin.config.components import check_trust
-from twin.config.driver import Hydra, hydra_of, parser
+from twin.config.driver import Hydra, hydra_of, own_folder, parser
 from twin.config.folder import conf_dir
 from twin.config.instantiate import PROJECT_PACKAGES
 from twin.config.logs import show_logs
 from twin.config.mistakes import COMPOSITION_ERRORS, check_named, explained, is_mistake, missing_value, wrong_value
 from twin.config.words import literal
 from twin.errors import InputError, PlacementError
+from twin.files import unusable_place
 
 log = logging.getLogger(__name__)
 
+#: Name of the distribution.
+PRODUCT = "adapter-placement"
 INTERNAL_ERROR, BAD_INPUT, INTERRUPTED = 1, 2, 130
 #: From harmless to severe: the exit code of a sweep is the worst of its jobs.
 SEVERITY = (0, 4, 3, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED)
@@ -122,6 +126,9 @@ def guarded(
     except PlacementError as error:
         show_error(error, debug)
         return error.exit_code, None
+    except OSError as error:
+        show_error(unusable_place(error, error.filename or directory), debug)
+        return BAD_INPUT, None
     except MissingMandatoryValue as error:
         show_error(missing_value(error), debug)
         return BAD_INPUT, None
@@ -141,8 +148,18 @@ def show_error(error: BaseException, debug: bool = False) -> None:
         traceback.print_exception(error)
 
 
+def show_version(arguments: Sequence[str]) -> bool:
+    """Prints the version of this product where `--version` asks for it; Hydra would print its own."""
+    if "--version" not in arguments:
+        return False
+    print(f"{PRODUCT} {metadata.version(PRODUCT)}")
+    return True
+
+
 def run_app(app: App, arguments: Sequence[str]) -> int:
     """Parses the command line as Hydra does, runs, and returns the exit code."""
+    if show_version(arguments):
+        return 0
     flags = parser(f"python -m {app.name}")
     # Intermixed: flags may stand between overrides.
     args = flags.parse_intermixed_args(literal(arguments, app.text))
@@ -226,13 +243,13 @@ def _dispatch(
     elif args.multirun or _asks_for_sweep(hydra, config_name, args.overrides):
         # Which job starts, from the launcher.
         logging.getLogger("hydra").setLevel(logging.INFO)
-        overrides = [*args.overrides, "hydra.mode=MULTIRUN"]
+        overrides = [*args.overrides, *own_folder(hydra, config_name, args.overrides, "sweep"), "hydra.mode=MULTIRUN"]
         batches = hydra.multirun(config_name=config_name, task_function=task, overrides=overrides)
         outcomes = [ret.return_value for batch in batches or [] for ret in batch]
         app.print_sweep(outcomes)
         return max((o.exit_code for o in outcomes), key=SEVERITY.index, default=0)
     else:
-        overrides = [*args.overrides, "hydra.mode=RUN"]
+        overrides = [*args.overrides, *own_folder(hydra, config_name, args.overrides, "run"), "hydra.mode=RUN"]
         outcome = hydra.run(config_name=config_name, task_function=task, overrides=overrides).return_value
         assert isinstance(outcome, Outcome)
         return outcome.exit_code

@@ -18,7 +18,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twin.config.entry import App, Outcome, run_app, show_error
+from twin.config.entry import App, Outcome, run_app, show_error, show_version
 from twin.config.schema import parse
 from twin.config.words import chosen
 from twin.errors import InputError
@@ -56,6 +56,8 @@ def command(
 
 def run_subcommand(program: str, commands: Mapping[str, App], arguments: Sequence[str], *, about: str | None) -> int:
     """Runs one of the commands of a program; returns the exit code."""
+    if show_version(arguments):
+        return 0
     try:
         name, rest = chosen(arguments, list(commands), program=program)
         if name is None and not {"-h", "--help"} & set(arguments):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,13 @@ from twin.figures.result import SimulationResult
 from twin.server.calibration import Calibration
 from twin.server.column import Column
 from twin.server.laws import STEP_TERMS
-from twin.server.memory import kv_cache_tokens, memory_error
-from twin.server.settings import DEFAULT_MAX_LORAS, EngineSetting
+from twin.server.settings import EngineSetting
 from twin.wording import percent
 
 #: Requests that wait less of the time than this are held back by nothing worth a name.
 SELDOM = 0.02
 #: A second reason is named from this share of the waiting time on.
 ALSO = 0.2
-#: Values that vLLM accepts for `max_lora_rank`.
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,47 +174,3 @@ def explained(facts: Bottleneck, setting: EngineSetting) -> str:
         if also >= ALSO * facts.waiting and also >= SELDOM:
             text += f"; in {percent(also)} {_WAITED_FOR[name]}".format(setting)
     return f"{text}."
-
-
-def advice(facts: Bottleneck, column: Column, calibration: Calibration) -> str:
-    """The next setting worth a simulation, with the KV cache that it would have; empty if there is none to name.
-
-    Arithmetic on the memory law, not a promise.
-    """
-    setting = column.setting
-    if facts.limit == "adapter_slots":
-        more = [slots for slots in DEFAULT_MAX_LORAS if slots > setting.max_loras]
-        slots = more[0] if more else 2 * setting.max_loras
-        cached = None if setting.max_cpu_loras is None else max(slots, setting.max_cpu_loras)
-        other = replace(setting, max_loras=slots, max_cpu_loras=cached)
-        if memory_error(other, calibration) is None:
-            return f"engine.max_loras={other.max_loras}, {_cache_text(other, setting, calibration)}"
-        return f"fewer adapters on this server: {other.max_loras} slots would not leave enough memory"
-    if facts.limit == "kv_cache":
-        return _less_memory_for_slots(facts, column, calibration)
-    if facts.limit == "max_num_seqs":
-        return f"engine.max_num_seqs={min(2 * setting.max_num_seqs, setting.max_num_batched_tokens)}"
-    if facts.limit == "token_budget":
-        budget = 2 * setting.max_num_batched_tokens
-        return f"fewer requests (rate_scale, adapters.take), or engine.max_num_batched_tokens={budget} (longer steps)"
-    return ""
-
-
-def _less_memory_for_slots(facts: Bottleneck, column: Column, calibration: Calibration) -> str:
-    """Slots or rank that nobody uses, given to the KV cache."""
-    setting = column.setting
-    ranks = [a.rank for a in column.adapters if a.rank > 0]
-    rank = next((r for r in LORA_RANKS if r >= max(ranks, default=1)), setting.max_lora_rank)
-    if rank < setting.max_lora_rank:
-        other = replace(setting, max_lora_rank=rank)
-        return f"engine.max_lora_rank={rank}, enough for these adapters, {_cache_text(other, setting, calibration)}"
-    fewer = [slots for slots in DEFAULT_MAX_LORAS if facts.adapters_peak <= slots < setting.max_loras]
-    if fewer:
-        other = replace(setting, max_loras=fewer[0])
-        return f"engine.max_loras={fewer[0]}, never more were in use, {_cache_text(other, setting, calibration)}"
-    return "fewer requests (rate_scale, adapters.take), shorter ones, or a GPU with more memory"
-
-
-def _cache_text(other: EngineSetting, setting: EngineSetting, calibration: Calibration) -> str:
-    tokens, now = kv_cache_tokens(other, calibration), kv_cache_tokens(setting, calibration)
-    return f"which leaves {tokens:,} KV tokens instead of {now:,}"

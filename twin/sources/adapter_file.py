@@ -39,6 +39,7 @@ OPTIONAL = (
     "off_s",
     "off_factor",
     "switch_group",
+    "path",
     "tenant",
 )
 #: What columns are called elsewhere.
@@ -71,7 +72,7 @@ def read_adapters(
 
     Optional: `arrival_cv, prompt_cv, output_cv, cached_prompt_fraction, slo_ttft_p99_s, slo_itl_mean_ms,
     slo_tpot_mean_ms, slo_e2e_mean_s, pinned_gpu, length_correlation, length_shape, on_s, off_s, off_factor,
-    switch_group`; an empty cell stands for the default.
+    switch_group, path` (where a server finds the weights); an empty cell stands for the default.
     With a column `tenant`, several rows may name one adapter: their rates add, lengths mix and the strictest SLO
     holds. Rank 0 = requests to the base model. With `on_s` and `off_s` an adapter sends in phases
     (`twin.workload.rates.OnOff`); adapters of one `switch_group` switch together.
@@ -144,6 +145,7 @@ def read_adapters(
     pins = _texts(table, "pinned_gpu")
     shapes = _texts(table, "length_shape")
     switching = _switching(table)
+    paths = _texts(table, "path")
     adapters = []
     for row, adapter_id in enumerate(ids):
         with _located(table, row):
@@ -160,6 +162,7 @@ def read_adapters(
                     promised[row],
                     pins[row] or None,
                     switching[row],
+                    paths[row] or None,
                 )
             )
     # Only where the file says nothing.
@@ -167,6 +170,7 @@ def read_adapters(
     if tenants:
         _check_shared(table, adapters, "rank", lambda a: a.rank)
         _check_shared(table, adapters, "pinned_gpu", lambda a: a.pinned_gpu)
+        _check_shared(table, adapters, "path", lambda a: a.path)
     merged = merge_tenants(adapters) if tenants else tuple(adapters)
     notes = list(_notes(table, len(merged), default_prompt_cv, default_output_cv))
     if rates_path is not None:

@@ -13,7 +13,7 @@ Nothing in this file draws a request; that is `twin.traffic`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated
 
@@ -163,6 +163,8 @@ class Adapter:
         slo: latency promise; None = the constraint's default.
         pinned_gpu: GPU that must host the adapter; None = any.
         rate_process: how the rate changes over time; None = it does not.
+        path: where a server finds its weights; None = the exporter decides. It changes no figure, so that adapters are
+            equal whatever it is.
     """
 
     adapter_id: str
@@ -178,6 +180,7 @@ class Adapter:
     slo: Slo | None = None
     pinned_gpu: str | None = None
     rate_process: RateProcess | None = None
+    path: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         def wrong(problem: str, remedy: str) -> InputError:

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from placement.config import load_run
-from placement.export import VllmExport
+from placement.export import DeploymentFiles
 from placement.pipeline import run_pipeline
 from placement.report.document import failure, to_csv, to_json, write_outputs
 from placement.report.html import render
@@ -24,7 +24,6 @@ from placement.report.table import print_report, sweep_table
 from placement.report.words import certificate_text, number, percent, verification_text
 from tests.placement.test_config import composed
 from twin.config.folder import conf_dir
-from twin.errors import InputError
 from twin.files import write_text
 from twin.server.groups import ModelConfig
 
@@ -126,33 +125,62 @@ def test_csv_has_one_line_per_adapter_and_gpu(data: dict[str, Any]) -> None:
 
 
 class Tags(HTMLParser):
-    """Checks that tags are closed in order and that nothing is loaded from elsewhere."""
+    """Checks that tags are closed in order and that nothing is loaded from elsewhere; collects text and scripts."""
+
+    VOID = ("meta", "link", "input", "br")
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.names: list[str] = []
+        self.data = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag != "script"
-        assert not {"src", "href"} & {name for name, _ in attrs}
-        if tag not in ("meta", "rect", "line"):
+        given = dict(attrs)
+        assert "src" not in given
+        assert tag in ("a", "link") or "href" not in given
+        assert not (given.get("href") or "").startswith(("http", "//"))
+        assert not any(name.startswith("on") for name in given)
+        self.names.append(tag)
+        if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("meta", "rect", "line"):
+        if tag not in self.VOID:
             assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"] and data.startswith("{"):
+            self.data = data
 
 
 def test_html_is_well_formed_self_contained_and_escaped(data: dict[str, Any]) -> None:
-    text = render(data)
+    data["warnings"].append("<i>team[/prod]</i> & </script><img src=x>")
+    text = render(data, files=["deploy/a b#.sh"])
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
-    assert "<b>&" not in text
+    assert not {"b", "i", "img"} & set(tags.names)
+    assert tags.names.count("script") == 3
     assert "&lt;b&gt;&amp;" in text
+    assert "plotly.js (basic - minified)" in text and "Licensed under the MIT license" in text
+    assert 'href="deploy/a%20b%23.sh"' in text
     assert certificate_text(data).split(":")[0] in text
     for gpu in data["gpus"]:
         assert gpu["gpu_id"] in text
+    shown = json.loads(tags.data)
+    assert {row[0] for row in shown["adapters"]} == {a["adapter_id"] for g in data["gpus"] for a in g["adapters"]}
+    assert len(shown["gpus"]) == len(data["gpus"])
+
+
+def test_the_report_of_ten_thousand_adapters_is_small(data: dict[str, Any]) -> None:
+    gpu = data["gpus"][0]
+    kept = gpu["promises"]["ttft_p99_s"]["adapters"][0]
+    some = [f"tenant-{i:05d}/{'x' * 20}" for i in range(10_000)]
+    gpu["adapters"] = [gpu["adapters"][0] | {"adapter_id": a} for a in some]
+    gpu["promises"]["ttft_p99_s"]["adapters"] = [kept | {"adapter_id": a} for a in some]
+    gpu["promises"]["ttft_p99_s"]["worst_adapter"] = some[0]
+    assert len(render(data).encode()) < 15e6
 
 
 def test_terminal_report_says_objective_bound_and_verdict(
@@ -225,7 +253,8 @@ def test_busiest_windows_are_told(data: dict[str, Any]) -> None:
 
 
 def test_sweep_table_shows_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    sweep_table([(("solver=milp", "seed=1"), 0, "s/0", None), (("solver=greedy", "seed=1"), 3, "s/1", None)])
+    jobs = [(("solver=milp", "seed=1"), 0, "s/0", None), (("solver=greedy", "seed=1"), 3, "s/1", None)]
+    sweep_table(jobs, ["s/sweep.html"], "no picture")
     out = capsys.readouterr().out
     assert out.splitlines()[0].strip() == "sweep seed=1"
     assert "solver=greedy" in out
@@ -257,7 +286,7 @@ def exported(data: dict[str, Any], tmp_path: Path) -> list[Path]:
     for gpu in data["gpus"]:
         for adapter in gpu["adapters"]:
             adapter["adapter_id"] = re.sub(r"\W", "", adapter["adapter_id"])
-    return VllmExport(ModelConfig("llama", "org/llama 8b"), port=9000).write(data, tmp_path)
+    return DeploymentFiles(ModelConfig("llama", "org/llama 8b"), port=9000).write(data, tmp_path)
 
 
 def test_export_starts_every_server_with_its_setting(data: dict[str, Any], tmp_path: Path) -> None:
@@ -271,7 +300,7 @@ def test_export_starts_every_server_with_its_setting(data: dict[str, Any], tmp_p
         for flag in ("max_loras", "max_lora_rank", "max_num_seqs", "max_cpu_loras", "gpu_memory_utilization"):
             assert words[words.index(f"--{flag.replace('_', '-')}") + 1] == str(gpu["setting"][flag])
         modules = words[words.index("--lora-modules") + 1 :] if "--lora-modules" in words else []
-        assert {m.partition("=")[0] for m in modules} == {a["adapter_id"] for a in gpu["adapters"] if a["rank"] > 0}
+        assert {json.loads(m)["name"] for m in modules} == {a["adapter_id"] for a in gpu["adapters"] if a["rank"] > 0}
 
 
 def test_export_routes_all_traffic(data: dict[str, Any], tmp_path: Path) -> None:
@@ -279,8 +308,3 @@ def test_export_routes_all_traffic(data: dict[str, Any], tmp_path: Path) -> None
     routes = json.loads(table.read_text())["routes"]
     assert all(sum(r["weight"] for r in servers) == pytest.approx(1.0) for servers in routes.values())
     assert len({r["url"] for r in routes["hotb"]}) > 1
-
-
-def test_export_refuses_ids_that_are_no_folder_names(data: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="hot"):
-        VllmExport(ModelConfig("llama", "llama")).write(data, tmp_path)
