@@ -49,11 +49,7 @@ def render(document: Document, details: Details | None = None, files: Sequence[s
         cards(_summary(document, known)),
         section("Notes", listed(document["warnings"])) if document["warnings"] else "",
         section("What was read", listed(_read(document))),
-        section(
-            "What is proven",
-            paragraph(f"{fleet_text(document)} {certificate_text(document)}".strip()),
-            _bounds(document),
-        ),
+        section("What is proven", *map(paragraph, proven), _bounds(document)),
         section("What was verified", paragraph(verification_text(document), "good" if good else "bad")),
         *_today(document),
         *(_gpu_sections(document, known) if gpus else ()),
