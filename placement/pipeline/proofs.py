@@ -145,8 +145,8 @@ def rests_on(result: Result) -> list[str]:
         sum(problem.items[i].rank > 0 for i in g.items) >= (problem.options[g.option].setting.max_cpu_loras or math.inf)
         for g in result.gpus
     )
-    if COUNT in kinds or (caps and full):
-        most = max((o.max_adapters for o in problem.options), default=0)
+    most = max((o.max_adapters for o in problem.options), default=0)
+    if (COUNT in kinds or (caps and full)) and most < len(problem.items):
         found.append(f"at most {most} adapters on a GPU")
     if HULL in kinds:
         found.append("columns inside the range that the planning model was trained on")

@@ -61,7 +61,8 @@ def proven_bound(
 
     Where the planning model is not linear itself, two bounds are computed: that of pieces on its optimistic side
     (`PlacementProblem.below`), without any margin, and that of its columns (`placement.solvers.priced`), which uses all
-    of the time that it needs and may have. The pieces are not used where a column or a placement refutes them.
+    of the time that it needs and may have. The pieces are used
+    only where a placement meets their bound, or where no column could be looked at.
 
     Args:
         refinements: rounds of finer classes, each of which costs more than the bound itself and raises it a little.
@@ -129,10 +130,8 @@ def _proven(
         aggregate.refine(max(0.0, began + time_limit_s - timing.now()), refinements)
         pieces = _of_pieces(aggregate) or pieces
         return (None if pieces.value > best else pieces), None
-    columns = _of_columns(aggregate.rows, found)
-    # What no prices of the columns reach, no valid pieces reach.
-    refuted = math.isnan(found.value) or aggregate.price_list > found.value + MET * abs(found.value)
-    return (columns, prices) if refuted or pieces.value <= columns.value else (pieces, None)
+    # Prices of the pieces are among those that were held against columns: where theirs is higher, a column refutes it.
+    return _of_columns(aggregate.rows, found), prices
 
 
 def _of_pieces(aggregate: Aggregate) -> Bound | None:
