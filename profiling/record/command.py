@@ -14,7 +14,7 @@ from profiling.record.adapters import make_adapter
 from profiling.record.files import recorded
 from profiling.record.plan import Design, RunPlan, ServerPlan, adapter_name, runs_of, servers_of
 from profiling.record.recorder import record_server
-from profiling.record.server import Server, attached, started
+from profiling.record.server import attached, served_models, started
 from profiling.record.session import open_session
 from twin.config.ranges import Range
 from twin.errors import InputError
@@ -80,7 +80,10 @@ def record(options: RecordOptions) -> None:
     model = read_config(options.model)
     open_session(out, options.model, options.gpu)
     deadline = time.monotonic() + 60 * options.minutes
-    design = design_of(options)
+    if options.url:
+        _on_running_server(options, out, deadline)
+        return
+    design = design_of(options, servers_of(options.slots, options.ranks, options.adapters))
     total, done = sum(len(runs_of(design, i)) for i in range(len(design.servers))), 0
     for index, plan in enumerate(design.servers):
         runs = runs_of(design, index)
@@ -95,17 +98,30 @@ def record(options: RecordOptions) -> None:
             f"{plan.max_lora_rank}; {len(there)} of {total} runs, {left_min:.1f} minutes left"
         )
         done += _on_server(options, model, plan, out, runs, deadline)
-        if options.url:
-            break
+    _end(options, out, total, done)
+
+
+def _on_running_server(options: RecordOptions, out: Path, deadline: float) -> None:
+    """Records the one server that runs already, with its own flags and adapters."""
+    server = attached(options.url, out / "server")
+    base_model, adapters = served_models(server.url)
+    plan = ServerPlan(
+        int(server.engine["max_loras"]), int(server.engine["max_lora_rank"]), tuple(adapters.values()), tuple(adapters)
+    )
+    runs = runs_of(design_of(options, (plan,)), 0)
+    done = record_server(server, runs, base_model, out, left_s=lambda: deadline - time.monotonic(), say=_say)
+    _end(options, out, len(runs), done)
+
+
+def _end(options: RecordOptions, out: Path, total: int, done: int) -> None:
     left = total - len(recorded(out))
-    _say(f"{done} runs recorded in {out}" + (f"; {left} are left: the same command goes on" if left else ""))
+    _say(f"{done} runs recorded in {out}" + (f"; {left} are left: the same command goes on" if left > 0 else ""))
     if not recorded(out):
         raise InputError(f"minutes = {options.minutes:g} was not enough for one run", remedy="give more minutes")
 
 
-def design_of(options: RecordOptions) -> Design:
+def design_of(options: RecordOptions, servers: tuple[ServerPlan, ...]) -> Design:
     """The plan; large batches that the server would not run at once are left out."""
-    servers = servers_of(options.slots, options.ranks, options.adapters)
     return Design(
         servers=servers,
         batches=tuple(sorted(b for b in options.batches if b <= options.max_num_seqs)),
@@ -128,16 +144,11 @@ def _on_server(
     runs: Sequence[RunPlan],
     deadline: float,
 ) -> int:
-    def work(server: Server) -> int:
-        return record_server(server, runs, "base", out, left_s=lambda: deadline - time.monotonic(), say=_say)
-
-    if options.url:
-        return work(attached(options.url, out / "server"))
     command = serve_command(options, model, plan, out)
     with started(
         command, port=options.port, folder=out / "servers" / plan.name, timeout_s=options.start_timeout_s
     ) as s:
-        return work(s)
+        return record_server(s, runs, "base", out, left_s=lambda: deadline - time.monotonic(), say=_say)
 
 
 def serve_command(options: RecordOptions, model: Architecture, plan: ServerPlan, out: Path) -> list[str]:

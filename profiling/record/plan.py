@@ -29,11 +29,16 @@ SKEW = 0.7
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
-    """A server to start: slots, rank they are padded to, and the ranks of the adapters it serves."""
+    """A server: slots, rank they are padded to, and the ranks of the adapters it serves.
+
+    Args:
+        names: of the adapters, where they are not `adapter_name`'s: a server that runs already.
+    """
 
     max_loras: int
     max_lora_rank: int
     ranks: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -168,7 +173,12 @@ def adapters_of(run: RunPlan, rate_req_per_s: float) -> tuple[Adapter, ...]:
     prompt, output = Lengths(run.prompt, 0.6), Lengths(run.output, 0.6)
     return tuple(
         Adapter(
-            adapter_name(i) if r else "base", r, rate_req_per_s * float(share[i]), prompt, output, arrival_cv=run.cv
+            (run.server.names[i] if run.server.names else adapter_name(i)) if r else "base",
+            r,
+            rate_req_per_s * float(share[i]),
+            prompt,
+            output,
+            arrival_cv=run.cv,
         )
         for i, r in enumerate(ranks)
     )

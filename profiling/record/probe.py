@@ -18,7 +18,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 VERSION = "0.32"
 FOLDER = "ADAPTER_RECORD"
@@ -26,25 +26,28 @@ FLUSH_S = 0.25
 
 
 class _Lines:
-    """A file of this process, opened at its first line and flushed four times a second."""
+    """A file of this process; lines are kept back for some time, because a step must not wait for a disk.
 
-    def __init__(self, kind: str) -> None:
-        self.kind, self.flushed = kind, 0.0
-        self.file: IO[str] | None = None
+    Args:
+        every_s: how long at most while lines come.
+    """
+
+    def __init__(self, kind: str, every_s: float) -> None:
+        self.kind, self.every_s, self.flushed = kind, every_s, 0.0
+        self.kept: list[str] = []
 
     def write(self, values: list[Any]) -> None:
-        if self.file is None:
-            path = Path(os.environ[FOLDER]) / f"{self.kind}-{os.getpid()}.jsonl"
-            self.file = path.open("a")
-        self.file.write(json.dumps(values) + "\n")
+        self.kept.append(json.dumps(values) + "\n")
         now = time.monotonic()
-        if now - self.flushed > FLUSH_S:
+        if now - self.flushed >= self.every_s:
             self.flush()
             self.flushed = now
 
     def flush(self) -> None:
-        if self.file is not None:
-            self.file.flush()
+        path = Path(os.environ[FOLDER]) / f"{self.kind}-{os.getpid()}.jsonl"
+        with path.open("a") as file:
+            file.writelines(self.kept)
+        self.kept.clear()
 
 
 def install() -> None:
@@ -68,7 +71,7 @@ def install() -> None:
 
 
 def _wrap_scheduler(scheduler_class: Any) -> None:
-    lines = _Lines("steps")
+    lines = _Lines("steps", FLUSH_S)
     schedule, update = scheduler_class.schedule, scheduler_class.update_from_output
     open_steps: dict[int, list[Any]] = {}
     state = {"ended": 0.0, "busy": False}
@@ -120,7 +123,7 @@ def _facts(scheduler: Any, output: Any) -> list[Any]:
 
 
 def _wrap_loads(slots: Any, worker: Any) -> None:
-    lines = _Lines("loads")
+    lines = _Lines("loads", 0.0)
     activate, read = slots.activate_adapter, worker._load_adapter
 
     @functools.wraps(activate)

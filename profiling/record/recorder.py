@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from profiling.record.files import LOAD_COLUMNS, STEP_COLUMNS, lines_between, recorded, write_run
-from profiling.record.plan import RunPlan, requests_of
+from profiling.record.plan import RunPlan, adapter_name, requests_of
 from profiling.record.server import Server
 from twin.client.load import Answers, Route, offer_load
 from twin.errors import InputError
@@ -76,7 +76,8 @@ def record_server(
 
 def _warm_up(server: Server, run: RunPlan, base_model: str) -> None:
     """Every adapter once, so that nothing is read from a cold disk, and some steps."""
-    names = [base_model, *(f"a{i:03d}" for i in range(len(run.server.ranks)))]
+    plan = run.server
+    names = [base_model, *(plan.names or map(adapter_name, range(len(plan.ranks))))]
     n = WARMUP_REQUESTS * len(names)
     ones = np.ones(n, np.int32)
     requests = Requests(np.zeros(n), 0 * ones, 8 * ones, 0 * ones, WARMUP_TOKENS * ones)

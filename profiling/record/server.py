@@ -120,6 +120,32 @@ def attached(url: str, folder: Path) -> Server:
     return Server(url.rstrip("/"), folder, engine_facts(folder))
 
 
+def served_models(url: str) -> tuple[str, dict[str, int]]:
+    """The base model's name on a server, and its adapters with their ranks, from the folders that they were read from.
+
+    Raises:
+        InputError: it has no base model, or an adapter's folder cannot be read here.
+    """
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=10) as response:
+        models = json.load(response)["data"]
+    bases = [m["id"] for m in models if not m.get("parent")]
+    if not bases:
+        raise InputError("the server names no base model", where=f"{url}/v1/models", remedy="start vLLM's own server")
+    ranks = {}
+    for model in models:
+        if model.get("parent"):
+            config = Path(str(model["root"])) / "adapter_config.json"
+            try:
+                ranks[str(model["id"])] = int(json.loads(config.read_text())["r"])
+            except (OSError, ValueError, KeyError) as error:
+                raise InputError(
+                    f"the rank of adapter {model['id']!r} is not known: {error}",
+                    where=str(config),
+                    remedy="run the recorder on the server's machine",
+                ) from error
+    return str(bases[0]), ranks
+
+
 def check_port(port: int) -> None:
     """Raises `InputError` where something listens already."""
     with socket.socket() as s:
