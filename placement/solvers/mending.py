@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, violations
+from placement.solvers.fleets import option_in_stock
 from placement.solvers.greedy import with_side_term
 from placement.solvers.local_search import improve, repair
 from placement.solvers.search_state import SearchState
@@ -47,7 +48,7 @@ def mend(
         worst = options[0]
         state = SearchState(searched, [*options, *[worst] * added], [*members, *([] for _ in range(added))])
         if added:
-            worst = state.options[int(np.argmax(state.excess))]
+            worst = option_in_stock(state, state.options[int(np.argmax(state.excess))], added)
             state.options[len(options) :] = [worst] * added
         if problem.max_gpus is not None and len(state.options) > problem.max_gpus and not may_add:
             return None
