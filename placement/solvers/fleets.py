@@ -116,6 +116,15 @@ def cheapest(problem: PlacementProblem, placement: Placement, *, seed: int, dead
     return placement
 
 
+def option_in_stock(state: SearchState, option: int, count: int) -> int:
+    """The option, where so many more GPUs of its type exist, or that of another type which most items may use."""
+    problem, spare = state.problem, state.spare_stock()
+    if spare[problem.option_type[option]] >= count:
+        return option
+    usable = problem.allowed.sum(axis=0) * (spare[problem.option_type] >= count)
+    return int(usable.argmax()) if usable.any() else option
+
+
 def fleet_of(problem: PlacementProblem, placement: Placement) -> Indices:
     """GPUs of each type, (T,)."""
     types = problem.option_type[[g.option for g in placement.gpus]]

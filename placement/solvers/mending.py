@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, violations
+from placement.solvers.fleets import option_in_stock
 from placement.solvers.greedy import with_side_term
 from placement.solvers.local_search import improve, repair
 from placement.solvers.search_state import SearchState
@@ -49,7 +50,7 @@ def mend(
         worst = options[0]
         state = SearchState(searched, [*options, *[worst] * added], [*members, *([] for _ in range(added))])
         if added:
-            worst = state.options[int(np.argmax(state.excess))]
+            worst = option_in_stock(state, state.options[int(np.argmax(state.excess))], added)
             state.options[len(options) :] = [worst] * added
         for g in unwanted:
             state.limit_load(g, min(max(0.5, 1.0 - STEP * round_), shares.get(g, 1.0)))

@@ -9,11 +9,12 @@ from placement.problem.objectives import GpuCount, MeanE2E
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, Term, evaluate, violations
 from placement.problem.solver import Solver
 from placement.solvers.cpsat import CpSat
-from placement.solvers.fleets import cheaper, fleet_of, of_one_type, shares_of
+from placement.solvers.fleets import cheaper, fleet_of, of_one_type, option_in_stock, shares_of
 from placement.solvers.greedy import Greedy
 from placement.solvers.greedy_published import GreedyPublished
 from placement.solvers.milp import MilpSolver
 from placement.solvers.portfolio import Portfolio
+from placement.solvers.search_state import state_of
 from tests.placement.brute_force import optimum
 from tests.placement.synthetic import adapter, option, power_law, problem
 
@@ -102,3 +103,9 @@ def test_the_cheapest_fleet_has_none_cheaper() -> None:
 def test_shares_of_types_are_of_what_they_can_serve() -> None:
     loads = np.array([[0.5, 1.0], [0.5, np.inf]])
     assert shares_of(loads) == pytest.approx([1.0, 0.5])
+
+
+def test_a_gpu_more_is_of_a_type_that_exists() -> None:
+    posed = problem([adapter("a", 5.0)], options=[option(8, 8, "x"), option(8, 8, "y")], stock={"x": 2})
+    state = state_of(posed, Placement((GpuAssignment(0, (0,)),)))
+    assert [option_in_stock(state, 0, count) for count in (1, 2)] == [0, 1]
