@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from twin.figures.bottleneck import title
 from twin.wording import counted, number, percent, small
@@ -81,7 +82,7 @@ def print_server(document: Document, files: Sequence[str]) -> None:
     facts = limits["shares"]
     label = document["queue"]
     rows = {
-        "server": f"{server['gpu_type']}, {flags['max_loras']} slots of rank {flags['max_lora_rank']}, "
+        "server": f"{escape(server['gpu_type'])}, {flags['max_loras']} slots of rank {flags['max_lora_rank']}, "
         f"max_num_seqs {flags['max_num_seqs']}, max_num_batched_tokens {flags['max_num_batched_tokens']}",
         "adapters": f"{workload['adapters']}{' + base model' if workload['base_model'] else ''}; in a batch at most "
         f"{number(facts['adapters_peak'])}; all slots held {percent(facts['slots_held'])} of the time",
@@ -100,7 +101,7 @@ def print_server(document: Document, files: Sequence[str]) -> None:
         f"drift {figure('waiting_drift_per_s', 3600, small)} /h: [{LABEL_STYLE[label]}]{label}[/]",
         "preemptions": f"{figure('preemptions_per_s', 3600)} /h",
         "loads": f"{figure('loads_per_s')} adapters/s into slots" + _disk_text(document),
-        "late": _late_text(document, figure),
+        "late": escape(_late_text(document, figure)),
         **({"promises": escape(text)} if (text := promises_text(document["promises"])) else {}),
         "step": _step_text(facts),
         "limit": title(limits["by"]),
@@ -132,7 +133,7 @@ def print_fleet(document: Document, files: Sequence[str]) -> None:
         m = gpu["metrics"]
         flags = gpu["setting"]
         cells = [
-            gpu["gpu_id"], f"{flags['max_loras']} x {flags['max_lora_rank']}",
+            escape(gpu["gpu_id"]), f"{flags['max_loras']} x {flags['max_lora_rank']}",
             f"{gpu['adapters']}{' + base' if gpu['base_model'] else ''}", number(gpu["requests_per_s"]),
             *_cells(m), f"[{LABEL_STYLE[gpu['queue']]}]{gpu['queue']}[/]",
         ]  # fmt: skip
@@ -176,10 +177,9 @@ def print_verdict(out: Console, document: Document) -> None:
         verdict = document["verdicts"][name]
         style = "green" if verdict["healthy"] else "red"
         reason = f": {verdict['reason']}" if verdict["reason"] else ""
-        text = f"[{style}]{'healthy' if verdict['healthy'] else 'NOT healthy'}[/{style}]"
-        asked = "[bold]" if name == document["rule"] else "[dim]"
-        out.print(f"{asked}constraint={name}[/]: {text}", end="")
-        out.print(reason, markup=False)
+        asked = "bold" if name == document["rule"] else "dim"
+        healthy = "healthy" if verdict["healthy"] else "NOT healthy"
+        out.print(Text.assemble((f"constraint={name}", asked), ": ", (healthy, style), reason))
 
 
 def print_notes(out: Console, document: Document, files: Sequence[str]) -> None:
@@ -262,7 +262,7 @@ def print_sweep(outcomes: Sequence[Outcome]) -> None:
     for o in outcomes:
         s = o.summary or {}
         table.add_row(
-            Path(o.directory).name, " ".join(w for w in o.overrides if w not in common),
+            escape(Path(o.directory).name), escape(" ".join(w for w in o.overrides if w not in common)),
             *(str(s.get(name, "-")) for name in columns), str(o.exit_code), style=None if o.exit_code == 0 else "red",
         )  # fmt: skip
     out = console()
