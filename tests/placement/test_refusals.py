@@ -33,7 +33,6 @@ def placed(rows: str, *arguments: str, column: str = "") -> int:
     ("rows", "column", "code", "said", "remedy"),
     [
         ("a,8,0.5,1000000,50", "", 2, "mean prompt length 1000000 is not below max_model_len 131072", "cut the"),
-        ("big,256,0.5,400,150\nodd,12,0.8,900,60", "", 3, "'big' has rank 256", "[8,16,32,64,256]"),
         ("a,8,3000,300,200", "", 3, "'a' at 3000 req/s is too much for 64 GPUs", "lower its rate to "),
         ("a,8,60,300,200,gpu-3", "pinned_gpu", 3, "pinned to 'gpu-3'", "pin it to a GPU type"),
         (
@@ -47,7 +46,7 @@ def placed(rows: str, *arguments: str, column: str = "") -> int:
         ("a,16,0.2,200,200,9", "slo_tpot_mean_ms", 3, "'a' is promised a mean TPOT of 9 ms", "at least 14 ms"),
         ("a,16,0.2,200,200,2", "slo_e2e_mean_s", 3, "'a' is promised a mean E2E of 2 s", "at least 2.7 s"),
     ],
-    ids=["prompt", "rank", "rate", "pin", "ttft", "itl", "tpot", "e2e"],
+    ids=["prompt", "rate", "pin", "ttft", "itl", "tpot", "e2e"],
 )
 def test_the_cause_is_named(
     surrogate: str, rows: str, column: str, code: int, said: str, remedy: str, capfd: pytest.CaptureFixture[str]
@@ -83,9 +82,17 @@ def test_bursts_are_not_a_matter_of_length(cv: int, capfd: pytest.CaptureFixture
     assert "request_tokens" not in error and "longest" not in error
 
 
-def test_following_the_advice_on_a_rank_works() -> None:
+@pytest.mark.parametrize("surrogate", ["neural", "analytic"])
+def test_a_rank_above_the_chosen_ones_is_refused_and_the_advice_works(
+    surrogate: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing is chosen, slots of the rank are added."""
     rows = "big,256,0.5,400,150\nsmall,4,0.8,900,60\nodd,12,0.8,900,60"
-    assert placed(rows, "surrogate=analytic", "engine.max_lora_rank=[8,16,32,64,256]") == 0
+    assert placed(rows, f"surrogate={surrogate}", "engine.max_lora_rank=[8,32]") == 3
+    error = capfd.readouterr().err
+    assert "'big' has rank 256" in error and "[8,32,256]" in error
+    assert placed(rows, "surrogate=analytic", "engine.max_lora_rank=[8,32,256]") == 0
+    assert placed(rows, "surrogate=analytic") == 0
 
 
 @pytest.mark.parametrize("solver", ["greedy", "milp"])

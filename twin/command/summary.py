@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from twin.figures.bottleneck import title
 from twin.wording import counted, number, percent, small
@@ -178,10 +179,9 @@ def print_verdict(out: Console, document: Document) -> None:
         verdict = document["verdicts"][name]
         style = "green" if verdict["healthy"] else "red"
         reason = f": {verdict['reason']}" if verdict["reason"] else ""
-        text = f"[{style}]{'healthy' if verdict['healthy'] else 'NOT healthy'}[/{style}]"
-        asked = "[bold]" if name == document["rule"] else "[dim]"
-        out.print(f"{asked}constraint={name}[/]: {text}", end="")
-        out.print(reason, markup=False)
+        asked = "bold" if name == document["rule"] else "dim"
+        healthy = "healthy" if verdict["healthy"] else "NOT healthy"
+        out.print(Text.assemble((f"constraint={name}", asked), ": ", (healthy, style), reason))
 
 
 def print_reading(out: Console, document: Document) -> None:
@@ -270,7 +270,7 @@ def print_sweep(outcomes: Sequence[Outcome]) -> None:
     for o in outcomes:
         s = o.summary or {}
         table.add_row(
-            Path(o.directory).name, escape(" ".join(w for w in o.overrides if w not in common)),
+            escape(Path(o.directory).name), escape(" ".join(w for w in o.overrides if w not in common)),
             *(escape(str(s.get(name, "-"))) for name in columns),
             str(o.exit_code), style=None if o.exit_code == 0 else "red",
         )  # fmt: skip

@@ -52,7 +52,7 @@ def _changes(facts: Bottleneck, column: Column) -> Iterator[Mapping[str, Any]]:
         if fewer:
             yield {"max_loras": fewer[0]}
     if facts.limit == "max_num_seqs":
-        yield {"max_num_seqs": min(2 * now.max_num_seqs, now.max_num_batched_tokens)}
+        yield from ({"max_num_seqs": min(k * now.max_num_seqs, now.max_num_batched_tokens)} for k in (2, 4))
     if facts.limit == "token_budget":
         yield {"max_num_batched_tokens": 2 * now.max_num_batched_tokens}
     # Fewer at a time: less memory for each, and no thrashing of slots or of the KV cache.

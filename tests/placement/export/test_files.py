@@ -25,6 +25,7 @@ from twin.server.groups import ModelConfig
 from twin.server.settings import EngineSetting
 from twin.workload.workload import Workload
 
+URL = "http://{}:8000/v1"
 MODEL = ModelConfig("llama", "org/llama")
 HELD = [(name, 8) for name in ODD_NAMES]
 HEADER = "adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens"
@@ -111,7 +112,7 @@ def test_a_path_of_the_workload_comes_before_the_folder(tmp_path: Path) -> None:
 def test_servers_that_share_a_gpu_or_a_machine_do_not_collide(tmp_path: Path) -> None:
     two = gpu("gpu000", [("a", 8)], servers_per_gpu=2, gpu_memory_utilization=0.45)
     folder = written(
-        tmp_path, {"vllm": {}}, [two, gpu("gpu001", [("b", 8)])], servers_per_host=2, url="http://h{host}:{port}"
+        tmp_path, {"vllm": {}}, [two, gpu("gpu001", [("b", 8)])], servers_per_host=2, url="http://{gpu_id}:{port}"
     )
     assert {p.name for p in folder.glob("*.sh")} == {"gpu000-0.sh", "gpu000-1.sh", "gpu001.sh"}
     ports = [re.search(r"--port (\d+)", p.read_text())[1] for p in sorted(folder.glob("*.sh"))]  # type: ignore[index]
@@ -221,12 +222,12 @@ def test_litellm_shares_the_load_as_planned(tmp_path: Path) -> None:
     weights = {
         (e["model_name"], e["litellm_params"]["api_base"]): e["litellm_params"]["weight"] for e in config["model_list"]
     }
-    assert weights["hot", "http://gpu000:8000/v1"] == 0.25
-    assert weights["hot", "http://gpu001:8000/v1"] == 0.75
+    assert weights["hot", URL.format("gpu000")] == 0.25
+    assert weights["hot", URL.format("gpu001")] == 0.75
     assert all(e["litellm_params"]["model"] == f"hosted_vllm/{e['model_name']}" for e in config["model_list"])
     assert {"hot": ["llama"]} in config["router_settings"]["fallbacks"]
     probed = [e for e in config["model_list"] if not e["model_info"]["disable_background_health_check"]]
-    assert {e["litellm_params"]["api_base"] for e in probed} == {"http://gpu000:8000/v1", "http://gpu001:8000/v1"}
+    assert {e["litellm_params"]["api_base"] for e in probed} == {URL.format("gpu000"), URL.format("gpu001")}
 
 
 def test_blis_gets_the_requests_that_the_twin_draws(tmp_path: Path) -> None:

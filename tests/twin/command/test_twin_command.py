@@ -380,3 +380,15 @@ def test_promises_are_judged_and_shown(small: list[str], tmp_path: Path, capsys:
     assert {(row["slo_ttft_p99_s"], row["slo_tpot_mean_ms"], row["slo_e2e_mean_s"]) for row in rows} == {
         ("5.0", "5.0", "")
     }
+
+
+def test_names_are_text_whatever_brackets_they_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An overloaded server names the adapters that starve."""
+    names = ("support[v2]", "team[/prod]", "[bold]a[/bold]", "<b>x</b>")
+    table = tmp_path / "hot.csv"
+    header = "adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens"
+    table.write_text("\n".join([header, *(f"{name},8,40,400,200" for name in names)]) + "\n")
+    arguments = [f"workload.path={table}", "engine.max_loras=8", "horizon_s=300", f"hydra.run.dir={tmp_path}/out"]
+    assert main(["workload=file", *arguments]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said for name in names)

@@ -51,13 +51,14 @@ def test_values_arrive_and_spreads_are_the_published_ones(file: Path) -> None:
 
 def test_optional_columns_arrive_in_any_order_and_empty_cells_are_defaults(file: Path) -> None:
     header = ",".join(reversed([*REQUIRED, *(c for c in OPTIONAL if c != "tenant")]))
-    full = "team-1,0.25,90,30,lognormal,-0.3,gpu-1,20,45,40,2.5,0.4,0.9,0.8,3,200,100,0.5,8,a"
-    first, second = read_text(file, f"{header}\n{full}\n,,,,,,,,,,,,,,,50,30,1.5,16,b\n")
+    full = "/data/a,team-1,0.25,90,30,lognormal,-0.3,gpu-1,20,45,40,2.5,0.4,0.9,0.8,3,200,100,0.5,8,a"
+    first, second = read_text(file, f"{header}\n{full}\n,,,,,,,,,,,,,,,,50,30,1.5,16,b\n")
     prompt, output = Lengths(100, 0.8, "lognormal"), Lengths(200, 0.9, "lognormal")
     process = OnOff(30, 90, 0.25, group="team-1")
     slo = Slo(2.5, itl_mean_ms=40, tpot_mean_ms=45, e2e_mean_s=20)
     assert first == Adapter("a", 8, 0.5, prompt, output, 3.0, 0.4, -0.3, slo, "gpu-1", process)
     assert second == Adapter("b", 16, 1.5, Lengths(30, 1.1), Lengths(50, 1.06))
+    assert (first.path, second.path) == ("/data/a", None)
 
 
 def test_defaults_can_be_chosen(file: Path) -> None:
