@@ -1,6 +1,6 @@
 """Deployment files of a plan: `vllm` start scripts, `kubernetes` manifests, `litellm` and `blis` configurations.
 
-    exporter = DeploymentFiles(model, formats={"vllm": {}, "litellm": {}}).for_run(workload, settings, calibration)
+    exporter = DeploymentFiles(model, formats={"vllm": {}, "litellm": {}}).for_run(workload, settings, calibrations)
     exporter.write(document, directory)
 
 `files` is the exporter itself, `names` refuses what cannot be served before anything is solved, `servers` says which

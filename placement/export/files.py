@@ -86,6 +86,12 @@ class DeploymentFiles:
             raise InputError(
                 f"export.url {self.url!r} has an unknown field: {error}", remedy="use {gpu_id}, {host} and {port}"
             ) from error
+        try:
+            shlex.split(self.flags)
+        except ValueError as error:
+            raise InputError(
+                f"export.flags {self.flags!r} is no list of words: {error}", remedy="close its quotes"
+            ) from error
         if not self.formats:
             raise InputError("export.formats is empty", remedy=f"use some of {', '.join(FORMATS)}, or export=none")
         made: list[Format] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from placement.export import VllmExport
+from placement.export import DeploymentFiles
 from placement.promise.run import urls_of
 from twin.server.groups import ModelConfig
 
@@ -16,8 +16,8 @@ GPU: dict[str, Any] = {"gpu_type": "cpu", "setting": {"max_loras": 4}, "adapters
 
 def test_ports_flags_and_addresses(tmp_path: Path) -> None:
     document = {"gpus": [{**GPU, "gpu_id": "gpu000"}, {**GPU, "gpu_id": "gpu001"}]}
-    export = VllmExport(
-        ModelConfig("tiny", "/m"), url="http://127.0.0.1:{port}", port=8100, port_step=1,
+    export = DeploymentFiles(
+        ModelConfig("tiny", "/m"), url="http://127.0.0.1:{port}", port=8100, servers_per_host=64,
         flags="--dtype bfloat16 --override '{\"a\": 1}'",
     )  # fmt: skip
     export.write(document, tmp_path)
