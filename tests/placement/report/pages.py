@@ -49,17 +49,20 @@ def document() -> dict[str, Any]:
     }  # fmt: skip
     return {
         "status": "unverified", "termination": "gap", "objective": 5.0, "objective_units": {"gpu_count": "$/h"},
-        "terms": {"gpu_count": 5.0}, "bound": 4.5, "bound_outer": 4.2, "bound_columns": 1234, "gap": 0.1,
+        "terms": {"gpu_count": 5.0},
+        "bound": 4.5, "bound_outer": 4.2, "bound_columns": 1234, "bound_rests_on": [], "gap": 0.1,
         "simulated_objective": 5.0, "certified_minimum_gpus": 2, "solver": "greedy", "runtime_s": 1.0,
         "workload": {"name": "<i>shop</i>", "adapters": 120, "ranks": [8], "rate_req_per_s": 10.0,
-                     "output_tokens_per_s": 1800.0, "notes": ["120 adapters, read from a <b>file</b>."],
+                     "output_tokens_per_s": 1800.0, "reading": None,
+                     "notes": ["120 adapters, read from a <b>file</b>."],
                      "peak_to_mean": {"ratio": 2.0, "window_s": 60.0, "changing_adapters": 3}},
         "gpus": gpus,
         "verification": {"method": "twin", "gpus": judged, "claim": None, "peaks": [], "rounds": 1},
         "today": {"path": "today.csv", "windows": 3, "window_s": 3600.0, "figures": figures,
                   "plan": figures | {"gpus": 2}, "accepted_gpus": 3, "gpus": []},
         "warnings": ["a note on team[/prod] and <b>x</b>"],
-        "provenance": {"config_hash": "0" * 64, "seeds": {"run": 0}, "surrogate": {"bound_level": None}},
+        "provenance": {"config_hash": "0" * 64, "seeds": {"run": 0}, "surrogate": {"bound_level": None},
+                       "gpu_types": [{"name": "h100", "price_per_hour": 2.5, "count": None}]},
     }  # fmt: skip
 
 
