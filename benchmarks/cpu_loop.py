@@ -215,5 +215,11 @@ def _serving(script: Path, vllm: str, port: int, log: Path) -> Iterator[None]:
 
 APP = command("benchmarks.cpu_loop", Options, run, about=__doc__)
 
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(run_app(APP, sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -131,5 +131,11 @@ def _scored(
 
 APP = command("benchmarks.slot_limit", Options, run, about=__doc__)
 
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return run_app(APP, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(run_app(APP, sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
