@@ -109,5 +109,5 @@ def test_a_twin_that_cannot_warm_up_is_silent(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("twin.simulation.simulate", refuse)
     problem = synthetic.problem([synthetic.adapter("a", 1.0)])
-    run: Any = SimpleNamespace(verifier=object(), calibration=None)
+    run: Any = SimpleNamespace(verifier=object(), calibration_of=lambda _: None)
     job.warm_up(run, problem).join()
