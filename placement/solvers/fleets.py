@@ -28,6 +28,8 @@ Indices = NDArray[np.int64]
 CARRIES = 0.9
 #: Fleets tried from one placement, and most of them that are looked at.
 TRIES, LOOKED_AT = 6, 40_000
+#: A type of GPU that costs so many times what the cheapest one does is not tried alone.
+DEARER = 1.5
 #: Moves in which a placement on another fleet has to become healthy.
 MOVES = 400
 #: Prices that differ by less than this share are the same.
@@ -56,6 +58,16 @@ def of_one_type(problem: PlacementProblem) -> list[PlacementProblem]:
             stock = np.where(np.arange(len(problem.stock)) == t, problem.stock, 0)
             found.append(replace(problem, allowed=allowed, stock=stock))
     return found
+
+
+def worth_alone(problem: PlacementProblem) -> list[PlacementProblem]:
+    """Of `of_one_type` those whose GPUs, by loads added up, cost at most `DEARER` times those of the cheapest."""
+    alone = of_one_type(problem)
+    if len(alone) < 2:
+        return alone
+    costs = price_of(problem) * np.ceil(CARRIES / np.maximum(shares_of(loads_of(problem)), 1e-9))
+    own = np.array([costs[int(np.flatnonzero(p.stock > 0)[0])] for p in alone])
+    return [p for p, cost in zip(alone, own.tolist(), strict=True) if cost <= DEARER * own.min()]
 
 
 def limits_mix(problem: PlacementProblem, alone: int) -> bool:

@@ -16,7 +16,7 @@ from placement.problem.refuted import with_cuts
 from placement.problem.solver import Capabilities, SolveReport
 from placement.solvers.capabilities import SHEET, refuse
 from placement.solvers.deals import Deal, deals
-from placement.solvers.fleets import cheapest, limits_mix, may_be_cheaper, of_one_type
+from placement.solvers.fleets import cheapest, limits_mix, may_be_cheaper, of_one_type, worth_alone
 from placement.solvers.local_search import improve, repair
 from placement.solvers.lpt import Tier, tier_of, tiers_by_mask
 from placement.solvers.perturb import iterate
@@ -141,10 +141,11 @@ class Greedy:
 
     def _searches(self, problem: PlacementProblem, best: _Best, deadline: float) -> int:
         """Deals on each type of GPU alone and on all, then local search; returns the exchanges made."""
-        alone = of_one_type(problem) if len(problem.stock) > 1 else []
+        several = len(problem.stock) > 1
+        types, alone = (len(of_one_type(problem)), worth_alone(problem)) if several else (0, [])
         if not alone:
             self._deal(problem, best, deadline)
-        searches = [*alone, problem] if alone and limits_mix(problem, len(alone)) else alone
+        searches = [*alone, problem] if alone and limits_mix(problem, types) else alone
         for n, search in enumerate(searches):
             own = _Best(problem)
             # All of them have half of the time.

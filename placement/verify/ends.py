@@ -47,7 +47,8 @@ class BothEnds:
         stop_at_refuted: bool = False,
         deadline: float = math.inf,
     ) -> Verification:
-        """Verdicts at the given end; where all are good there, those that are not at the hopeful end replace them."""
+        """Verdicts at the given end; where all are good there, a GPU that is not at the hopeful end has the decision of
+        that one."""
         checked = self.inner.columns(
             columns, calibrations, constraint, round_=round_, progress=progress, stop_at_refuted=stop_at_refuted,
             deadline=deadline,
@@ -62,5 +63,7 @@ class BothEnds:
         )  # fmt: skip
         for k, hopeful in zip(which, other.gpus, strict=True):
             if not hopeful.accepted:
-                gpus[k] = replace(hopeful, reason=f"on the hopeful side: {hopeful.reason}")
+                # Figures stay those of the side that was planned on.
+                told = f"on the hopeful side: {hopeful.reason}"
+                gpus[k] = replace(gpus[k], decision=hopeful.decision, reason=told)
         return Verification(tuple(gpus), checked.peaks)
