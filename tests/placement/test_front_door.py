@@ -41,7 +41,7 @@ def test_place_gives_what_the_command_gives(
     result = place(adapters_csv, "latency", solver=solver, overrides=shared)
     assert any("windows of 600 s are below 1800 s: they are biased" in w for w in result.warnings)
     names = {p.name for p in result.write(own)}
-    assert names == {"placement.json", "placement.csv", "report.html"}
+    assert names == {"placement.json", "certificate.json", "placement.csv", "report.html"}
     documents = [json.loads((folder / "placement.json").read_text()) for folder in (command, own)]
     assert comparable(documents[0]) == comparable(documents[1])
     assert (command / "placement.csv").read_text() == (own / "placement.csv").read_text()

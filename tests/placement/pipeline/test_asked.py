@@ -78,7 +78,7 @@ def test_lighter_columns_are_played(posed: PlacementProblem, monkeypatch: pytest
 
 
 def judged_by(rule: Any) -> Any:
-    return SimpleNamespace(verifier=None, calibration=None, constraint=rule)
+    return SimpleNamespace(verifier=None, calibration_of=lambda setting: None, constraint=rule)
 
 
 def test_room_changes_nothing_else(posed: PlacementProblem) -> None:
