@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement.config import Run
-from placement.pipeline.asked import healthy_loads, own_loads, planned_again, with_room
+from placement.pipeline.asked import MORE, healthy_loads, own_loads, planned_again, with_room
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.level import at_levels, bound_at_level, least_change, least_factor, levels_told
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
@@ -25,6 +25,8 @@ from twin.wording import percent
 
 #: Share of the time left that one mending may take.
 MENDING = 0.3
+#: Least share of a GPU's load that is taken for the room that the others need.
+LEAST = 0.5
 #: All is planned again where at least this share of the GPUs is refused; so many times at most.
 MOST_REFUSED, MOST_ASKED = 0.5, 4
 
@@ -220,7 +222,13 @@ def mended(
     most = int(min(problem.stock.sum(), len(problem.items)))
     began, limit_s = timing.now(), clock.left_s(MENDING)
     with clock.phase("mending"):
-        asked = own_loads(run, problem, gpus, began + 0.5 * limit_s) if round_ > 1 else {}
+        asked = own_loads(run, problem, gpus, began + 0.5 * limit_s, MORE * round_) if round_ > 1 else {}
+        if asked and result.room_asked:
+            # The workload is at fault, not these GPUs: what is moved off them must not break the next ones.
+            loads = np.full(len(problem.options), np.nan)
+            for k, share in asked.items():
+                loads[gpus[k].option] = np.fmin(loads[gpus[k].option], max(share, LEAST))
+            problem = with_room(problem, loads)
         found = mend(
             problem, result.placement, unwanted, round_=round_, most=most, seed=run.options.seed,
             deadline=began + limit_s, shares={unwanted[k]: share for k, share in asked.items()},

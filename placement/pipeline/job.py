@@ -22,6 +22,7 @@ from placement.pipeline.proofs import (
     OPTIMAL_GAP,
     PROVING,
     THE_BOUND,
+    bound_again,
     bound_result,
     refuse_impossible,
     settle_bounds,
@@ -52,7 +53,7 @@ POSING = 0.3
 #: Shares of the time left that the first placement and the solver may take, and the solver where judging takes long.
 FIRST, SOLVING, LEAST = 0.3, 0.5, 0.1
 #: Times that a placement like the first one may be judged in the time that the solver leaves.
-LOOKS = 1.5
+LOOKS = 1.0
 #: Adapters that are looked at alone before a first placement is sought, and the violation up to which one is healthy.
 BUSIEST, HEALTHY = 16, 1e-6
 #: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
@@ -94,6 +95,9 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
             from placement.pipeline.check import verify_and_mend
 
             verify_and_mend(run, result, progress, clock)
+        if result.termination != "interrupted":
+            with progress.stage("bound again"):
+                bound_again(result, clock)
     except KeyboardInterrupt:
         if result.placement is None:
             raise

@@ -21,6 +21,8 @@ from placement.solvers.bounds import bounding, certified_minimum, outer, proven_
 PROVING, BOUNDING = 0.1, 0.06
 #: Share of the whole time for the bound without margin, which begins with what the other one found.
 WITHOUT_MARGIN = 0.04
+#: A gap beyond this share is worth more of the time that is left at the end, this share of the whole.
+FAR, PROVING_AGAIN = 0.1, 0.25
 #: Split adapters that are named.
 MOST_NAMED = 4
 #: A phase that more time makes better, and that changes no placement.
@@ -55,10 +57,13 @@ def refuse_impossible(problem: PlacementProblem, clock: Clock) -> None:
         raise proof
 
 
-def bound_result(result: Result, clock: Clock) -> None:
+def bound_result(result: Result, clock: Clock, share: float = PROVING) -> None:
     """Bounds of the problem, with its safety margin (`bound`) and without (`bound_outer`), and their price lists.
 
     Where the planning model is not linear they rest on its columns, as many as time allows.
+
+    Args:
+        share: of the whole time, for the first of them.
     """
     if clock.out_of_time():
         clock.cut[THE_BOUND] = None
@@ -66,7 +71,7 @@ def bound_result(result: Result, clock: Clock) -> None:
     known = () if result.placement is None else (result.placement,)
     with clock.phase(THE_BOUND):
         bound, without = proven_bounds(
-            result.original, clock.part_s(PROVING), clock.part_s(WITHOUT_MARGIN), known=known
+            result.original, clock.part_s(share), clock.part_s(WITHOUT_MARGIN), known=known
         )  # fmt: skip
     result.price_tables = {
         name: found.table
@@ -89,6 +94,19 @@ def bound_result(result: Result, clock: Clock) -> None:
         result.certified_minimum = certified_minimum(pieces, clock.part_s(BOUNDING))
 
 
+def bound_again(result: Result, clock: Clock) -> None:
+    """The bound once more, where the fleet has grown since, or the clock ended it far from the placement."""
+    gap = relative_gap(result.objective_now(), result.bound)
+    grown = result.original.max_gpus != result.bounded_gpus
+    unfinished = THE_BOUND in clock.cut and (gap is None or gap > FAR)
+    if not (grown or unfinished) or clock.left_s() < clock.part_s(PROVING):
+        return
+    before = result.bound, result.bound_outer, result.price_tables, result.bound_columns, result.certified_minimum
+    bound_result(result, clock, PROVING if grown else PROVING_AGAIN)
+    if not grown and before[0] is not None and (result.bound is None or result.bound < before[0]):
+        result.bound, result.bound_outer, result.price_tables, result.bound_columns, result.certified_minimum = before
+
+
 def settle_bounds(result: Result) -> None:
     """Bounds as the price lists prove them of the problem as it is now, and what the gap is made of.
 
@@ -101,6 +119,11 @@ def settle_bounds(result: Result) -> None:
         value = whole_gpus(proven_worth(problem, table), gpu_price(problem))
         said = result.proven if name == "bound" else None
         setattr(result, name, value if said is None else max(value, said))
+    for name in ("bound", "bound_outer"):  # costs are not negative: such a list, of a smaller fleet, says nothing
+        value = getattr(result, name)
+        if problem.model is not None and value is not None and value <= 0.0:
+            setattr(result, name, None)
+            result.price_tables.pop(name, None)
     if result.bound is not None and result.bound_outer is not None:
         result.bound = max(result.bound, result.bound_outer)
     drop_disproved_bounds(result)

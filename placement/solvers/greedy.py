@@ -98,7 +98,7 @@ class Greedy:
     patience: int = 3
     max_rounds: int = 12
     starts: int = 3
-    effort: Annotated[float, Range(0, 1e6)] = 60.0
+    effort: Annotated[float, Range(0, 1e6)] = 30.0
     quick: bool = False
     name: str = "greedy"
 

@@ -38,7 +38,7 @@ class Portfolio:
     """
 
     target_gap: float = 0.002
-    effort: Annotated[float, Range(0, 1e6)] = 60.0
+    effort: Annotated[float, Range(0, 1e6)] = 30.0
     seed: int = 0
     name: str = "portfolio"
 

@@ -204,7 +204,9 @@ class PriceList:
                     self.pool.climb(o, own.members[s], price, MOVES)
         fall = before - self._bound(audited)
         self.audited.append((audited, beyond / max(fresh, 1)))
-        self._offer()
+        # All prices cut by one factor are a list as well, and the better one where some column is worth far too much.
+        self.audited.append((self._cut(audited), beyond / max(fresh, 1)))
+        self._offer(self.audited[-1][0])
         return fall <= NEAR * abs(self.value)
 
     def result(self) -> Priced | None:
@@ -267,6 +269,17 @@ class PriceList:
         """What the columns known are worth beyond their cost, (S,)."""
         own = self.pool.of[option]
         return np.asarray(own.psi @ prices.beta[option] + prices.gamma[option] - own.cost)
+
+    def _cut(self, prices: Prices) -> Prices:
+        """Prices cut by one factor, so that no column known is worth more than it costs."""
+        factor = 1.0
+        for o, own in enumerate(self.pool.of):
+            worth = own.psi @ prices.beta[o] + prices.gamma[o]
+            dear = worth > own.cost
+            if dear.any():
+                factor = min(factor, float((own.cost[dear] / worth[dear]).min()))
+        factor = max(factor, 0.0)
+        return Prices(factor * prices.beta, factor * prices.gamma, factor * prices.sigma, factor * prices.sigma_total)
 
     def _activate(self, prices: Prices) -> bool:
         """Adds columns to the linear program that are worth more than they cost; False if there are none."""
