@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -121,3 +122,22 @@ def test_commands_are_found_in_blocks() -> None:
         ["out=<folder>", "a=1", "b=2", "x=[1,2]"]
     ]
     assert jobs(["-m", "+objective=a,b", "solver=c"]) == [["+objective=a", "solver=c"], ["+objective=b", "solver=c"]]
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    places = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", text, flags=re.MULTILINE)
+    own = {page.name for page in PAGES if page.name != "README.md"} | {"CHANGELOG.md", "start.md"}
+    assert sorted(places) == sorted(own), "README.md is start.md there"
+
+
+def test_lists_and_tables_of_the_site_begin_after_a_blank_line() -> None:
+    """GitHub reads them without one. What is inside a list or a fence stays as it is."""
+    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "scripts" / "site_pages.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "Text:\n* one\n  more\n* two\n\nText\n| a |\n|---|\n```bash test\n* x\n```\n1. first"
+    page = text.splitlines()
+    spaced = ["Text:", "", *page[1:6], "", *page[6:8], "```bash", *page[9:11], "", page[11]]
+    assert module.spaced(page) == spaced

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from twin.sources.tables.chunks import Chunk, chunks, frame_chunk
 from twin.sources.tables.files import Paths, sources
 from twin.sources.tables.formats import Format
 from twin.sources.tables.layout import Form, Layout, Wanted
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +177,7 @@ class Table:
 
 
 def read_table(
-    path: Paths | DataFrame,
+    path: Paths | Any,
     required: Sequence[str],
     optional: Sequence[str] = (),
     *,
@@ -216,7 +213,7 @@ def read_table(
     return Table(read, form)
 
 
-def is_frame(value: object) -> TypeGuard[DataFrame]:
+def is_frame(value: object) -> bool:
     """Whether something is a pandas DataFrame; told without importing pandas."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(value, pandas.DataFrame)
