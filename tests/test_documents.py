@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import re
 import shlex
@@ -122,6 +123,43 @@ def test_commands_are_found_in_blocks() -> None:
         ["out=<folder>", "a=1", "b=2", "x=[1,2]"]
     ]
     assert jobs(["-m", "+objective=a,b", "solver=c"]) == [["+objective=a", "solver=c"], ["+objective=b", "solver=c"]]
+
+
+def test_the_example_of_the_readme_is_compared_with_a_run() -> None:
+    """What the documents show may be off by rounding and by how far a bound got, and by nothing else."""
+    loader = importlib.machinery.SourceFileLoader("readme_figures", str(ROOT / "scripts" / "readme-figures"))
+    spec = importlib.util.spec_from_loader("readme_figures", loader)
+    assert spec is not None
+    figures = importlib.util.module_from_spec(spec)
+    loader.exec_module(figures)
+    simulated = {"ttft_p99_s": 0.2504, "itl_mean_ms": 37.9, "e2e_mean_s": 7.17, "throughput_tps": 2891.0}
+    predicted = {**simulated, "itl_mean_ms": 37.8, "rate_req_per_s": 7.1, "load": 0.917}
+    gpu = {
+        "gpu_id": "gpu000", "setting": {"max_loras": 64, "max_lora_rank": 16}, "decision": "accepted",
+        "adapters": [{"rank": 8}] * 178, "predicted": predicted, "simulated": simulated,
+        "promises": {"ttft_p99_s": {"use": 0.0212}},
+    }  # fmt: skip
+    document = {
+        "gpus": [gpu], "terms": {"latency": 5.92}, "objective_units": {"latency": "s"}, "objective": 5.92,
+        "bound": 5.645, "bound_outer": None,
+    }  # fmt: skip
+    cells = (
+        "gpu000 | 64 x 16 | 178 | 7.1 | 91.7 % | 0.25 | 37.8 / 37.9 | 7.17 / 7.17 | 2,891 / 2,891 | TTFT 2.1 % | yes"
+    )
+    row = f"| {cells} |"
+    line = "latency 5.92 s   bound 5.657   gap 4.4 %   verified"
+    assert list(figures.differences(f"{row}\n{line}", document)) == []
+    for old, new in (
+        (" 178 ", " 150 "),
+        ("| yes", "| NO"),
+        ("5.657", "6.1"),
+        ("gap 4.4", "gap 2.4"),
+        ("0.25 ", "0.29 "),
+    ):
+        wrong = f"{row}\n{line}".replace(old, new)
+        assert len(list(figures.differences(wrong, document))) == 1, new
+    assert list(figures.differences(line, document)) == ["0 GPUs are shown, 1 were found"]
+    assert len(list(figures.differences(row, document))) == 1
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
