@@ -17,6 +17,8 @@ from twin.config.entry import App, Outcome, run_app, show_error
 from twin.config.together import side_by_side
 from twin.errors import InfeasibleError, InputError, NoSolutionError
 from twin.interrupts import once
+from twin.sources.adapter_file import read_frame
+from twin.sources.table import is_frame
 
 if TYPE_CHECKING:
     from placement.config import ObjectiveLike, Run, SolverLike, VerifierLike, WorkloadLike
@@ -90,8 +92,8 @@ def place(
     >>> result.write("out")
 
     Args:
-        workload: a workload, or the path of a CSV file of adapters (`workload=file`). None = what the configuration
-            says: other sources are overrides, such as `workload=servegen`.
+        workload: a workload, a pandas DataFrame of adapters or the path of such a CSV file (`workload=file`). None =
+            what the configuration says: other sources are overrides, such as `workload=servegen`.
         objective: name of an option of `conf/objective`, an objective, or a single term. None = GPU count.
         solver, verify: name of an option in `conf/`, or an object.
         model, hardware: name of an option in `conf/`, of `hardware` also several names; None = the default of the
@@ -108,6 +110,8 @@ def place(
         InfeasibleError: proven that no placement exists.
         NoSolutionError: none was found within the time limit.
     """
+    if is_frame(workload):
+        workload = read_frame(workload)
     _check_arguments(workload, solver, model, hardware, overrides)
     if hardware is not None and not isinstance(hardware, str):
         hardware = f"[{','.join(hardware)}]"
@@ -152,7 +156,9 @@ def _check_arguments(workload: Any, solver: Any, model: Any, hardware: Any, over
     """Raises `InputError` for what cannot be a workload, a solver, a name or a list of overrides."""
     if not (workload is None or isinstance(workload, (str, Path)) or hasattr(workload, "adapters")):
         raise InputError(
-            f"{type(workload).__name__} is not a workload", where="workload", remedy="give a twin.Workload or a path"
+            f"{type(workload).__name__} is not a workload",
+            where="workload",
+            remedy="give a twin.Workload, a DataFrame or a path",
         )
     if not (isinstance(solver, str) or hasattr(solver, "solve")):
         raise InputError(f"{solver!r} is not a solver", where="solver", remedy="give a name, e.g. 'milp', or a solver")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from pandas import DataFrame
+
     from placement.export.files import Exporter
     from placement.problem.objectives import Objective
     from placement.problem.problem import Term
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from twin.workload.workload import Workload
 
     #: What `placement.place` takes for a group: an option's name, or the object itself.
-    WorkloadLike = Workload | str | Path | None
+    WorkloadLike = Workload | DataFrame | str | Path | None
     ObjectiveLike = Objective | Term | str | None
     SolverLike = Solver | str
     VerifierLike = Verifier | str

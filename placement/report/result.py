@@ -24,12 +24,15 @@ from placement.report.document import (
     workload_entry,
     write_outputs,
 )
+from placement.report.frames import adapters_frame, gpus_frame
 from placement.report.today import today_entry
 from placement.verify.verdict import Verification
 from surrogates.pieces.exact import Level
 from twin.server.column import Column
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from placement.config import Run
     from placement.today.comparison import Comparison
 
@@ -142,6 +145,14 @@ class Result:
             "warnings": list(self.warnings),
             "provenance": provenance(run, self.verification),
         }
+
+    def gpus_frame(self) -> DataFrame:
+        """The GPUs as a pandas DataFrame: type, flags, figures predicted and simulated (`placement.report.frames`)."""
+        return gpus_frame(self.to_dict())
+
+    def adapters_frame(self) -> DataFrame:
+        """Adapters on GPUs as a pandas DataFrame: where each is, and what became of its promises."""
+        return adapters_frame(self.to_dict())
 
     def certificate(self, document: dict[str, Any]) -> dict[str, Any]:
         """What `certificate.json` holds (docs/proofs.md).

@@ -43,11 +43,13 @@ def tier_of(problem: PlacementProblem, items: NDArray[np.int64]) -> Tier:
         model, t = problem.options[o], problem.option_type[o]
         rows = np.vstack([model.feasible.G, model.hull.G])
         room = -np.concatenate([model.feasible.g, model.hull.g])
-        rows, room = rows[room > 0], room[room > 0]
-        use = (rows / room[:, None]) @ total
-        if not len(use):
-            continue
-        mine = np.maximum(phi @ (rows[use.argmax()] / room[use.argmax()]), _TINY)
+        mine = np.full(len(items), _TINY)
+        if len(room):  # a setting without facets holds a multiple of the workload
+            rows, room = rows[room > 0], room[room > 0]
+            use = (rows / room[:, None]) @ total
+            if not len(use):
+                continue
+            mine = np.maximum(phi @ (rows[use.argmax()] / room[use.argmax()]), _TINY)
         if mine.sum() < load[:, t].sum():
             load[:, t], option[t] = mine, o
     return Tier(items, load, option)

@@ -188,6 +188,15 @@ def read_adapters(
     return Workload(changed, table.path.stem, (*notes, *added))
 
 
+def read_frame(frame: Any) -> Workload:
+    """The adapters of a pandas DataFrame with the columns of `read_adapters`; its index does not count.
+
+    Raises:
+        InputError: names row, column, value and remedy.
+    """
+    return read_adapters(frame)
+
+
 def _texts(table: Table, column: str) -> list[str]:
     return table.texts(column, required=False) if column in table else [""] * len(table)
 

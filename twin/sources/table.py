@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from twin.config.ranges import Range
 from twin.errors import InputError
 from twin.sources.tables.cells import Unreadable, is_null, parsed
-from twin.sources.tables.chunks import Chunk, chunks
+from twin.sources.tables.chunks import Chunk, chunks, frame_chunk
 from twin.sources.tables.files import Paths, sources
 from twin.sources.tables.formats import Format
 from twin.sources.tables.layout import Form, Layout, Wanted
@@ -176,7 +177,7 @@ class Table:
 
 
 def read_table(
-    path: Paths,
+    path: Paths | Any,
     required: Sequence[str],
     optional: Sequence[str] = (),
     *,
@@ -186,7 +187,7 @@ def read_table(
     form: Form | None = None,
     option: str = "workload.path",
 ) -> Table:
-    """Reads a table: CSV with any separator, JSON lines, Parquet; plain or packed; one file or several.
+    """Reads a table: CSV with any separator, JSON lines, Parquet; plain or packed; one file or several; a DataFrame.
 
     Args:
         required: columns that must be there, in any order.
@@ -203,8 +204,19 @@ def read_table(
     """
     form = form or Form()
     wanted = Wanted(required, optional, what, names or {}, (), form, extra_columns)
+    if is_frame(path):
+        table = Table((frame_chunk(path, wanted),), form)
+        if not len(table):
+            raise InputError(f"{table.title} has no rows", where=option, remedy="add one row an entry")
+        return table
     read = tuple(part for table in _tables(path, wanted, option) for part in table.chunks)
     return Table(read, form)
+
+
+def is_frame(value: object) -> bool:
+    """Whether something is a pandas DataFrame; told without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
 def read_tables(

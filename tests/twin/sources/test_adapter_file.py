@@ -7,11 +7,12 @@ import gzip
 import lzma
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
 from twin.errors import InputError
-from twin.sources.adapter_file import OPTIONAL, REQUIRED, read_adapters
+from twin.sources.adapter_file import OPTIONAL, REQUIRED, read_adapters, read_frame
 from twin.workload.adapter import Adapter, Lengths, Slo
 from twin.workload.rates import OnOff
 
@@ -296,3 +297,33 @@ def test_tenants_of_an_adapter_are_merged(file: Path) -> None:
 def test_tenants_that_contradict_each_other_are_refused(file: Path, rows: str, says: str) -> None:
     header = "adapter_id,tenant,rank,rate_req_per_s,prompt_tokens,output_tokens,pinned_gpu"
     assert says in refused(file, f"{header}\n{rows}").problem
+
+
+def test_a_frame_is_read_as_its_file_is(file: Path) -> None:
+    """Types are kept, names of columns are found as in a file, and the index does not count."""
+    frame = pd.DataFrame(
+        {"adapter": ["a", "b"], "rank": [8, 16], "rate_req_per_s": [0.5, 1.5], "prompt_tokens": [100, 300.0],
+         "output_tokens": ["200", "50"], "slo_ttft_p99_s": [None, 2.0], "pinned_gpu": [None, "gpu1"]},
+        index=[7, 7],
+    )  # fmt: skip
+    frame.to_csv(file, index=False)
+    assert read_frame(frame).adapters == read_adapters(file).adapters
+    assert read_frame(frame).name == "DataFrame"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rank": [8, -1]}, "the DataFrame, row 2, column 'rank'"),
+        ({"adapter_id": ["a", "a"]}, "the DataFrame, row 2, column 'adapter_id'"),
+        ({"rate_req_per_s": [0.5, float("nan")]}, "the DataFrame, row 2, column 'rate_req_per_s'"),
+        ({"ranks": [8, 8]}, "the DataFrame"),
+    ],
+)
+def test_what_is_wrong_in_a_frame_is_located(changed: dict[str, list[object]], said: str) -> None:
+    good = {"adapter_id": ["a", "b"], "rank": 8, "rate_req_per_s": 1.0, "prompt_tokens": 100, "output_tokens": 100}
+    with pytest.raises(InputError) as caught:
+        read_frame(pd.DataFrame(good | changed))
+    assert said in caught.value.where
+    with pytest.raises(InputError, match="the DataFrame has no rows"):
+        read_frame(pd.DataFrame(good)[:0])

@@ -1,4 +1,4 @@
-"""Rows of a file, a chunk at a time: CSV by pandas, JSON by the standard library, Parquet by pyarrow."""
+"""Rows of a file, a chunk at a time: CSV by pandas, JSON by the standard library, Parquet by pyarrow; a DataFrame's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from twin.sources.tables.layout import Layout, Wanted
 #: Rows of a chunk: 40 MB of cells where five columns are read.
 CHUNK_ROWS = 250_000
 SEPARATORS = ",;\t|"
+#: What rows without a file are called.
+FRAME = "DataFrame"
 _EXCEL_SEPARATOR = re.compile(r"\s*sep=(.)\s*", re.IGNORECASE)
 
 
@@ -219,6 +222,19 @@ def _parquet_chunks(source: Source, wanted: Wanted, rows: int) -> Iterator[Chunk
                 where=str(source),
                 remedy="copy or write it again",
             ) from error
+
+
+def frame_chunk(frame: Any, wanted: Wanted) -> Chunk:
+    """The rows of a pandas DataFrame, R of them; its index does not count.
+
+    Raises:
+        InputError: columns are missing, unknown or there twice.
+    """
+    source = Source(Path(FRAME), wanted.what, f"the {FRAME}")
+    layout = wanted.layout([str(name) for name in frame.columns], source)
+    theirs = {str(name): k for k, name in enumerate(frame.columns)}
+    cells = {ours: _typed(frame.iloc[:, theirs[name]]) for ours, name in layout.columns.items()}
+    return Chunk(source, layout, cells, np.arange(len(frame)))
 
 
 def _typed(values: Any) -> NDArray[Any]:
