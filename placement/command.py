@@ -128,6 +128,13 @@ def place(
         if not isinstance(value, (str, Path)):
             if group in named:
                 raise InputError(f"{group} is given twice", where="overrides", remedy=f"leave {group}=... out")
+            unused = next((name for name in named if name.startswith(f"{group}.")), None)
+            if unused is not None:
+                raise InputError(
+                    f"{unused} says nothing of a {group} that is given as an object",
+                    where="overrides",
+                    remedy=f"leave it out, or set it where the {group} is made",
+                )
             given[group] = value
         elif group == "workload":
             chosen += ["workload=file", f"workload.path={_quoted(value)}"]

@@ -94,6 +94,8 @@ def test_overrides_win_over_names_and_objects_are_not_given_twice(small: list[st
     assert place(None, None, verify="none", overrides=small).warnings[0].startswith("no objective given")
     with pytest.raises(InputError, match="solver is given twice"):
         place(solver=Greedy(), overrides=["solver=greedy", *small])
+    with pytest.raises(InputError, match=r"solver\.effort says nothing of a solver that is given as an object"):
+        place(solver=Greedy(), overrides=["solver.effort=1", *small])
 
 
 @pytest.mark.parametrize("name", ["two words.csv", "a'b,c=d{e}.csv", "back\\slash$.csv", "back\\'quote.csv", "end\\"])
