@@ -46,11 +46,18 @@ class Proven:
     gpus: int
     price: Fraction | None
 
-    def lowered(self, excess: NDArray[np.float64]) -> Fraction:
-        """The bound that is left where columns of option o are worth so much more than they cost, (O,)."""
+    def left(self, excess: NDArray[np.float64], factor: float) -> Fraction:
+        """What is left of `worth` where columns of option o are worth so much more than they cost, (O,).
+
+        The better of two: openings that are dearer by as much, and all prices cut by a factor.
+        """
         before = max([Fraction(0), *(-s for s in self.opening)])
         now = [Fraction(float(e)) - s for s, e in zip(self.opening, np.maximum(excess, 0.0).tolist(), strict=True)]
-        return rounded_up(self.worth - self.gpus * (max([before, *now]) - before), self.price)
+        return max(self.worth - self.gpus * (max([before, *now]) - before), Fraction(factor) * self.worth)
+
+    def rounded(self, worth: Fraction) -> Fraction:
+        """A bound, up to whole GPUs where only their number counts."""
+        return rounded_up(worth, self.price)
 
 
 def proven(name: str, entry: Mapping[str, Any], classes: Mapping[str, Any], problem: PlacementProblem) -> Proven:

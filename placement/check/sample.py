@@ -26,7 +26,8 @@ Indices = NDArray[np.int64]
 HEALTHY = 1e-6
 #: What rounding may make a column worth beyond its cost, objective units.
 ROUNDED = 1e-9
-#: Fresh columns may lower the bound by this share: it is claimed of columns that were looked at.
+#: Fresh columns may lower the bound, before it is rounded to whole GPUs, by this share: it is claimed of columns that
+#: were looked at.
 TOLERANCE = 5e-3
 #: Share of the fresh columns that are a GPU of the placement with some of its adapters exchanged.
 EXCHANGED = 0.5
@@ -67,17 +68,20 @@ def sampled(
     groups = [*(np.array(g) for g in own.groups), *fresh]
     options = np.array([*own.options, *under], np.int64)
     wrong: list[str] = []
-    most = np.zeros(len(opening))
+    most, factor = np.zeros(len(opening)), 1.0
     healthy = above = 0
     for start in range(0, len(groups), AT_ONCE):
         some, at = groups[start : start + AT_ONCE], options[start : start + AT_ONCE]
         cost = _cost(problem, some, at)
-        over = np.array([worth[g, o].sum() for g, o in zip(some, at, strict=True)]) + opening[at] - cost
+        value = np.array([worth[g, o].sum() for g, o in zip(some, at, strict=True)]) + opening[at]
+        over = value - cost
         healthy, above = healthy + int(np.isfinite(cost).sum()), above + int((over > ROUNDED).sum())
         np.maximum.at(most, at, over)
-    left = proof.lowered(most)
-    bound = Fraction(entry["bound"])
-    if left < bound - Fraction(TOLERANCE) * abs(bound):
+        dear = over > ROUNDED
+        factor = min(factor, float((cost[dear] / value[dear]).min(initial=1.0)))
+    worth_left = proof.left(most, factor if factor == 1.0 else factor * (1.0 - ROUNDED))
+    left, bound = proof.rounded(worth_left), Fraction(entry["bound"])
+    if worth_left < proof.worth - Fraction(TOLERANCE) * abs(proof.worth):
         wrong.append(
             f"{name}: {above} of {healthy} healthy columns are worth more than they cost; they leave a bound of "
             f"{float(left):.6g}, not {float(bound):.6g}"

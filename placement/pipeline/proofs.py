@@ -15,7 +15,7 @@ from placement.problem.problem import PlacementProblem
 from placement.problem.rows import COUNT, HULL
 from placement.problem.solver import relative_gap
 from placement.report.result import Result
-from placement.solvers.bounds import bounding, certified_minimum, outer, proven_bounds
+from placement.solvers.bounds import bounding, certified_minimum, held_against, outer, proven_bounds
 
 #: Share of the whole time for the bound, which uses what it gets, and for each further proof.
 PROVING, BOUNDING = 0.1, 0.06
@@ -78,7 +78,7 @@ def bound_result(result: Result, clock: Clock, share: float = PROVING) -> None:
         for name, found in (("bound", bound), ("bound_outer", without))
         if found is not None and found.table is not None
     }
-    result.bounded_gpus = result.original.max_gpus
+    result.bounded_gpus, result.bounded_placement = result.original.max_gpus, result.placement
     values = [result.proven, *(None if found is None else found.value for found in (bound, without))]
     result.bound = max((v for v in values if v is not None), default=None)
     result.bound_outer = None if without is None else without.value
@@ -95,15 +95,16 @@ def bound_result(result: Result, clock: Clock, share: float = PROVING) -> None:
 
 
 def bound_again(result: Result, clock: Clock) -> None:
-    """The bound once more, where the fleet has grown since, or the clock ended it far from the placement."""
+    """The bound once more, where the placement is another one since, or the clock ended it far from the placement."""
     gap = relative_gap(result.objective_now(), result.bound)
     grown = result.original.max_gpus != result.bounded_gpus
+    moved = result.placement != result.bounded_placement and result.original.model is not None
     unfinished = THE_BOUND in clock.cut and (gap is None or gap > FAR)
-    if not (grown or unfinished) or clock.left_s() < clock.part_s(PROVING):
+    if not (grown or moved or unfinished) or clock.left_s() < clock.part_s(PROVING):
         return
     before = result.bound, result.bound_outer, result.price_tables, result.bound_columns, result.certified_minimum
-    bound_result(result, clock, PROVING if grown else PROVING_AGAIN)
-    if not grown and before[0] is not None and (result.bound is None or result.bound < before[0]):
+    bound_result(result, clock, PROVING_AGAIN if unfinished else PROVING)
+    if not (grown or moved) and before[0] is not None and (result.bound is None or result.bound < before[0]):
         result.bound, result.bound_outer, result.price_tables, result.bound_columns, result.certified_minimum = before
 
 
@@ -115,6 +116,10 @@ def settle_bounds(result: Result) -> None:
     problem, grown = result.original, result.original.max_gpus != result.bounded_gpus
     if grown:  # what a solver proved itself holds for the fleet that it had
         result.proven = result.bound = result.bound_outer = None
+    if result.placement is not None and result.placement != result.bounded_placement and problem.model is not None:
+        for name, table in result.price_tables.items():
+            under = outer(problem) if name == "bound_outer" else problem
+            result.price_tables[name] = held_against(under, table, result.placement)
     for name, table in result.price_tables.items():
         value = whole_gpus(proven_worth(problem, table), gpu_price(problem))
         said = result.proven if name == "bound" else None

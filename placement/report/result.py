@@ -57,7 +57,8 @@ class Result:
             agreed.
         today: the placement that runs today, judged beside this one.
         price_tables: what proves `bound` and `bound_outer`, by these names.
-        bounded_gpus: `max_gpus` of the problem that the bounds were computed for.
+        bounded_gpus, bounded_placement: `max_gpus` of the problem that the bounds were computed for, and the placement
+            whose columns were among those looked at.
         gap_parts: of the gap to `bound_outer`: `model`, `rounding`, `margin` (docs/bounds.md).
         bound_rests_on: restrictions of the placements that the bounds speak of, where they bind.
         left_out: what the planning model was not asked for or does not know, of the settings that fit.
@@ -94,6 +95,7 @@ class Result:
     today: Comparison | None = None
     price_tables: dict[str, PriceTable] = field(default_factory=dict)
     bounded_gpus: int | None = None
+    bounded_placement: Placement | None = None
     gap_parts: dict[str, float] | None = None
     bound_rests_on: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)

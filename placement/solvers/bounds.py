@@ -6,18 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from placement.problem import timing
 from placement.problem.objectives import GpuCount, relaxed_terms, without_convex_form
-from placement.problem.prices import PriceTable
+from placement.problem.prices import PriceTable, class_caps, slot_features
 from placement.problem.problem import Placement, PlacementProblem, evaluate
 from placement.problem.rows import ColumnRows, Cuts
 from placement.solvers.aggregate import Aggregate
 from placement.solvers.certificate import Certificate, price_table, rounded_bound
+from placement.solvers.pool import ColumnPool
 from placement.solvers.priced import Priced, PriceList
 from surrogates.pieces.fleet import Judge
 
+Indices = NDArray[np.int64]
+
 #: Relative difference that is none.
 MET = 1e-6
+#: GPUs of a placement that climbs begin from, one of those whose features agree to 1 / ALIKE; moves of a step.
+KINDS, ALIKE, MOVES = 32, 8, 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +181,29 @@ def outer(problem: PlacementProblem) -> PlacementProblem:
         return replace(problem, options=options, banned=())
     model = problem.model.without_margin() if isinstance(problem.model, Judge) else problem.model
     return replace(problem, model=model, reserve=tuple(min(r, 0.0) for r in problem.reserve), banned=())
+
+
+def held_against(problem: PlacementProblem, table: PriceTable, placement: Placement) -> PriceTable:
+    """A list of prices, cut by a factor until no column that a climb from the placement's GPUs meets is dearer.
+
+    For placements that were found after the list.
+    """
+    relaxed = replace(problem, terms=relaxed_terms(problem.terms))
+    pool = ColumnPool(relaxed, np.random.default_rng(0))
+    worth = slot_features(relaxed) @ table.beta.T + table.nu[table.class_of]
+    opening = table.gamma - class_caps(relaxed, table.class_of) @ table.nu
+    kinds: dict[tuple[int, bytes], Indices] = {}
+    for gpu in placement.gpus:
+        items = np.array(gpu.items, np.int64)
+        sums = pool.psi[items].sum(axis=0)
+        kinds.setdefault((gpu.option, np.round(ALIKE * sums / max(sums.max(), 1e-12)).tobytes()), items)
+    for (option, _), items in list(kinds.items())[:KINDS]:
+        pool.climb(option, items, worth[:, option], MOVES)
+    factor = 1.0
+    for o, own in enumerate(pool.of):
+        value = np.array([worth[members, o].sum() for members in own.members]) + opening[o]
+        dear = value > own.cost
+        if dear.any():
+            factor = min(factor, float((own.cost[dear] / value[dear]).min()))
+    looked = replace(table, columns=table.columns + pool.looked)
+    return looked if factor == 1.0 else replace(looked.scaled(max(factor, 0.0)), reach=table.reach)

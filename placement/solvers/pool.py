@@ -25,6 +25,8 @@ NOISE = 1e-9
 STEPS = 10
 #: A climb ends where a step gains less than this, relative to what the column is worth.
 GAIN = 1e-5
+#: Items exchanged near a known GPU are 1 / this on average.
+EXCHANGED = 0.2
 #: A column is healthy up to here; `placement.problem.problem.violations` is as strict.
 HEALTHY = 1e-6
 
@@ -51,6 +53,7 @@ class ColumnPool:
         psi: features of the items, scaled to at most 1, without those that are noise, (N, D).
         of: healthy columns of each option, O of them.
         looked: columns that the planning model was asked for.
+        gpus: items of each GPU of the known placements.
     """
 
     problem: PlacementProblem
@@ -58,6 +61,7 @@ class ColumnPool:
     psi: Array = field(init=False)
     of: list[OptionColumns] = field(init=False)
     looked: int = 0
+    gpus: list[Indices] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         size = np.abs(self.problem.phi).max(axis=0)
@@ -81,21 +85,39 @@ class ColumnPool:
         """A pool with the same columns for a problem under which all of them are healthy, too, and cost as much."""
         other = ColumnPool(problem, np.random.default_rng(self.rng.integers(2**32)))
         other.of = [OptionColumns(list(own.members), own.psi, own.cost) for own in self.of]
-        other.looked = self.looked
+        other.looked, other.gpus = self.looked, self.gpus
         return other
 
-    def fill(self, lone: Sequence[int], known: Iterable[Placement]) -> None:
+    def fill(self, lone: Sequence[int], known: Sequence[Placement]) -> None:
         """Some items alone, random columns, those of known placements under every option, trusted ones.
 
         Args:
             lone: items that are looked at alone.
         """
-        gpus = [np.array(gpu.items) for placement in known for gpu in placement.gpus]
+        gpus = self.gpus = [np.array(gpu.items) for placement in known for gpu in placement.gpus]
         for o in range(len(self.of)):
             usable = self.problem.allowed[:, o]
             trusted = [np.array(sorted(items)) for option, items in self.problem.trusted if option == o]
             self.look(o, [np.array([i]) for i in lone if usable[i]])
             self.look(o, [*self.random(o, RANDOM), *(g for g in gpus if usable[g].all()), *trusted])
+
+    def near(self, option: int, columns: int) -> list[Indices]:
+        """GPUs of the known placements with some of their items exchanged, and as many random columns of such sizes."""
+        usable, adapter = self.problem.allowed[:, option], self.problem.item_adapter
+        largest = max((len(g) for g in self.gpus), default=0)
+        found = []
+        for k in range(columns if largest and usable.any() else 0):
+            held = np.zeros(len(usable), np.bool_)
+            if k % 2:
+                held[self.gpus[int(self.rng.integers(len(self.gpus)))]] = True
+                held[self.rng.integers(len(usable), size=int(self.rng.geometric(EXCHANGED)))] ^= True
+            else:
+                size = np.exp(self.rng.uniform(0.0, np.log(1.5 * largest + 1.0)))
+                held[self.rng.integers(len(usable), size=int(size) + 1)] = True
+            own = np.flatnonzero(held & usable)
+            _, once = np.unique(adapter[own], return_index=True)  # replicas of one adapter do not meet on a GPU
+            found.append(own[np.sort(once)])
+        return [own for own in found if len(own)]
 
     def random(self, option: int, columns: int) -> list[Indices]:
         """Random columns of all sizes, with a bias towards some kinds of items; fewer of many items."""

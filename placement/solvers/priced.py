@@ -188,7 +188,8 @@ class PriceList:
         most = np.full(len(known), -np.inf)
         for o, own in enumerate(self.pool.of):
             worst = float(self._worth(o, audited).max(initial=0.0))
-            self.pool.look(o, self.pool.random(o, max(RANDOM, FRESH // len(known))))
+            drawn = max(RANDOM, FRESH // len(known))
+            self.pool.look(o, [*self.pool.random(o, drawn), *self.pool.near(o, drawn)])
             worth = self._worth(o, audited)
             fresh, beyond = fresh + len(own) - known[o], beyond + int((worth[known[o] :] > worst).sum())
             most[o] = worth.max(initial=-np.inf) - self._opening(audited)[o]
