@@ -138,7 +138,7 @@ def test_all_registered_adapters_are_deployed_and_that_is_said() -> None:
     write("log.csv", LOG + "\n" + "".join(f"{2 * i},{'ab'[i % 2]},200,100\n" for i in range(400)))
     write("ranks.csv", "adapter_id,rank\na,8\nb,16\nc,16\nd,16\ne,32\n")
     code, output, document = placed("workload=access_log", "workload.path=log.csv", "workload.registry=ranks.csv")
-    assert code == 0
+    assert code == 0, output
     hosted = {a["adapter_id"] for gpu in document["gpus"] for a in gpu["adapters"]}
     assert hosted == {"a", "b", "c", "d", "e"}
     assert document["workload"]["reading"]["adapters_without_requests"] == ["c", "d", "e"]
@@ -196,21 +196,21 @@ def test_an_adapter_of_another_model_is_refused_by_name() -> None:
         with pytest.raises(InputError, match=r"'c' was trained on 'Qwen/Qwen2\.5-7B'"):
             read_access_log("log.csv", ["a", "b", "c"], base=served)
     code, output, _ = placed("workload=access_log", "workload.path=log.csv", "workload.registry=[a,c]")
-    assert code == 2
+    assert code == 2, output
     assert "'c' was trained on" in output
 
 
 def test_ranks_between_and_beyond_the_usual_slots_are_placed() -> None:
     write("rank256.csv", f"{TABLE}\nbig,256,0.5,400,150\nsmall,4,0.8,900,60\nodd,12,0.8,900,60\n")
     code, output, document = placed("workload=file", "workload.path=rank256.csv")
-    assert code == 0
+    assert code == 0, output
     for gpu in document["gpus"]:
         assert gpu["setting"]["max_lora_rank"] in (8, 16, 32, 64, 256)
         assert gpu["setting"]["max_lora_rank"] >= max(a["rank"] for a in gpu["adapters"])
     assert "max_lora_rank 256 is a choice too" in output
     for rank in (12, 48):
         code, output, _ = placed("workload=file", "workload.path=rank256.csv", f"engine.max_lora_rank=[8,{rank}]")
-        assert code == 2
+        assert code == 2, output
         assert f"max_lora_rank {rank} is no value that vLLM takes" in output
 
 
@@ -233,8 +233,8 @@ def test_names_are_text_in_the_twin(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_names_are_text_in_a_placement() -> None:
     write("ids.csv", TABLE + "\n" + "".join(f"{name},8,0.2,400,300\n" for name in NAMES))
-    code, _, document = placed("workload=file", "workload.path=ids.csv")
-    assert code == 0
+    code, output, document = placed("workload=file", "workload.path=ids.csv")
+    assert code == 0, output
     assert {a["adapter_id"] for gpu in document["gpus"] for a in gpu["adapters"]} == set(NAMES)
     html = Path("out/report.html").read_text()
     assert "<b>bold</b>" not in html
