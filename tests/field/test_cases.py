@@ -6,6 +6,7 @@ Inputs of placements (`placed`) are solved by the quick solver without verificat
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def refused(text: str, **options: Any) -> InputError:
 def placed(*overrides: str) -> tuple[int, str, dict[str, Any]]:
     """Exit code, output and placement.json of the main command."""
     command = [sys.executable, "-m", "placement", "solver=greedy", "verify=none", "hydra.run.dir=out", *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=None)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     file = Path("out/placement.json")
     return done.returncode, done.stdout + done.stderr, json.loads(file.read_text()) if file.exists() else {}
 
