@@ -141,7 +141,7 @@ def test_the_example_of_the_readme_is_compared_with_a_run() -> None:
     }  # fmt: skip
     document = {
         "gpus": [gpu], "terms": {"latency": 5.92}, "objective_units": {"latency": "s"}, "objective": 5.92,
-        "bound": 5.645, "bound_outer": None,
+        "bound": 5.645, "bound_outer": None, "stopped_by_clock": [],
     }  # fmt: skip
     cells = (
         "gpu000 | 64 x 16 | 178 | 7.1 | 91.7 % | 0.25 | 37.8 / 37.9 | 7.17 / 7.17 | 2,891 / 2,891 | TTFT 2.1 % | yes"
@@ -158,6 +158,11 @@ def test_the_example_of_the_readme_is_compared_with_a_run() -> None:
     ):
         wrong = f"{row}\n{line}".replace(old, new)
         assert len(list(figures.differences(wrong, document))) == 1, new
+    slow = document | {"bound": 5.3, "stopped_by_clock": ["the bound"]}
+    assert list(figures.differences(f"{row}\n{line}", slow)) == []
+    assert len(list(figures.differences(f"{row}\n{line}", slow | {"stopped_by_clock": []}))) == 1
+    assert len(list(figures.differences(f"{row}\n{line}", slow | {"bound": 5.0}))) == 1
+    assert len(list(figures.differences(f"{row}\n{line.replace('gap 4.4', 'gap 2.4')}", slow))) == 1
     assert list(figures.differences(line, document)) == ["0 GPUs are shown, 1 were found"]
     assert len(list(figures.differences(row, document))) == 1
 

@@ -52,6 +52,23 @@ def test_each_type_has_its_calibration_price_and_stock() -> None:
     assert isinstance(run.verifier, BothEnds) and list(run.verifier.hopeful) == ["l40s"]
 
 
+def test_types_side_by_side_leave_the_options_of_other_commands_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Hydra keeps what is made for `hardware=[a,b]` as long as the process lives."""
+    from profiling.__main__ import main as profiling
+
+    words = ["fit", "records=nowhere", "hardware=l4"]
+    assert profiling(words) == 2
+    before = capsys.readouterr().err
+    assert "nowhere" in before
+    normalised(["hardware=[h100-64gb,l4]"])
+    assert profiling(words) == 2
+    assert capsys.readouterr().err == before
+    assert compose(APP, normalised(["hardware=[h100-64gb,l4]", "model=qwen2.5-7b"]))["hardware"].keys() == {
+        "h100-64gb",
+        "l4",
+    }
+
+
 def test_one_type_in_brackets_is_one_type() -> None:
     assert normalised(["hardware=[l40s]"]) == ["hardware=l40s"]
     with pytest.raises(InputError, match="twice"):

@@ -12,7 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ from twin.config.folder import conf_dir
 from twin.config.instantiate import PROJECT_PACKAGES
 from twin.config.logs import show_logs
 from twin.config.mistakes import COMPOSITION_ERRORS, check_named, explained, is_mistake, missing_value, wrong_value
+from twin.config.together import without_made_groups
 from twin.config.words import literal
 from twin.errors import InputError, PlacementError
 from twin.files import unusable_place
@@ -171,7 +172,7 @@ def run_app(app: App, arguments: Sequence[str]) -> int:
     if app.config is not None:
         ConfigStore.instance().store(name=app.config_name, node=app.config, provider=app.name)
     try:
-        with _hydra(app, args) as hydra:
+        with without_made_groups() if app.plain else nullcontext(), _hydra(app, args) as hydra:
             return _dispatch(app, hydra, args, flags, args.config_name or app.config_name)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

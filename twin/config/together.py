@@ -12,7 +12,8 @@ own can do the same:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -20,6 +21,27 @@ from hydra.core.config_store import ConfigStore
 from twin.errors import InputError
 
 _LIST = re.compile(r"\[([^\[\]]*)\]")
+_PROVIDER = "side by side"
+
+
+@contextmanager
+def without_made_groups() -> Iterator[None]:
+    """Hides the options that `side_by_side` made, which Hydra keeps for all commands of a process.
+
+    For commands without groups: there `hardware=l4` is an option with a value.
+    """
+    repo = ConfigStore.instance().repo
+    hidden = {
+        group: nodes
+        for group, nodes in repo.items()
+        if isinstance(nodes, dict) and nodes and all(getattr(n, "provider", "") == _PROVIDER for n in nodes.values())
+    }
+    for group in hidden:
+        del repo[group]
+    try:
+        yield
+    finally:
+        repo.update(hidden)
 
 
 def side_by_side(arguments: Sequence[str], group: str, along: Mapping[str, str]) -> list[str]:
@@ -56,5 +78,5 @@ def _option_of(names: Sequence[str], group: str, along: Mapping[str, str]) -> st
             for name, package in packages.items()
         ]
     made = "+".join(packages.values())
-    ConfigStore.instance().store(group=group, name=made, node={"defaults": defaults}, provider="side by side")
+    ConfigStore.instance().store(group=group, name=made, node={"defaults": defaults}, provider=_PROVIDER)
     return made

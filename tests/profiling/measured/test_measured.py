@@ -75,7 +75,7 @@ def test_a_wrong_calibration_shows_in_the_table(recording: Path) -> None:
 def test_mistakes_are_explained(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2 and "records=<a recording>" in capsys.readouterr().err
     assert main(["fit", f"records={tmp_path}"]) == 2 and "is no recording" in capsys.readouterr().err
-    assert main(["fit", f"records={recording}", "hardware=l5"]) == 2 and "l5" in capsys.readouterr().err
+    assert main(["fit", f"records={recording}", "hardware=l5"]) == 2 and "'l5' is not known" in capsys.readouterr().err
     words = [f"records={recording}", "calibration=llama-3.1-8b-h100-64gb"]
     assert main(["validate", *words, "runs=some"]) == 2 and "held_out or all" in capsys.readouterr().err
 
