@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 
-import numpy as np
-
 from placement.config import Run
-from placement.pipeline.asked import MORE, healthy_loads, own_loads, planned_again, with_room
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.level import at_levels, bound_at_level, least_change, least_factor, levels_told
+from placement.pipeline.room import mostly_refused, own_loads, replanned, room_of, with_room
 from placement.pipeline.tighter import MENDINGS, TIMES, TRIALS, trial, worth_trying
 from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem, evaluate
@@ -21,14 +19,9 @@ from placement.solvers.fleets import fleet_price
 from placement.solvers.mending import mend, warned
 from placement.verify.verdict import NOT_JUDGED, OUT_OF_TIME, ColumnVerdict, Decision, Verification
 from surrogates.pieces.fleet import Judge, levels_of
-from twin.wording import percent
 
 #: Share of the time left that one mending may take.
 MENDING = 0.3
-#: Least share of a GPU's load that is taken for the room that the others need.
-LEAST = 0.5
-#: All is planned again where at least this share of the GPUs is refused; so many times at most.
-MOST_REFUSED, MOST_ASKED = 0.5, 4
 
 Key = tuple[int, frozenset[int]]
 
@@ -176,42 +169,6 @@ def judged(
     return Verification(tuple(found[k] if k in found else known[key_of(gpu)] for k, gpu in enumerate(placement.gpus)))
 
 
-def mostly_refused(result: Result, refuted: Sequence[int]) -> bool:
-    """Whether the planning model is wrong about the workload, not about a GPU, and the twin may be asked once more."""
-    if result.problem.model is None or result.room_asked >= MOST_ASKED:
-        return False
-    return len(refuted) >= MOST_REFUSED * len(result.gpus)
-
-
-def replanned(run: Run, result: Result, refuted: Sequence[int], progress: Progress, clock: Clock) -> bool:
-    """Plans again with as much more room as the refused GPUs would need in the twin; False where nothing was found."""
-    assert result.placement is not None
-    gpus = [result.placement.gpus[k] for k in refuted]
-    began = timing.now()
-    with progress.stage(f"{len(refuted)} GPUs at lighter loads"), clock.phase("hours at lighter loads"):
-        loads = healthy_loads(run, result.problem, gpus, began + clock.left_s(MENDING))
-    result.room_asked += 1
-    if not np.nanmin(loads, initial=1.0) < 1.0:
-        return False
-    banned = warned(result.problem, gpus)
-    with progress.stage("planning with more room"), clock.phase("planning with more room"):
-        problem, found = planned_again(run, with_room(banned, loads), clock)
-    result.rounds += 1
-    result.solver_s += timing.now() - began
-    if found is None:
-        return False
-    result.warnings.append(
-        f"the twin refused {len(refuted)} of {len(result.gpus)} GPUs, which keep the rule at "
-        f"{percent(float(np.nanmin(loads)))} of their load, at {percent(float(np.nanmax(loads)))} with other slots: "
-        "all was planned again with more room"
-    )
-    result.verification, result.simulated_objective, result.simulated_terms = None, None, {}
-    result.placement, result.problem = found, problem
-    if problem.max_gpus is not None and result.original.max_gpus is not None:
-        result.original = replace(result.original, max_gpus=max(problem.max_gpus, result.original.max_gpus))
-    return True
-
-
 def mended(
     run: Run, result: Result, unwanted: Sequence[int], known: dict[Key, ColumnVerdict], round_: int, clock: Clock
 ) -> bool:
@@ -222,13 +179,10 @@ def mended(
     most = int(min(problem.stock.sum(), len(problem.items)))
     began, limit_s = timing.now(), clock.left_s(MENDING)
     with clock.phase("mending"):
-        asked = own_loads(run, problem, gpus, began + 0.5 * limit_s, MORE * round_) if round_ > 1 else {}
+        asked = own_loads(run, problem, gpus, began + 0.5 * limit_s, round_) if round_ > 1 else {}
         if asked and result.room_asked:
             # The workload is at fault, not these GPUs: what is moved off them must not break the next ones.
-            loads = np.full(len(problem.options), np.nan)
-            for k, share in asked.items():
-                loads[gpus[k].option] = np.fmin(loads[gpus[k].option], max(share, LEAST))
-            problem = with_room(problem, loads)
+            problem = with_room(problem, room_of(problem, gpus, asked))
         found = mend(
             problem, result.placement, unwanted, round_=round_, most=most, seed=run.options.seed,
             deadline=began + limit_s, shares={unwanted[k]: share for k, share in asked.items()},

@@ -11,11 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from placement.config import Run
 from placement.deciding import deciding_notes
-from placement.pipeline.asked import judging_s
 from placement.pipeline.clock import Clock, Progress
 from placement.pipeline.kernels import kernels
 from placement.pipeline.proofs import (
@@ -27,18 +24,16 @@ from placement.pipeline.proofs import (
     refuse_impossible,
     settle_bounds,
 )
-from placement.pipeline.start import better_start
+from placement.pipeline.start import better_start, first_placement
 from placement.problem import timing
 from placement.problem.admission import admit
 from placement.problem.build import build_problem
-from placement.problem.objectives import GpuCount
 from placement.problem.problem import Placement, PlacementProblem, evaluate, violations
 from placement.problem.promises import keepable
 from placement.problem.solver import SolveReport
 from placement.report.promises import planning_notes, unsettled_notes
 from placement.report.result import Result
 from placement.solvers.capabilities import refuse
-from placement.solvers.greedy import Greedy
 from placement.today.comparison import beside_plan
 from twin.confidence.seeds import short_windows
 from twin.errors import NoSolutionError
@@ -50,14 +45,8 @@ log = logging.getLogger(__name__)
 
 #: Share of all the time, from the first settings on, after which the planning model is asked for no further setting.
 POSING = 0.3
-#: Shares of the time left that the first placement and the solver may take, and the solver where judging takes long.
-FIRST, SOLVING, LEAST = 0.3, 0.5, 0.1
-#: Times that a placement like the first one may be judged in the time that the solver leaves.
-LOOKS = 1.0
-#: Adapters that are looked at alone before a first placement is sought, and the violation up to which one is healthy.
-BUSIEST, HEALTHY = 16, 1e-6
-#: Where nothing is found with the model's margin: how much less of it is asked for, in shares of the load.
-LESS_MARGIN = (0.1, 0.25, 0.5)
+#: Shares of the time left that the solver may take, and where judging takes long.
+SOLVING, LEAST = 0.5, 0.1
 
 
 def run_pipeline(run: Run, progress: Progress) -> Result:
@@ -84,7 +73,7 @@ def run_pipeline(run: Run, progress: Progress) -> Result:
             log.info("first placement: %d GPUs after %.1f s", len(first.gpus), clock.spent_s())
             result.placement, result.status = first, "unverified"
         twin_loads.join()
-        kept_s = 0.0 if first is None else LOOKS * judging_s(run, problem, first) + clock.part_s(PROVING)
+        kept_s = 0.0 if first is None else judging_s(run, first.columns(problem)) + clock.part_s(PROVING)
         with progress.stage(f"solver {run.solver.name}"):
             solve(run, result, problem, first, clock, kept_s)
         if result.termination != "interrupted":
@@ -168,70 +157,10 @@ def posed(run: Run, clock: Clock) -> tuple[PlacementProblem, list[str], list[str
     return problem, notes + ([str(peak)] if peak is not None else []), left_out
 
 
-def first_placement(
-    run: Run, result: Result, problem: PlacementProblem, clock: Clock
-) -> tuple[PlacementProblem, Placement | None]:
-    """A greedy placement at fixed work: what is saved if nothing better comes, and the size of the fleet.
-
-    Where no term prices GPUs and their number is not given, the fleet is `expansion` times what greedy needs.
-
-    Raises:
-        InfeasibleError: proven that no placement exists.
-        NoSolutionError: the size of the fleet is unknown.
-    """
-    dealing = Greedy(seed=run.options.seed, local_search=False, quick=True)
-    existing = existing_gpus(run)
-    counted = problem
-    if not run.objective.prices_gpus:
-        same_price = replace(problem.context, price=dict.fromkeys(problem.context.price, 1.0))
-        counted = replace(problem, terms=(GpuCount(),), context=same_price)
-    limit_s = clock.left_s(FIRST)
-    found: Placement | None = None
-    for less in (0.0, *LESS_MARGIN):
-        reserve = tuple(-less for _ in problem.options) if less and problem.model is not None else problem.reserve
-        if less < LESS_MARGIN[-1] and too_busy_alone(replace(counted, reserve=reserve)):
-            continue
-        with clock.phase("the first placement"):
-            found = dealing.solve(replace(counted, reserve=reserve), time_limit_s=limit_s).placement
-        if found is not None or problem.model is None or (less and clock.out_of_time()):
-            problem = replace(problem, reserve=reserve)
-            break
-    if found is not None and less:
-        result.warnings.append(
-            f"no placement was found that keeps the planning model's margin; this one keeps {100 * less:.0f} % of the "
-            "load less"
-        )
-    if run.objective.prices_gpus:
-        return problem, found
-    if found is None and existing is None:
-        refuse_impossible(problem, clock)
-        raise NoSolutionError(
-            "no placement was found, so the size of the fleet is unknown",
-            where=f"time_limit_s = {run.options.time_limit_s:g}",
-            remedy="raise time_limit_s, or give the size of the fleet with hardware.count=...",
-        )
-    size = run.objective.fleet_size(len(found.gpus) if found is not None else 1, existing)
-    # A fleet of all GPUs that exist is limited by their stock.
-    return (problem if size is None or size == existing else replace(problem, max_gpus=size)), found
-
-
-def existing_gpus(run: Run) -> int | None:
-    """Units of the fleet that exist, of all types; None if there are as many as needed of one."""
-    counts = [t.count for t in run.gpu_types]
-    return None if None in counts else sum(c for c in counts if c is not None)
-
-
-def too_busy_alone(problem: PlacementProblem) -> bool:
-    """Whether one of the busiest adapters is not healthy on a GPU of its own: a search would only take time."""
-    if problem.model is None:
-        return False
-    reserve = np.array(problem.reserve or np.zeros(len(problem.options)))
-    for item in np.argsort([-a.rate_req_per_s for a in problem.items], kind="stable")[:BUSIEST].tolist():
-        options = np.flatnonzero(problem.allowed[item])
-        alone = problem.columns_of([[item]] * len(options), options.tolist())
-        if (alone.violation + reserve[options] > HEALTHY).all():
-            return True
-    return False
+def judging_s(run: Run, columns: Sequence[Column]) -> float:
+    """Seconds that judging GPUs like these takes; 0 where the verifier does not tell."""
+    expected = getattr(run.verifier, "expected_s", None)
+    return 0.0 if expected is None else float(expected(columns, run.calibrations, run.constraint))
 
 
 def solve(

@@ -9,7 +9,8 @@ from typing import Any
 
 from placement.config import Run
 from placement.pipeline.clock import Clock
-from placement.pipeline.job import first_placement, posed
+from placement.pipeline.job import posed
+from placement.pipeline.start import first_placement
 from placement.problem.problem import Placement, PlacementProblem
 from placement.report.result import Result
 from surrogates.model.planning import PlanningModel

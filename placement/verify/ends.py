@@ -36,6 +36,13 @@ class BothEnds:
             raise AttributeError(name)
         return getattr(self.inner, name)
 
+    def expected_s(
+        self, columns: Sequence[Column], calibrations: Mapping[str, Calibration], constraint: Constraint
+    ) -> float:
+        """Seconds for both ends; 0 where the inner verifier does not tell."""
+        expected = getattr(self.inner, "expected_s", None)
+        return 0.0 if expected is None else 2.0 * float(expected(columns, calibrations, constraint))
+
     def columns(
         self,
         columns: Sequence[Column],

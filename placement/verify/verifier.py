@@ -39,6 +39,8 @@ Simulate = Callable[[Column, int, float], "SimulationResult"]
 
 #: Verification seeds start here: no training run or example uses them.
 FIRST_SEED = 1_000_000
+#: Of windows that are only timed.
+TRIAL_SEED = 500_000_000
 #: More than a round can use: GPUs alike get windows of their own each.
 SEEDS_OF_A_ROUND = 1_000_000
 #: Windows of its own that every GPU gets, however many are alike.
@@ -141,6 +143,19 @@ class TwinVerifier:
             columns, constraint, run, first_seed=first, progress=progress, stop_at_refuted=stop_at_refuted,
             deadline=deadline,
         )  # fmt: skip
+
+    def expected_s(
+        self, columns: Sequence[Column], calibrations: Mapping[str, Calibration], constraint: Constraint
+    ) -> float:
+        """Seconds that the first look at these columns takes, by an hour of the busiest one."""
+        groups = groups_alike(columns, constraint.slo)
+        busiest = columns[groups[0][0]]
+        calibration = calibrations[busiest.setting.gpu_type]
+        one_window(busiest, calibration, constraint, TRIAL_SEED, self.horizon_s)  # loads what was compiled
+        began = timing.now()
+        one_window(busiest, calibration, constraint, TRIAL_SEED + 1, self.horizon_s)
+        windows = sum(max(self.hours, OWN_WINDOWS * len(group)) for group in groups)
+        return (timing.now() - began) * windows / (self.threads or os.cpu_count() or 1)
 
     def judged(
         self,

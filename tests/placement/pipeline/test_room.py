@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement.pipeline import asked
-from placement.pipeline.asked import LOADS, MORE, healthy_loads, own_loads, with_room
+from placement.pipeline import room
+from placement.pipeline.room import LOADS, MORE, healthy_loads, own_loads, with_room
 from placement.problem.problem import GpuAssignment, PlacementProblem
 from tests.placement.synthetic import adapter, option, problem
 
@@ -29,7 +29,7 @@ def healthy_below(monkeypatch: pytest.MonkeyPatch, limits: dict[int, float]) -> 
         told.append((column.setting.max_loras, load))
         return bool(load * sum(a.rate_req_per_s for a in column.adapters) <= limits[column.setting.max_loras])
 
-    monkeypatch.setattr(asked, "_keeps", keeps)
+    monkeypatch.setattr(room, "_keeps", keeps)
     return told
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_learned_after_the_deadline(posed: PlacementProblem, monkeypa
     told = healthy_below(monkeypatch, {8: 5.0, 16: 5.0, 64: 5.0})
     gpus = [GpuAssignment(0, (0, 1, 2))]
     assert np.isnan(healthy_loads(None, posed, gpus, -math.inf)).all()  # type: ignore[arg-type]
-    assert own_loads(None, posed, gpus, -math.inf) == {}  # type: ignore[arg-type]
+    assert own_loads(None, posed, gpus, -math.inf, 2) == {}  # type: ignore[arg-type]
     assert not told
 
 
@@ -71,9 +71,9 @@ def test_lighter_columns_are_played(posed: PlacementProblem, monkeypatch: pytest
         seen.append(sum(a.rate_req_per_s for a in column.adapters))
         return seen[-1]
 
-    monkeypatch.setattr(asked, "one_window", window)
+    monkeypatch.setattr(room, "one_window", window)
     run: Any = judged_by(Rule())
-    assert own_loads(run, posed, [GpuAssignment(0, (0, 1, 2, 3))], math.inf) == {0: pytest.approx(0.6 - MORE)}
+    assert own_loads(run, posed, [GpuAssignment(0, (0, 1, 2, 3))], math.inf, 2) == {0: pytest.approx(0.6 - 2 * MORE)}
     assert max(seen) < 8.0 * max(LOADS) and min(seen) <= 5.0
 
 

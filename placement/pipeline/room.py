@@ -1,4 +1,4 @@
-"""How much less load the twin asks for where it refuses most of a placement.
+"""The room that a workload needs beyond the planning model's margin, where the twin refuses most of a placement.
 
 A planning model that is wrong about one GPU is mended on that GPU. Where it is wrong about the workload (bursts that
 its training never saw), every mending is refused again. Then the twin is asked at which load the refused GPUs would be
@@ -8,8 +8,7 @@ healthy, and everything is planned again with that much more room.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.config import Run
-from placement.pipeline.clock import Clock
+from placement.pipeline.clock import Clock, Progress
 from placement.problem import timing
 from placement.problem.problem import GpuAssignment, Placement, PlacementProblem
+from placement.report.result import Result
 from placement.solvers.greedy import Greedy
-from placement.verify.alike import groups_alike
+from placement.solvers.mending import warned
 from placement.verify.pool import impatient
-from placement.verify.verifier import OWN_WINDOWS, one_window
+from placement.verify.verifier import one_window
 from twin.server.column import Column
 from twin.server.settings import EngineSetting
+from twin.wording import percent
 
 if TYPE_CHECKING:
     from twin.figures.result import SimulationResult
@@ -37,27 +38,55 @@ LOADS: tuple[float, ...] = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4,
 HOURS, ASKED = (6, 30), 2
 #: Slots beside the GPU's own, in doublings.
 SLOTS = (0.0, 1.0, 2.0)
+#: Between types of GPU, in doublings of slots: another type is never the nearest one.
 FAR = 100.0
 #: Room beyond what the twin was content with, as a share of the load: some of its hours may have been lucky.
 MORE = 0.03
+#: All is planned again where at least this share of the GPUs is not accepted; so many times at most.
+MOST_REFUSED, MOST_ASKED = 0.5, 4
+#: Least share of a GPU's load that is taken for the room that others need.
+LEAST = 0.5
+#: Share of the time left for asking the twin.
+ASKING = 0.3
 #: First of the seeds, which no verification uses; share of the time left for the search.
 SEED, AGAIN = 500_000_000, 0.2
 
 
-def judging_s(run: Run, problem: PlacementProblem, placement: Placement) -> float:
-    """Seconds that the first look at a placement like this one takes, by one hour of its busiest GPU; 0 = not known."""
-    hours, horizon_s = getattr(run.verifier, "hours", 0), getattr(run.verifier, "horizon_s", 0.0)
-    if not hours or not horizon_s:
-        return 0.0
-    columns = placement.columns(problem)
-    groups = groups_alike(columns, run.constraint.slo)
-    busiest = columns[groups[0][0]]
-    for seed in (SEED, SEED + 1):  # the first one loads what was compiled
-        began = timing.now()
-        one_window(busiest, run.calibration_of(busiest.setting), run.constraint, seed, horizon_s)
-    windows = sum(max(hours, OWN_WINDOWS * len(group)) for group in groups)
-    threads = getattr(run.verifier, "threads", None) or os.cpu_count() or 1
-    return (timing.now() - began) * windows / threads
+def mostly_refused(result: Result, unwanted: Sequence[int]) -> bool:
+    """Whether the planning model is wrong about the workload, not about a GPU, and the twin may be asked once more."""
+    if result.problem.model is None or result.room_asked >= MOST_ASKED:
+        return False
+    return len(unwanted) >= MOST_REFUSED * len(result.gpus)
+
+
+def replanned(run: Run, result: Result, unwanted: Sequence[int], progress: Progress, clock: Clock) -> bool:
+    """Plans again with as much more room as these GPUs need in the twin; False where nothing was found."""
+    assert result.placement is not None
+    gpus = [result.placement.gpus[k] for k in unwanted]
+    began = timing.now()
+    with progress.stage(f"{len(unwanted)} GPUs at lighter loads"), clock.phase("hours at lighter loads"):
+        loads = healthy_loads(run, result.problem, gpus, began + clock.left_s(ASKING))
+    result.room_asked += 1
+    if not np.nanmin(loads, initial=1.0) < 1.0:
+        return False
+    banned = warned(result.problem, gpus)
+    with progress.stage("planning with more room"), clock.phase("planning with more room"):
+        problem, found = planned_again(run, with_room(banned, loads), clock)
+    result.rounds += 1
+    result.solver_s += timing.now() - began
+    if found is None:
+        return False
+    low, high = float(np.nanmin(loads)), float(np.nanmax(loads))
+    result.warnings.append(
+        f"the twin did not accept {len(unwanted)} of {len(result.gpus)} GPUs: they keep the rule at {percent(low)} of "
+        f"their load{' or less' if low <= LOADS[-1] else ''}, at {percent(high)} with other slots; all was planned "
+        "again with more room"
+    )
+    result.verification, result.simulated_objective, result.simulated_terms = None, None, {}
+    result.placement, result.problem = found, problem
+    if problem.max_gpus is not None and result.original.max_gpus is not None:
+        result.original = replace(result.original, max_gpus=max(problem.max_gpus, result.original.max_gpus))
+    return True
 
 
 def healthy_loads(run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignment], deadline: float) -> Array:
@@ -85,14 +114,23 @@ def _kind(setting: EngineSetting) -> tuple[str, int]:
 
 
 def own_loads(
-    run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignment], deadline: float, more: float = MORE
+    run: Run, problem: PlacementProblem, gpus: Sequence[GpuAssignment], deadline: float, round_: int
 ) -> dict[int, float]:
-    """What share of its load each of the first few GPUs carries in the twin, less `more`: place -> share."""
+    """What share of its load each of the first few GPUs carries in the twin, less more with each round."""
     told = {}
     for k, gpu in enumerate(gpus[:ASKED]):
         column = Column(tuple(problem.items[i] for i in gpu.items), problem.options[gpu.option].setting)
-        told[k] = _healthy_load(run, column, deadline) - more
+        told[k] = max(_healthy_load(run, column, deadline) - MORE * round_, LOADS[-1])
     return {k: load for k, load in told.items() if np.isfinite(load)}
+
+
+def room_of(problem: PlacementProblem, gpus: Sequence[GpuAssignment], asked: Mapping[int, float]) -> Array:
+    """What GPUs carry by `own_loads` as loads of their options, (O,), so that the next ones are not as full."""
+    loads = np.full(len(problem.options), np.nan)
+    for k, share in asked.items():
+        option = gpus[k].option
+        loads[option] = np.fmin(loads[option], max(share, LEAST))
+    return loads
 
 
 def _healthy_load(run: Run, column: Column, deadline: float) -> float:
@@ -130,7 +168,6 @@ def with_room(problem: PlacementProblem, loads: Array) -> PlacementProblem:
     room = np.maximum(problem.reserve or np.zeros(len(problem.options)), 0.0)
     told = np.flatnonzero(np.isfinite(loads))
     room[told] += MORE - np.log(loads[told])
-    # Types of GPU are farther from one another than numbers of slots.
     slots = np.log2([max(o.setting.max_loras, 1) for o in problem.options]) + FAR * problem.option_type
     nearest = told[np.abs(slots[:, None] - slots[told]).argmin(axis=1)]
     return replace(problem, reserve=tuple(np.maximum(room, room[nearest]).tolist()))
