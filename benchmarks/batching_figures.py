@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.batching_runs import Run, calibration_of, measured_curve, predicted, server_of
 from placement.batching.advice import mean_context
 from placement.batching.curves import law_curve
 from placement.batching.rules import choose
+from twin.pictures import blank, png
 from twin.server.roofline import step_parts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#3366aa", "#dd7722", "#338855", "#8855aa")
 
@@ -35,13 +36,12 @@ def write_figures(folder: Path, background: list[Run], advisor: list[Run], share
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], metadata={"Software": None})
+        paths[-1].write_bytes(png(figure))
     return paths
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(width, height, option="figures=")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [a for row in axes for a in row]
 

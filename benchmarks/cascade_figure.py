@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.errors import InputError
+from twin.pictures import blank, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
 INK, BLUE, ORANGE, RED, GREEN = "#1c2330", "#3b6ea8", "#d98b2b", "#b3452f", "#2f7d4f"
@@ -89,16 +92,7 @@ def cascade_png(
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "out= needs matplotlib, which is not installed", where="out",
-            remedy="pip install 'adapter-placement[plot]'",
-        ) from error  # fmt: skip
-    figure = Figure(figsize=(11.5, 6.2), dpi=95, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(11.5, 6.2, option="out=", dpi=95)
     grid = figure.add_gridspec(3, 2, width_ratios=(1.25, 1))
     rows = (("loads_per_s", "adapter loads/s"), ("requests", "requests in system"), ("step_ms", "step, ms"))
     for k, (name, label) in enumerate(rows):
@@ -138,13 +132,11 @@ def cascade_png(
     right.set_title("both states, over the load", loc="left", fontsize=10, color=INK)
     right.legend(frameon=True, framealpha=1.0, edgecolor="none", fontsize=8, loc="upper left", ncols=2)
     _plain(right)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    return png(figure)
 
 
-def _plain(axes: object) -> None:
+def _plain(axes: Axes) -> None:
     """A light grid, no box."""
-    axes.grid(axis="y", color="#d8dce4", linewidth=0.8)  # type: ignore[attr-defined]
-    axes.set_axisbelow(True)  # type: ignore[attr-defined]
-    axes.spines[["top", "right"]].set_visible(False)  # type: ignore[attr-defined]
+    axes.grid(axis="y", color="#d8dce4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

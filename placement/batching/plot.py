@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from twin.pictures import blank, png
 
 BLUE, ORANGE, GREEN, GREY, RED = "#3366aa", "#dd7722", "#338855", "#999999", "#bb3333"
 
 
 def advice_png(data: dict[str, Any]) -> bytes:
     """Three panels, PNG."""
-    figure = Figure(figsize=(15, 4.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(15, 4.6, option="advice.png")
     left, middle, right = figure.subplots(1, 3)
     _curve(left, data)
     _latency(middle, data)
@@ -24,9 +21,7 @@ def advice_png(data: dict[str, Any]) -> bytes:
         f"{data['model']} on {data['hardware']}: B_opt = {best} "
         f"(rule {data['rule']}, SLO {data['slo']['ms']:.1f} ms, {data['curve']['source']} curve)"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _points(data: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from placement.batching.config import load_advice
+from twin.errors import InputError
 from twin.files import write_text
 
 
@@ -32,14 +33,16 @@ def run_batching(config: dict[str, Any], directory: Path, *, quiet: bool) -> tup
     directory.mkdir(parents=True, exist_ok=True)
     files = [directory / "advice.json"]
     write_text(files[0], json.dumps(data, indent=1) + "\n")
+    from placement.batching.plot import advice_png
+
+    missing = ""
     try:
-        from placement.batching.plot import advice_png
-    except ModuleNotFoundError as error:
-        missing = f"no plot: package {error.name!r} is not installed"
+        picture = advice_png(data)
+    except InputError as error:
+        missing = f"no plot: {error.problem}"
     else:
-        missing = ""
         files.append(directory / "advice.png")
-        files[1].write_bytes(advice_png(data))
+        files[1].write_bytes(picture)
     if not quiet:
         print_advice(data, files, missing)
     recommended = data["replication"]["recommended"]

@@ -11,7 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from placement.report.markup import chart, page, paragraph, section
+from twin.errors import InputError
 from twin.files import write_bytes, write_text
+from twin.pictures import blank, png
 from twin.wording import number, percent
 
 #: A job: its overrides, exit code, directory, and what it found.
@@ -63,8 +65,8 @@ def write_sweep(jobs: Sequence[Job]) -> tuple[list[Path], str]:
         return files, ""
     try:
         picture = _pareto_png(runs, size)
-    except ImportError:
-        return files, "pareto.png needs matplotlib: pip install 'adapter-placement[plot]'"
+    except InputError as error:
+        return files, f"{error.problem}: {error.remedy}"
     write_bytes(folder / "pareto.png", picture)
     return [*files, folder / "pareto.png"], ""
 
@@ -142,11 +144,7 @@ def _csv(jobs: Sequence[Job], common: set[str]) -> str:
 
 
 def _pareto_png(runs: Sequence[dict[str, Any]], size: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(8, 5, option="pareto.png", dpi=120)
     axes = figure.subplots()
     front = [r for r in runs if r["front"]]
     axes.step([r["size"] for r in front], [r["e2e_mean_s"] for r in front], where="post", color="#c4651a")
@@ -164,6 +162,4 @@ def _pareto_png(runs: Sequence[dict[str, Any]], size: str) -> bytes:
     axes.set_ylabel("mean E2E, s")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from profiling.fit.micro import Row
 from profiling.fit.regression import relative_errors
-from twin.errors import InputError
+from twin.pictures import blank, png
 from twin.server.laws import STEP_TERMS
 
 #: Axis of each panel: what it shows, and the term whose feature it is.
@@ -23,17 +22,7 @@ def residuals_png(rows: Sequence[Row], coefficients: NDArray[np.float64], title:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "plot=true needs matplotlib, which is not installed",
-            where="plot",
-            remedy="pip install 'adapter-placement[plot]', or leave plot=true out",
-        ) from error
-    figure = Figure(figsize=(11, 3.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(11, 3.6, option="plot=true", otherwise=", or leave plot=true out")
     errors = 100 * relative_errors(rows, coefficients)
     area = 25 * np.array([r.weight for r in rows])
     axes = figure.subplots(1, len(PANELS), sharey=True)
@@ -44,6 +33,4 @@ def residuals_png(rows: Sequence[Row], coefficients: NDArray[np.float64], title:
         panel.set_xlabel(label)
     axes[0].set_ylabel("law / recorded - 1, %")
     figure.suptitle(title)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
-    return data.getvalue()
+    return png(figure)

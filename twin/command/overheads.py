@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from twin.errors import InputError
 from twin.figures.overheads import overheads
+from twin.pictures import blank, png
 from twin.server.column import Column
 from twin.server.memory import memory_error
 
@@ -65,18 +64,8 @@ def curves_png(rows: list[dict[str, object]]) -> bytes:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "overheads=true needs matplotlib, which is not installed",
-            where="overheads",
-            remedy="pip install 'adapter-placement[plot]'",
-        ) from error
     names = list(dict.fromkeys(str(row["curve"]) for row in rows))
-    figure = Figure(figsize=(4.2 * len(names), 4.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(4.2 * len(names), 4.2, option="overheads=true")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         own = [row for row in rows if row["curve"] == name]
@@ -91,6 +80,4 @@ def curves_png(rows: list[dict[str, object]]) -> bytes:
     panels[0].set_ylabel("ms of a step")
     panels[0].set_ylim(0, 1.05 * max(sum(float(str(row[f"{cause}_ms"])) for cause in COLORS) for row in rows))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(COLORS), frameon=False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    return png(figure)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.errors import InputError
 from twin.figures.series import TimeSeries
+from twin.pictures import blank, png
 
 Array = NDArray[np.float64]
 INK, BLUE, ORANGE, RED, GREEN = "#1c2330", "#3b6ea8", "#d98b2b", "#b3452f", "#2f7d4f"
@@ -20,18 +18,7 @@ def time_series_png(series: TimeSeries, *, horizon_s: float, max_loras: int, tit
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "plot=true needs matplotlib, which is not installed",
-            where="plot",
-            remedy="pip install 'adapter-placement[plot]', or leave plot=true out (timeseries.csv needs nothing)",
-        ) from error
-    # A figure of its own, without pyplot: no global state, no display.
-    figure = Figure(figsize=(10, 9.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(10, 9.2, option="plot=true", otherwise=", or leave plot=true out (timeseries.csv needs nothing)")
     panels = figure.subplots(4, 1, sharex=True)
     unit, per = ("min", 60.0) if horizon_s > 300 else ("s", 1.0)
     edges = np.append(series.start_s, horizon_s) / per
@@ -86,9 +73,7 @@ def time_series_png(series: TimeSeries, *, horizon_s: float, max_loras: int, tit
     loads.spines[["top"]].set_visible(False)
     figure.align_ylabels(panels)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    return png(figure)
 
 
 def _marks(axes: object, edges: Array, rate: Array, label: str) -> None:

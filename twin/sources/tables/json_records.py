@@ -66,24 +66,34 @@ def _has_lines(source: Source) -> bool:
         return first.rstrip().endswith("}") and first.lstrip().startswith("{")
 
 
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """The object on a line of a file of JSON lines.
+
+    Raises:
+        InputError: no JSON, or no object.
+    """
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"the line is not JSON: {error.msg}", where=where, remedy="give one JSON object a line"
+        ) from error
+    if not isinstance(record, dict):
+        raise InputError(
+            f"the line holds {line.strip()[:40]!r}, not a JSON object",
+            where=where,
+            remedy="give one JSON object a line",
+        )
+    return record
+
+
 def _line_records(source: Source) -> Iterator[Numbered]:
     with source.text() as text:
         for number, line in enumerate(text):
             if not line.strip():
                 continue
             where = f"{source}, line {number + 1}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"the line is not JSON: {error.msg}", where=where, remedy="give one JSON object a line"
-                ) from error
-            if not isinstance(record, dict):
-                raise InputError(
-                    f"the line holds {line.strip()[:40]!r}, not a JSON object",
-                    where=where,
-                    remedy="give one JSON object a line",
-                )
+            record = json_object(line, where)
             yield from ((number, r) for r in _requests_in(record, where) or [record])
 
 

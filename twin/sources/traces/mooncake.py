@@ -7,7 +7,6 @@ the whole prefix up to its end, so an equal hash means an equal prefix.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import InputError
+from twin.sources.tables.json_records import json_object
 from twin.sources.text_file import open_text
 from twin.sources.traces.source import Deal, TraceRequests, dealt_workload, find_file
 from twin.workload.reading import Reading
@@ -99,18 +99,7 @@ def _read_lines(file: Path) -> tuple[TraceRequests, list[list[int]]]:
             if not line.strip():
                 continue
             where = f"{name}, line {line_number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"the line is not JSON: {error.msg}", where=where, remedy="give one JSON object a line"
-                ) from error
-            if not isinstance(record, dict):
-                raise InputError(
-                    f"the line holds {line.strip()[:40]!r}, not a JSON object",
-                    where=where,
-                    remedy="give one JSON object a line",
-                )
+            record = json_object(line, where)
             time_ms, prompt, output = (
                 _field(record, key, where) for key in ("timestamp", "input_length", "output_length")
             )
