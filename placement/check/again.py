@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import yaml
 
 from placement.check.ground import Ground
@@ -21,8 +19,9 @@ SEED = 90_000
 def simulated(ground: Ground, own: Placed, seed: int) -> Verification:
     """Verdicts by the claim `quick`, on seeds of the checker's own."""
     options = yaml.safe_load((conf_dir() / "verify" / "quick.yaml").read_text())
+    options = {**options, "seed": SEED + seed}
     options.pop("_target_")
-    verifier = replace(parse(TwinVerifier, options, "verify"), seed=SEED + seed)
+    verifier = parse(TwinVerifier, options, "verify")
     columns = [
         Column(tuple(ground.problem.items[i] for i in group), ground.settings[o])
         for group, o in zip(own.groups, own.options, strict=True)

@@ -15,8 +15,10 @@ import pytest
 from benchmarks.mutations import GOOD, MUTATIONS, Base, bases, tried
 from placement.__main__ import main as placement_main
 from placement.check.__main__ import main
+from placement.check.checker import Report, judge_by_twin
 from placement.check.exact import rounded_up
 from placement.problem.prices import prices_of, proven_worth
+from placement.verify.verdict import ColumnVerdict, Verification
 
 ROOT = Path(__file__).parents[3]
 
@@ -93,6 +95,22 @@ def test_the_command(written: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     other.write_text("adapter_id,rank,rate_req_per_s,prompt_tokens,output_tokens\na0,8,0.1,200,100\n")
     assert main([f"placement={written}", f"workload={other}"]) == 1
     assert "another workload" in capsys.readouterr().out
+
+
+def test_the_twin_is_asked_again(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"placement={written}", "twin=true", "columns=10"]) == 0
+    gpus = json.loads(written.read_text())["gpus"]
+    said = capsys.readouterr().out
+    assert all(f"{gpu['gpu_id']}: accepted by the twin, 60 hours" in said for gpu in gpus)
+
+
+def test_what_the_twin_refutes_is_wrong() -> None:
+    report, gpus = Report(), [{"gpu_id": "gpu0"}, {"gpu_id": "gpu1"}]
+    seen = {"refuted": "3 of 3 hours broke the rule", "undecided": "too close"}
+    verdicts = [ColumnVerdict(decision=d, reason=r, seeds=(), simulated={}, hours=3) for d, r in seen.items()]
+    judge_by_twin(report, {"gpus": gpus}, Verification(tuple(verdicts)))
+    assert report.wrong == ["gpu0: the twin refutes it: 3 of 3 hours broke the rule"]
+    assert report.sampled == ["gpu1: undecided by the twin, 3 hours"]
 
 
 def test_bad_input(written: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from placement.verify.ends import BothEnds
 from placement.verify.verdict import OUT_OF_TIME
-from placement.verify.verifier import FIRST_SEED, TwinVerifier
+from placement.verify.verifier import FIRST_SEED, TRIAL_SEED, TwinVerifier
 from tests.placement.synthetic import adapter
 from tests.placement.verify.hours import COLUMN, hour
 from twin.errors import InputError
@@ -207,3 +208,23 @@ def test_without_time_for_a_single_hour_nothing_is_decided() -> None:
     checked = verifier().judged([COLUMN], Stable(), lambda *_: hour(), first_seed=7, deadline=0.0)
     (verdict,) = checked.gpus
     assert (verdict.decision, verdict.reason, verdict.simulated, verdict.seeds) == ("undecided", OUT_OF_TIME, {}, ())
+
+
+def test_how_long_it_takes_is_told_by_an_hour_of_the_busiest_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, played = [0.0], list[tuple[Column, int]]()
+
+    def hour_of(column: Column, calibration: Any, constraint: Any, seed: int, window_s: float) -> None:
+        played.append((column, seed))
+        now[0] += 5.0 if len(played) == 1 else 0.5  # the first one loads what was compiled
+
+    monkeypatch.setattr("placement.verify.verifier.one_window", hour_of)
+    monkeypatch.setattr("placement.verify.verifier.timing.now", lambda: now[0])
+    columns = [COLUMN, OTHER, Column((adapter("c", 90.0),), COLUMN.setting)]
+    one = verifier()
+    assert one.expected_s(columns, {"gpu": CALIBRATION}, Stable()) == pytest.approx(3 * 60 * 0.5)
+    assert {column for column, _ in played} == {columns[2]}
+    assert all(seed >= TRIAL_SEED for _, seed in played), "no seed of a verification"
+    played.clear()
+    both = BothEnds(one, CALIBRATIONS)
+    assert both.expected_s(columns, {"gpu": CALIBRATION}, Stable()) == pytest.approx(2 * 3 * 60 * 0.5)
+    assert BothEnds(object(), CALIBRATIONS).expected_s(columns, {"gpu": CALIBRATION}, Stable()) == 0  # type: ignore[arg-type]
