@@ -20,11 +20,15 @@ from twin.config.schema import parse, unknown_key
 from twin.errors import InputError
 from twin.files import write_text
 from twin.server.calibration import Calibration
+from twin.server.flags import FLAGS
 from twin.server.groups import ModelConfig
 from twin.server.settings import EngineSetting
 from twin.workload.workload import Workload
 
 FOLDER = "deploy"
+#: Flags that every start script has beside those of the setting, and short forms of these.
+WRITTEN = ("model", "served_model_name", "port", "enable_lora", "lora_modules")
+SHORT = ("-tp",)
 #: What a run wrote into `deploy/`, so that the next one removes it and nothing else.
 LISTING = ".written.json"
 FORMATS = {"vllm": VllmScripts, "kubernetes": Kubernetes, "litellm": LiteLlm, "blis": Blis}
@@ -86,12 +90,7 @@ class DeploymentFiles:
             raise InputError(
                 f"export.url {self.url!r} has an unknown field: {error}", remedy="use {gpu_id}, {host} and {port}"
             ) from error
-        try:
-            shlex.split(self.flags)
-        except ValueError as error:
-            raise InputError(
-                f"export.flags {self.flags!r} is no list of words: {error}", remedy="close its quotes"
-            ) from error
+        check_flags(self.flags)
         if not self.formats:
             raise InputError("export.formats is empty", remedy=f"use some of {', '.join(FORMATS)}, or export=none")
         made: list[Format] = []
@@ -147,6 +146,23 @@ class DeploymentFiles:
 
     def _paths(self) -> dict[str, str]:
         return {} if self.workload is None else {a.adapter_id: a.path for a in self.workload.adapters if a.path}
+
+
+def check_flags(text: str) -> None:
+    """Refuses further flags that are no words, or that say otherwise what the plan says: vLLM takes the last one."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"export.flags {text!r} is no list of words: {error}", remedy="close its quotes") from error
+    own = {f"--{name.replace('_', '-')}" for name in (*FLAGS, *WRITTEN)}
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag in own or flag.replace("--no-", "--", 1) in own or flag in SHORT:
+            raise InputError(
+                f"export.flags says {word}, which the plan says itself",
+                where="export.flags",
+                remedy="leave it out; what a plan chooses is set before it: engine.max_loras=..., export.port=...",
+            )
 
 
 def VllmExport(

@@ -156,6 +156,12 @@ def pace_at(column: Column, point: float) -> float:
 
 
 @compiled
+def _cell(where: float, last: int) -> int:
+    """The cell of a grid that a place lies in; the first one for what is no number: nothing is read beside the grid."""
+    return min(int(where), last - 1) if where >= 0.0 else 0
+
+
+@compiled
 def look_up(column: Column, pace_s: float) -> None:
     """Fills `column.at` for a pace, all rates multiplied by the load; straight lines over log(pace).
 
@@ -165,7 +171,7 @@ def look_up(column: Column, pace_s: float) -> None:
     last = len(column.paced_sums) - 1
     where = position(column, pace_s)
     inside = min(max(where, 0.0), float(last))
-    g = min(int(inside), last - 1)
+    g = _cell(inside, last)
     share = inside - g
     if not column.known[g]:
         _sum_paced(column, g)
@@ -192,7 +198,7 @@ def companions(column: Column, window_s: float) -> float:
     """
     last = len(column.paced_sums) - 1
     where = min(max(position(column, 0.5 * window_s), 0.0), float(last))
-    g = min(int(where), last - 1)
+    g = _cell(where, last)
     for point in (g, g + 1):
         if not column.known[point]:
             _sum_paced(column, point)
@@ -215,7 +221,7 @@ def look_aside(
         return 0.0, starts
     last = len(column.aside_sums) - 1
     where = min(max(position(column, pace_s) / STRIDE, 0.0), float(last))
-    g = min(int(where), last - 1)
+    g = _cell(where, last)
     share = where - g
     # The first of the times whose sum reaches the limit.
     below, above = -1, column.aside_sums.shape[1]

@@ -41,6 +41,8 @@ RATE, DECODE, STAY, PROMPT, KV, COUNT, SLOT_STAY, LUMP, STAY_2, MEAN_2, BURST, S
 ACTIVE, SPREAD, RISE, COMPANIONS, NUMBER, KV_SPREAD, KV_NUMBER, QUIET, PREFILL, STARTS, AGAIN, ASKS = range(12)
 #: Levels of the TTFT promise that are told apart; more distinct promises are rounded down to these.
 LEVELS = 6
+#: A rate below this, requests/s, is taken for it: one request in 30,000 years. Squares of smaller ones are no numbers.
+LEAST_RATE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def tables_of(items: Items, *, base_s: float, servers: int = 1, crowded: bool = 
         servers: equal servers among which every adapter's requests are dealt; the tables are those of one.
         crowded: some column has more adapters than slots (or than `max_cpu_loras`).
     """
-    rate = items.rate_req_per_s / servers
+    rate = np.maximum(items.rate_req_per_s, LEAST_RATE) / servers
     # Every servers-th request of a stream that others mix with: a thinned renewal process.
     cv2 = 1.0 + (items.cv**2 - 1.0) / servers
     in_slot = items.rank > 0

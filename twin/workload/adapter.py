@@ -170,7 +170,10 @@ class Adapter:
     adapter_id: str
     rank: Annotated[int, Range(0, hint="0 stands for the base model")]
     rate_req_per_s: Annotated[
-        float, Range(above=0, unit="requests/s", hint="leave out adapters without traffic, or give them a small rate")
+        float,
+        Range(
+            above=0, high=1e12, unit="requests/s", hint="leave out adapters without traffic, or give them a small rate"
+        ),
     ]
     prompt_tokens: Lengths
     output_tokens: Lengths

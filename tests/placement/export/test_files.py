@@ -259,3 +259,18 @@ def test_the_old_name_writes_the_old_files(tmp_path: Path) -> None:
     files = VllmExport(MODEL, port=9000).write(document([gpu("gpu000", [("a", 8)])]), tmp_path)
     assert [f.name for f in files] == ["gpu000.sh", "routes.json"]
     assert "--port 9000" in files[0].read_text()
+
+
+@pytest.mark.parametrize(
+    "flags", ["--max-loras 4", "--max_loras=4", "--port 9", "--no-async-scheduling", "-tp 2", "--dtype bfloat16 --max-num-seqs=8"]
+)  # fmt: skip
+def test_further_flags_do_not_overrule_the_plan(flags: str) -> None:
+    with pytest.raises(InputError, match="which the plan says itself"):
+        DeploymentFiles(ModelConfig("tiny", "/m"), flags=flags)
+
+
+def test_further_flags_are_passed_on() -> None:
+    exporter = DeploymentFiles(ModelConfig("tiny", "/m"), flags="--dtype bfloat16 --no-enable-prefix-caching")
+    assert exporter.flags.startswith("--dtype")
+    with pytest.raises(InputError, match="close its quotes"):
+        DeploymentFiles(ModelConfig("tiny", "/m"), flags="--x 'y")

@@ -273,3 +273,15 @@ def test_moments_of_lengths_that_are_cut(cv: float, mean: float) -> None:
     drawn = np.minimum(np.random.default_rng(0).gamma(1 / cv**2, mean * cv**2, 400_000), 4095)
     assert items.prompt[0] == pytest.approx(drawn.mean(), rel=0.01)
     assert items.prompt_2[0] == pytest.approx((drawn**2).mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-15, 1e-30, 5e-324])
+@pytest.mark.parametrize("slots", [8, 1])
+def test_hardly_any_traffic_is_hardly_any_load(rate: float, slots: int) -> None:
+    """Squares of such rates are no numbers: the process died of it."""
+    column = Column(tuple(adapter(f"a{k}", rate) for k in range(3)), with_flags(max_loras=slots))
+    state = steady_state([column], LLAMA)
+    assert state.healthy[0] == 1 and 0 < state.requests_in_system[0] < 1e-10
+    busy, alone = (Column((*own, adapter("busy", 1.0)), with_flags(max_loras=8)) for own in (column.adapters, ()))
+    beside, by_itself = steady_state([busy, alone], LLAMA).requests_in_system
+    assert beside == pytest.approx(by_itself, rel=0.05)
