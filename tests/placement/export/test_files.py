@@ -262,7 +262,8 @@ def test_the_old_name_writes_the_old_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", ["--max-loras 4", "--max_loras=4", "--port 9", "--no-async-scheduling", "-tp 2", "--dtype bfloat16 --max-num-seqs=8"]
+    "flags",
+    ["--max-loras 4", "--max_loras=4", "--port 9", "--no-async-scheduling", "-tp 2", "--dtype bfloat16 --block-size=8"],
 )  # fmt: skip
 def test_further_flags_do_not_overrule_the_plan(flags: str) -> None:
     with pytest.raises(InputError, match="which the plan says itself"):
